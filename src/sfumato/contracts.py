@@ -1,0 +1,110 @@
+"""The architecture in one file: read this first.
+
+A **method** draws the outputs of a network; a **likelihood** says what an output means; a **prediction** holds
+the meaning, split into aleatoric and epistemic; everything after it (score, report, serve) speaks only of predictions.
+
+Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensions, ``H × W`` pixels, ``S`` draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+class Prediction(Protocol):
+    """What comes out: a law for every pixel whose uncertainty is split in two parts that add up."""
+
+    @property
+    def total(self) -> Tensor:
+        """Total uncertainty (B, H, W): ``aleatoric + epistemic``."""
+        ...
+
+    @property
+    def aleatoric(self) -> Tensor:
+        """The part the world causes, that more data would not remove. (B, H, W)"""
+        ...
+
+    @property
+    def epistemic(self) -> Tensor:
+        """The part the network causes, because it has not learned this. (B, H, W)"""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same prediction on another device."""
+        ...
+
+
+class Moments(Protocol):
+    """What a set of draws contributes to a prediction: a monoid, so memory does not grow with draws."""
+
+    def merge(self, other: Self) -> Self:
+        """Moments of both sets of draws together; associative, and may reuse the memory of ``self``."""
+        ...
+
+    def prediction(self) -> Prediction:
+        """The prediction that these draws amount to."""
+        ...
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """p(y | f): the meaning of a network's output. Knows no method."""
+
+    @property
+    def channels(self) -> int:
+        """C, the output channels the network must have."""
+        ...
+
+    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Negative log likelihood (B, H, W) in nats, exactly 0 (and without gradient) where not ``valid``.
+
+        ``output`` (B, C, H, W); ``target`` (B, H, W) int64 classes or (B, D, H, W) values, where not ``valid``
+        (B, H, W) bool it may hold anything, NaN included.
+        """
+        ...
+
+    def moments(self, output: Tensor) -> Moments:
+        """What one draw (B, C, H, W) contributes to the prediction."""
+        ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """q(w | D): which networks are plausible. Knows no task."""
+
+    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Outputs of plausible networks, in chunks (S_i, B, C, H, W) with ``Σ S_i = S``.
+
+        The draws depend on ``generator`` only, not on how they are chunked. No gradient is recorded.
+        """
+        ...
+
+
+class Task(Protocol):
+    """The question asked of each pixel: where its truth lies in a sample, its scores, its picture."""
+
+    @property
+    def key(self) -> str:
+        """The sample entry that holds the target; ``key + "_valid"`` holds its mask (H, W) bool."""
+        ...
+
+    @property
+    def likelihoods(self) -> tuple[str, ...]:
+        """The names :meth:`likelihood` accepts, the default first."""
+        ...
+
+    def likelihood(self, name: str) -> Likelihood:
+        """The likelihood called ``name`` for this task."""
+        ...
+
+    def scores(self) -> Any:
+        """A fresh :class:`torchmetrics.Metric` with ``update(prediction, target, valid)``."""
+        ...
+
+    def colour(self, values: Tensor) -> Tensor:
+        """A target or a prediction's best guess (H, W) as a picture, uint8 (H, W, 3)."""
+        ...

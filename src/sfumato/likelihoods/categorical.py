@@ -1,0 +1,42 @@
+"""Classes: the softmax of the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sfumato.predictions import ClassMoments
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """``p(y | f) = softmax(f)_y``.
+
+    Args:
+        classes: K ≥ 2, the number of classes and of output channels.
+
+    Pitfall: its aleatoric part is the entropy of the softmax, which a network that was trained to be certain
+    understates; :class:`LogitNormal` learns the ambiguity, calibration corrects the size.
+    """
+
+    classes: int
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
+
+    @property
+    def channels(self) -> int:
+        """K."""
+        return self.classes
+
+    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """``−log softmax(output)_target`` (B, H, W) in nats, 0 where not valid."""
+        target = target.where(valid, -100)  # cross_entropy's own mark for "no target": loss and gradient are 0
+        return cross_entropy(output, target, ignore_index=-100, reduction="none")
+
+    def moments(self, output: Tensor) -> ClassMoments:
+        """The softmax and its entropy."""
+        return ClassMoments.of(output.softmax(1))

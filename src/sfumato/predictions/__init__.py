@@ -1,0 +1,7 @@
+"""What comes out: predictions of classes and of values, and the fold that builds one from draws."""
+
+from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
+from sfumato.predictions.fold import predict
+from sfumato.predictions.values import ValueMoments, ValuePrediction
+
+__all__ = ["ClassMoments", "ClassPrediction", "ValueMoments", "ValuePrediction", "entropy", "predict"]

@@ -1,0 +1,53 @@
+"""Move, save and load a prediction, whichever its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+P = TypeVar("P")
+
+
+def _fields(prediction: Any) -> dict[str, Any]:
+    return {field.name: getattr(prediction, field.name) for field in dataclasses.fields(prediction)}
+
+
+def moved(prediction: P, device: torch.device | str) -> P:
+    """A copy whose tensors are on ``device``."""
+    tensors = {k: v.to(device) for k, v in _fields(prediction).items() if isinstance(v, Tensor)}
+    return dataclasses.replace(prediction, **tensors)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def save(prediction: Any, path: str | Path) -> None:
+    """Tensors as they are, the rest as JSON metadata; written beside and then renamed, so never half."""
+    fields = _fields(prediction)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in fields.items() if isinstance(v, Tensor)}
+    rest = {k: v for k, v in fields.items() if not isinstance(v, Tensor)}
+    metadata = {"type": type(prediction).__name__, "fields": json.dumps(rest)}
+    part = Path(path).with_name(Path(path).name + ".part")
+    save_file(tensors, part, metadata)
+    part.replace(path)
+
+
+def load(cls: type[P], path: str | Path) -> P:
+    """Read a prediction of type ``cls``.
+
+    Raises:
+        ValueError: if the file is cut off or holds something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): predict again to write it anew") from error
+    if metadata.get("type") != cls.__name__:
+        raise ValueError(f"{path} holds a {metadata.get('type', 'file of unknown type')}, expected a {cls.__name__}")
+    return cls(**tensors, **json.loads(metadata["fields"]))

@@ -1,0 +1,50 @@
+"""Semantic segmentation: which class is each pixel?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sfumato.contracts import Likelihood
+from sfumato.likelihoods import Categorical, LogitNormal
+from sfumato.metrics import ClassScores
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """Classes of pixels.
+
+    Args:
+        names: of the K ≥ 2 classes, in the order of their ids 0 … K − 1.
+        palette: K colours (red, green, blue) in 0 … 255.
+
+    Raises:
+        ValueError: if names and palette differ in length.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    key: ClassVar[str] = "classes"
+    unit: ClassVar[str] = "nats"
+    likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal")
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.palette):
+            raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colours: give each class one")
+
+    def likelihood(self, name: str) -> Likelihood:
+        """``categorical`` or ``logit-normal`` over the K classes."""
+        return {"categorical": Categorical, "logit-normal": LogitNormal}[name](len(self.names))
+
+    def scores(self) -> ClassScores:
+        """Fresh scores of class predictions."""
+        return ClassScores(len(self.names))
+
+    def colour(self, values: Tensor) -> Tensor:
+        """Labels (H, W) in the palette, uint8 (H, W, 3); ids outside it are black."""
+        palette = torch.tensor([*self.palette, (0, 0, 0)], dtype=torch.uint8)
+        known = (values >= 0) & (values < len(self.names))
+        return palette[values.cpu().where(known.cpu(), len(self.names))]
