@@ -1,0 +1,60 @@
+"""One network, taken at its word; and how a method borrows a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode, without gradients; afterwards every module's mode is what it was."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def tensor(output: Any) -> Tensor:
+    """``output`` itself.
+
+    Raises:
+        ValueError: if it is not a tensor, which every likelihood reads.
+    """
+    if isinstance(output, Tensor):
+        return output
+    held = f" with {', '.join(map(repr, output))}" if isinstance(output, dict) else ""
+    raise ValueError(
+        f"the network returned a {type(output).__name__}{held}, expected one tensor (B, C, H, W): wrap it in a "
+        "module whose forward picks the tensor, such as `return self.network(image)['out']`"
+    )
+
+
+@dataclass(frozen=True)
+class Deterministic:
+    """The network as it is: one draw, and so no epistemic part.
+
+    Args:
+        network: any module that returns one tensor (B, C, H, W).
+    """
+
+    network: nn.Module
+
+    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """One output (1, B, C, H, W) in evaluation mode; ``generator`` is not used.
+
+        Raises:
+            ValueError: if the network does not return a tensor.
+        """
+        with evaluating(self.network):
+            output = tensor(self.network(*inputs))
+        yield output[None]

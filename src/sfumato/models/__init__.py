@@ -1,0 +1,6 @@
+"""Reference networks of the literature; any other ``nn.Module`` serves as well."""
+
+from sfumato.models.fc_densenet import FCDenseNet, fc_densenet56, fc_densenet67, fc_densenet103
+from sfumato.models.unet import UNet
+
+__all__ = ["FCDenseNet", "UNet", "fc_densenet56", "fc_densenet67", "fc_densenet103"]

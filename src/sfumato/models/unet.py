@@ -1,0 +1,104 @@
+"""A U-Net that is cheap on a CPU, with Bayesian SegNet's dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Rise(nn.Module):
+    """One step of the decoder: project, double the resolution, join the skip, convolve twice."""
+
+    def __init__(self, below: int, width: int, dropout: float) -> None:
+        super().__init__()
+        # Projecting before doubling does a quarter of the work, and halves the channels that the next unit reads.
+        self.project = _unit(below, width, kernel=1)
+        self.block = nn.Sequential(_unit(2 * width, width), _unit(width, width), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.block(torch.cat([skip, _doubled(self.project(x))], 1))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skips, dropout in the central units.
+
+    Most of the work is done at half resolution and below; one thin skip at full resolution keeps edges sharp. With
+    its defaults 0.95 M parameters and 0.69 GMAC for 180 × 240 pixels.
+
+    Args:
+        channels_out: output channels, ``likelihood.channels``.
+        widths: channels at 1/2, 1/4, 1/8, … of the resolution, at least 2 of them.
+        in_channels: channels of the image.
+        dropout: probability in [0, 1) that a feature is dropped, after the two deepest encoder blocks and the two
+            deepest decoder blocks.
+
+    Takes images (B, in_channels, H, W) in [0, 1] of any size and returns (B, channels_out, H, W). The last layer is
+    the 1 × 1 convolution ``head``.
+
+    Raises:
+        ValueError: if ``widths`` has fewer than 2 entries.
+
+    Source: Ronneberger et al. (2015), U-Net; Kendall et al. (2015), Bayesian SegNet, for where dropout does most good.
+    Pitfall: 0.5 is Bayesian SegNet's probability for 29 M parameters; a small network on much data may want less.
+
+    >>> UNet(11).eval()(torch.zeros(1, 3, 17, 1)).shape
+    torch.Size([1, 11, 17, 1])
+    """
+
+    def __init__(
+        self,
+        channels_out: int,
+        widths: Sequence[int] = (16, 32, 64, 96, 144),
+        in_channels: int = 3,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if len(widths) < 2:
+            raise ValueError(f"widths is {tuple(widths)}, expected at least 2 levels such as (16, 32)")
+        first, detail, deepest = widths[0], 8, len(widths) - 1
+        self.stride = 2 ** len(widths)
+        self.detail = _unit(in_channels, detail)
+        self.stem = _unit(detail, first, stride=2)
+        self.encoder = nn.ModuleList([nn.Sequential(_unit(first, first), _unit(first, first))])
+        self.decoder = nn.ModuleList()
+        for level, (above, below) in enumerate(pairwise(widths), start=1):
+            dropped = dropout if level == deepest else 0.0
+            self.encoder.append(
+                nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropped), _unit(above, below), _unit(below, below))
+            )
+            self.decoder.append(_Rise(below, above, dropout if level >= deepest - 1 else 0.0))
+        self.centre = nn.Dropout(dropout)
+        self.sharpen = _unit(first + detail, first)
+        self.head = nn.Conv2d(first, channels_out, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Outputs (B, channels_out, H, W) for images (B, in_channels, H, W)."""
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        detail = self.detail(image)
+        x, skips = self.stem(detail), []
+        for block in self.encoder:
+            x = block(x)
+            skips.append(x)
+        x = self.centre(skips.pop())
+        for rise in reversed(self.decoder):
+            x = rise(x, skips.pop())
+        x = self.sharpen(torch.cat([detail, _doubled(x)], 1))
+        return self.head(x)[..., :height, :width]
