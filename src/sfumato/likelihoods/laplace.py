@@ -1,0 +1,54 @@
+"""Values: a Laplace law of the value, of its logarithm or of its inverse."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.likelihoods.links import LinkName, check, clipped_moments, law_nll, normal_scores, split
+from sfumato.predictions import ValueMoments
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """``link(y) ~ Laplace(μ, e^s)``, each of D values on its own; output channels are D locations μ, then D scales s.
+
+    Its loss is the absolute error over a learned scale, which outliers pull less than :class:`Gaussian`'s square.
+    Arguments and errors are those of :class:`Gaussian`.
+
+    Source: Kendall and Gal (2017), "What uncertainties do we need", §3.1.
+    Pitfall: the scale b = e^s is not the standard deviation, which is √2 b.
+    """
+
+    dims: int = 1
+    link: LinkName = "identity"
+    lower: float | None = None
+    upper: float | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        check(self.dims, self.link, self.lower, self.upper)
+
+    @property
+    def channels(self) -> int:
+        """2D."""
+        return 2 * self.dims
+
+    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """``−log p(y)`` (B, H, W) in nats per ``unit``, summed over D, 0 where not valid."""
+        return law_nll(output, target, valid, self.link, lambda t: t.abs() + math.log(2))
+
+    def moments(self, output: Tensor) -> ValueMoments:
+        """Mean and variance of y in ``unit``; of y clipped to [lower, upper] for the log and inverse links."""
+        location, log_scale = split(output, self.dims)
+        scale = log_scale.exp()
+        if self.lower is None or self.upper is None:
+            return ValueMoments.of(location, 2 * scale.square(), self.unit)
+        scores, weights = normal_scores()
+        # The Laplace quantile of the same probability: −sign · log(2 Φ(−|score|)).
+        nodes = -scores.sign() * (torch.special.log_ndtr(-scores.abs()) + math.log(2))
+        moments = clipped_moments(location, scale, self.link, self.lower, self.upper, nodes, weights)
+        return ValueMoments.of(*moments, self.unit)

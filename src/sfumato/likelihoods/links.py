@@ -1,0 +1,105 @@
+"""Links: the space ``z = link(y)`` in which a law of a value is simple, and the way back to the value's unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+LinkName = Literal["identity", "log", "inverse"]
+
+# Scales from e⁻¹⁰ to e¹⁰ (4.5e-5 to 2.2e4) in link space: their squares and inverse squares are exact in float32.
+LOG_SCALE = 10.0
+
+
+@dataclass(frozen=True)
+class Link:
+    """A monotone map ``z = link(y)``, its inverse, and ``log|dz/dy|``, each elementwise."""
+
+    to_z: Callable[[Tensor], Tensor]
+    to_y: Callable[[Tensor], Tensor]
+    log_slope: Callable[[Tensor], Tensor]
+
+
+LINKS: dict[str, Link] = {
+    "identity": Link(lambda y: y, lambda z: z, torch.zeros_like),
+    "log": Link(torch.log, torch.exp, lambda y: -y.log()),
+    "inverse": Link(torch.reciprocal, torch.reciprocal, lambda y: -2 * y.abs().log()),
+}
+
+
+def check(dims: int, link: str, lower: float | None, upper: float | None) -> None:
+    """Refuse what no law of a value can mean.
+
+    Raises:
+        ValueError: unless dims ≥ 1, the link is known, and 0 < lower < upper < ∞ where the link is not the identity.
+    """
+    if dims < 1:
+        raise ValueError(f"dims is {dims}, expected the number of values per pixel, at least 1")
+    if link not in LINKS:
+        raise ValueError(f"link is {link!r}, expected one of {', '.join(LINKS)}")
+    if link == "identity":
+        if lower is not None or upper is not None:
+            raise ValueError("lower and upper belong to the log and inverse links: leave them out for the identity")
+    elif lower is None or upper is None or not 0 < lower < upper < math.inf:
+        raise ValueError(
+            f"the {link} link got lower={lower}, upper={upper}, expected 0 < lower < upper < inf: the range of the "
+            "values, because without one their mean or variance may be infinite"
+        )
+
+
+def split(output: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """Location and log scale (B, D, H, W) of an output (B, 2D, H, W), in float32 or wider.
+
+    Beyond ±10 the log scale is held there, but its gradient passes: a pixel that strayed finds its way back.
+    """
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    location, raw = output[:, :dims], output[:, dims:]
+    return location, raw + (raw.clamp(-LOG_SCALE, LOG_SCALE) - raw).detach()
+
+
+def law_nll(output: Tensor, target: Tensor, valid: Tensor, link: str, standard: Callable[[Tensor], Tensor]) -> Tensor:
+    """``Σ_D −log p((z − μ) / e^s) + s − log|dz/dy|`` (B, H, W) in nats, 0 where not valid.
+
+    ``standard`` is the negative log density of the law with location 0 and scale 1.
+    """
+    known = valid[:, None]
+    # Both are replaced, not only the result: where(·) alone would send 0 · NaN = NaN back through an invalid pixel.
+    location, log_scale = split(output.where(known, 0.0), target.shape[1])
+    target = target.to(location.dtype).where(known, 1.0)
+    z = LINKS[link].to_z(target)
+    nll = standard((z - location) * (-log_scale).exp()) + log_scale - LINKS[link].log_slope(target)
+    return nll.sum(1).where(valid, 0.0)
+
+
+def clipped_moments(
+    location: Tensor, scale: Tensor, link: str, lower: float, upper: float, nodes: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``clip(y, lower, upper)`` where ``link(y) = location + scale · t``, in the unit of y.
+
+    ``E g(t) ≈ Σ weights · g(nodes)``, one node at a time, so memory does not grow with their number.
+    """
+    ends = LINKS[link].to_z(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
+
+    def value(z: Tensor) -> Tensor:
+        # Clipping in z: e^z cannot overflow there, and 1/z ≤ 0 ("beyond infinity") means the far end.
+        return LINKS[link].to_y(z.clamp(min(ends), max(ends)))
+
+    centre = value(location)  # moments about the median: differences do not cancel
+    first, second = torch.zeros_like(centre), torch.zeros_like(centre)
+    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+        away = value(torch.add(location, scale, alpha=node)).sub_(centre)
+        first.add_(away, alpha=weight)
+        second.addcmul_(away, away, value=weight)
+    return (centre + first).clamp_(lower, upper), second.sub_(first.square()).clamp_min_(0)
+
+
+def normal_scores(count: int = 61, reach: float = 6.0) -> tuple[Tensor, Tensor]:
+    """Trapezoid nodes and weights for an expectation under N(0, 1), float64."""
+    nodes = torch.linspace(-reach, reach, count, dtype=torch.float64)
+    weights = (-0.5 * nodes.square()).exp()
+    return nodes, weights / weights.sum()
