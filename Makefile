@@ -1,0 +1,33 @@
+# Everything sets itself up in .venv; only Python ≥ 3.11 and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint docs check clean
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sfumato needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/ready  ## train on generated scenes, score them, open runs/demo/report.html
+	$(BIN)/sfumato demo
+
+test: .venv/ready  ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: .venv/ready  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: .venv/ready  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+check: lint test docs  ## all that CI checks
+
+clean:  ## remove what was made, runs excepted
+	rm -rf .venv site .pytest_cache .ruff_cache .hypothesis

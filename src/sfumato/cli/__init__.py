@@ -1,0 +1,65 @@
+"""The command line: ``sfumato demo | fit | evaluate | predict | report``; a file for each command."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 1 the machine failed, 2 the request cannot be met."""
+    parser, commands = _parser()
+    asked = parser.parse_args([_underscored(a) for a in (sys.argv[1:] if arguments is None else arguments)])
+    settings = asked[asked.subcommand]
+    settings.pop("config", None)
+    settings = parser.instantiate_classes(asked)[asked.subcommand]
+    try:
+        commands[asked.subcommand](**vars(settings))
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        return _complain(error, 2)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC or "No space left" in str(error)
+        return _complain(f"{error}: free some disk space; `fit --resume` goes on where it stopped" if full else error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted; `fit --resume` goes on where it stopped", 130)
+    return 0
+
+
+def _underscored(argument: str) -> str:
+    """``--num-nodes=2`` as ``--num_nodes=2``: both spellings are understood."""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+
+
+def _complain(problem: object, code: int) -> int:
+    print(f"sfumato: {' '.join(str(problem).split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
+    from jsonargparse import ArgumentParser
+
+    from sfumato import __version__
+    from sfumato.cli.demo import demo
+    from sfumato.cli.evaluate import evaluate
+    from sfumato.cli.fit import fit
+    from sfumato.cli.predict import predict
+    from sfumato.cli.report import report
+
+    parser = ArgumentParser(prog="sfumato", description="Uncertainty in dense prediction.", version=__version__)
+    subcommands = parser.add_subcommands()
+    table: dict[str, Callable[..., None]] = {}
+    for command in (demo, fit, evaluate, predict, report):
+        summary = (command.__doc__ or "").partition("\n\n")[0]
+        sub = ArgumentParser(description=summary)
+        sub.add_argument("--config", action="config", help="YAML file with these settings; `fit` takes a plan.yaml")
+        sub.add_function_arguments(command, None, as_group=False)
+        subcommands.add_subcommand(command.__name__, sub, help=summary)
+        table[command.__name__] = command
+    return parser, table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""``sfumato fit``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfumato.training.plan import Plan
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+
+def fit(
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    devices: int = 1,
+    num_nodes: int = 1,
+    quiet: bool = False,
+    **plan: Any,
+) -> None:
+    """Train a network, or an ensemble of them, and leave a run: a folder with a plan, weights and logs.
+
+    Args:
+        out: folder of the run; runs/DATA-METHOD-LIKELIHOOD if not given.
+        resume: go on with an interrupted run.
+        devices: processes or GPUs on this node.
+        num_nodes: how many nodes.
+        quiet: show no progress bar.
+        **plan: the choices to make by hand; what is left out is derived from the data.
+    """
+    known, train, val = planned(Plan(**plan))
+    folder = out or Path("runs") / f"{Path(known.data).name}-{known.method}-{known.likelihood}"
+    from sfumato import training
+
+    training.fit(
+        known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, progress=not quiet
+    )  # fmt: skip
+    print(f"The run is in {folder}. Next: sfumato evaluate {folder}")
+
+
+def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset]:
+    """The plan with every empty entry derived, the training data and the data to validate on."""
+    from sfumato.data import load
+    from sfumato.training import METHODS, derive, learnt, question, working_size
+
+    if plan.method not in METHODS:
+        raise ValueError(f"method is {plan.method!r}, expected one of {list(METHODS)}")
+    if plan.members > 1 and plan.method != "ensemble":
+        raise ValueError(f"members is {plan.members} but the method is {plan.method}: pass --method ensemble")
+    first = load(plan.data, root=plan.root, split="train")[0]["image"]
+    native = (first.shape[-2], first.shape[-1])
+    size = plan.size if any(plan.size) else working_size(native)
+    train = load(plan.data, root=plan.root, split="train", size=size)
+    val = load(plan.data, root=plan.root, split="val", size=size)
+    key = plan.task or next(iter(train.tasks))
+    if key not in train.tasks:
+        raise ValueError(f"{plan.data} has no task {key!r}, it has {sorted(train.tasks)}")
+    task = train.tasks[key]
+    known = replace(
+        plan,
+        task=key,
+        task_args=asdict(task),
+        likelihood=plan.likelihood or task.likelihoods[0],
+        members=plan.members or (5 if plan.method == "ensemble" else 1),
+        native=native,
+        root=str(Path(plan.root).absolute()) if plan.root else "",
+    )
+    question(known)  # an unknown likelihood is refused before any image is read
+    return derive(learnt(train, task), task, known), train, val

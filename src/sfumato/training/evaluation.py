@@ -1,0 +1,149 @@
+"""Score a run on every image of a data set, over as many devices as there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+
+from sfumato.contracts import Method, Prediction
+from sfumato.predictions import predict
+from sfumato.training.learner import Images
+from sfumato.training.run import Run, learnt
+
+
+def generator_for(index: int, seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The randomness of image ``index``: the same whatever batch or process it falls in."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + index)
+
+
+class _Numbered(Dataset[dict[str, Any]]):
+    """Samples that know their index, so that a process knows which image it scores."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], "index": index}
+
+
+class _Scorer(L.LightningModule):
+    def __init__(self, run: Run, method: Method, seed: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
+        self.run, self.method, self.seed = run, method, seed
+        self.scores = run.task.scores()
+
+    def test_step(self, batch: dict[str, Tensor], _: int) -> None:
+        generator = generator_for(int(batch["index"][0]), self.seed)
+        prediction = predict(self.method, batch["image"], likelihood=self.run.likelihood, generator=generator)
+        key = self.run.task.key
+        self.scores.update(prediction, batch[key], batch[key + "_valid"])
+
+
+def evaluate(
+    run: Run,
+    dataset: Dataset,
+    *,
+    samples: int | None = None,
+    devices: int = 1,
+    num_nodes: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> Any:
+    """Score every valid pixel of every image once.
+
+    Args:
+        run: what is scored.
+        dataset: at the size of the run's plan.
+        samples: of MC dropout; None for the plan's.
+        devices: processes or GPUs on this node; the scores do not depend on it.
+        num_nodes: how many nodes.
+        seed: of the draws.
+        progress: whether to show a bar.
+
+    Returns:
+        The task's scores, updated with every image and merged over processes.
+
+    Raises:
+        ValueError: if the data set is empty.
+    """
+    if not len(dataset):  # pyright: ignore[reportArgumentType]
+        raise ValueError("the data set to evaluate on is empty: check --data, --root and --split")
+    scorer = _Scorer(run, run.method(samples), seed)
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=devices,
+        num_nodes=num_nodes,
+        logger=False,
+        callbacks=[RichProgressBar()] if progress else [],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+    # One image a batch: its draws then depend on its own number only, not on its neighbours.
+    images = Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed)
+    trainer.test(scorer, images, verbose=False)
+    return scorer.scores
+
+
+def predictions(
+    run: Run, dataset: Dataset, *, samples: int | None = None, seed: int = 0
+) -> Iterator[tuple[dict[str, Any], Prediction]]:
+    """Each sample with its prediction, one at a time, with the draws that :func:`evaluate` makes."""
+    method = run.method(samples)
+    for index in range(len(dataset)):  # pyright: ignore[reportArgumentType]
+        sample = dataset[index]
+        image = sample["image"][None]
+        generator = generator_for(index, seed)
+        yield sample, predict(method, image, likelihood=run.likelihood, generator=generator)
+
+
+def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: int = 0) -> Any:
+    """Predict one image of any size, seen at the scale the run was trained at.
+
+    Args:
+        run: what predicts.
+        image: (3, H, W) in [0, 1].
+        samples: of MC dropout; None for the plan's.
+        seed: of the draws.
+
+    Returns:
+        The prediction (batch 1) at the size of ``image``, with ``image`` in it.
+
+    Pitfall: maps are interpolated back to the image's size; the law of an interpolated pixel is that of its
+    neighbourhood.
+    """
+    height, width = image.shape[-2:]
+    factors = [now / native for now, native in zip(run.plan.size, run.plan.native)]
+    seen = (max(1, round(height * factors[0])), max(1, round(width * factors[1])))
+    small = image[None] if seen == (height, width) else resized(image[None], seen).clamp(0, 1)
+    prediction = predict(
+        run.method(samples), small, likelihood=run.likelihood, generator=generator_for(0, seed)
+    )
+    fields = {
+        field.name: resized(value, (height, width))
+        for field in dataclasses.fields(prediction)  # pyright: ignore[reportArgumentType]
+        if isinstance(value := getattr(prediction, field.name), Tensor)
+    }
+    return dataclasses.replace(prediction, **fields, image=image[None])  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, H, W) or (B, C, H, W) at another size, by bilinear interpolation that averages what it shrinks."""
+    if maps.shape[-2:] == size:
+        return maps
+    four = maps if maps.ndim == 4 else maps[:, None]
+    return interpolate(four, size=size, mode="bilinear", antialias=True).reshape(*maps.shape[:-2], *size)

@@ -1,0 +1,97 @@
+"""The network of a plan: built by class path, fed raw images, kept as safetensors."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sfumato.contracts import Likelihood
+from sfumato.training.plan import Plan
+
+
+class Normalised(nn.Module):
+    """A network that takes images (B, 3, H, W) in [0, 1], whatever range the inner network was made for."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Output (B, C, H, W) of the inner network."""
+        return self.network((image - self.mean) / self.std)
+
+
+def _class(path: str) -> type[nn.Module]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"no network {path!r} ({error}): give the class path of an nn.Module, such as sfumato.models.UNet"
+        ) from error
+    return found
+
+
+def build(plan: Plan, likelihood: Likelihood) -> Normalised:
+    """A fresh network for the plan.
+
+    Raises:
+        ValueError: if there is no such class, or it does not take these arguments.
+    """
+    given: dict[str, Any] = dict(plan.network_args or {})
+    arguments = {k: likelihood.channels if v == "CHANNELS" else v for k, v in given.items()}
+    positional = () if "CHANNELS" in given.values() else (likelihood.channels,)
+    try:
+        network = _class(plan.network)(*positional, **arguments)
+    except TypeError as error:
+        call = ", ".join([*map(str, positional), *(f"{k}={v!r}" for k, v in arguments.items())])
+        raise ValueError(
+            f"{plan.network}({call}) failed: {error}. Name the argument that takes the number of output channels "
+            'with the value "CHANNELS" in network_args'
+        ) from error
+    return Normalised(network, plan.mean, plan.std)
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Parameters and buffers as safetensors, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, part)
+    part.replace(path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Read what :func:`save_weights` wrote into a network of the same kind.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is cut off, or of another network.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut off or not safetensors ({error}): fit the run again with --resume") from error
+    expected = network.state_dict()
+    wrong = [
+        f"{key} is {tuple(state[key].shape) if key in state else 'missing'}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key not in state or state[key].shape != value.shape
+    ] + [f"{key} is unknown" for key in state.keys() - expected.keys()]
+    if wrong:
+        raise ValueError(
+            f"{path} holds another network than the plan beside it: {wrong[0]} (and {len(wrong) - 1} more). "
+            "Restore the plan.yaml that it was trained with"
+        )
+    network.load_state_dict(state)

@@ -1,0 +1,210 @@
+"""A run: a folder with a plan and the weights of its networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+from torch.utils.data import Dataset, Subset
+
+from sfumato.contracts import Likelihood, Method, Task
+from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
+from sfumato.tasks import Depth, Semantic
+from sfumato.training.learner import Images, Learner, WholeFiles
+from sfumato.training.network import build, load_weights, save_weights
+from sfumato.training.plan import Plan
+
+TASKS: dict[str, type[Any]] = {Semantic.key: Semantic, Depth.key: Depth}
+METHODS = ("deterministic", "mc-dropout", "ensemble")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: all that is needed to predict.
+
+    Args:
+        folder: holds ``plan.yaml`` and ``weights-N.safetensors``.
+        plan: what was trained on what, and how.
+        task: the question asked of each pixel.
+        likelihood: what the networks' outputs mean.
+        networks: the members, in evaluation mode.
+    """
+
+    folder: Path
+    plan: Plan
+    task: Task
+    likelihood: Likelihood
+    networks: tuple[nn.Module, ...]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open what :func:`fit` left.
+
+        Raises:
+            FileNotFoundError: if the folder holds no run, or one that has not finished.
+            ValueError: if a file is cut off or does not belong to the plan.
+        """
+        folder = Path(folder)
+        plan = Plan.load(folder / "plan.yaml")
+        task, likelihood = question(plan)
+        networks = tuple(build(plan, likelihood).eval() for _ in range(plan.members))
+        for member, network in enumerate(networks):
+            load_weights(network, weights_path(folder, member))
+        return cls(folder, plan, task, likelihood, networks)
+
+    def method(self, samples: int | None = None) -> Method:
+        """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
+        makers = {
+            "deterministic": lambda: Deterministic(self.networks[0]),
+            "mc-dropout": lambda: MCDropout(self.networks[0], samples=samples or self.plan.samples),
+            "ensemble": lambda: DeepEnsemble(self.networks),
+        }
+        return makers[self.plan.method]()
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same run with its networks moved to ``device``."""
+        for network in self.networks:
+            network.to(device)
+        return self
+
+
+def weights_path(folder: Path, member: int) -> Path:
+    """Where the averaged weights of a member lie."""
+    return folder / f"weights-{member}.safetensors"
+
+
+def question(plan: Plan) -> tuple[Task, Likelihood]:
+    """The task and likelihood that a plan names.
+
+    Raises:
+        ValueError: if it names one that does not exist.
+    """
+    if plan.task not in TASKS:
+        raise ValueError(f"task is {plan.task!r}, expected one of {sorted(TASKS)}")
+    arguments = {k: _tuples(v) for k, v in dict(plan.task_args or {}).items()}
+    task: Task = TASKS[plan.task](**arguments)
+    if plan.likelihood not in task.likelihoods:
+        raise ValueError(f"likelihood is {plan.likelihood!r}, expected one of {list(task.likelihoods)} for {plan.task}")
+    return task, task.likelihood(plan.likelihood)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+class Kept(Dataset[dict[str, Any]]):
+    """A data set read once and then kept in memory, with only the entries that training reads."""
+
+    def __init__(self, dataset: Dataset, keys: tuple[str, ...]) -> None:
+        self.dataset, self.keys = dataset, keys
+        self._samples: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index not in self._samples:
+            sample = self.dataset[index]
+            self._samples[index] = {key: sample[key] for key in self.keys}
+        return self._samples[index]
+
+
+def learnt(dataset: Dataset, task: Task, limit: int = 0) -> Kept:
+    """The part of a data set that training or scoring of ``task`` reads: every image, or ``limit`` evenly spread."""
+    count = len(dataset)  # pyright: ignore[reportArgumentType]
+    if 0 < limit < count:
+        dataset = Subset(dataset, [index * count // limit for index in range(limit)])
+    return Kept(dataset, ("name", "image", task.key, task.key + "_valid"))
+
+
+def fit(
+    plan: Plan,
+    train: Dataset,
+    val: Dataset | None,
+    folder: Path,
+    *,
+    resume: bool = False,
+    devices: int = 1,
+    num_nodes: int = 1,
+    progress: bool = True,
+) -> Run:
+    """Train every member of a plan and leave a run.
+
+    Args:
+        plan: complete, as :func:`derive` returns it.
+        train: training images at the plan's size.
+        val: images that are scored now and then; None for none.
+        folder: is made; holds the run.
+        resume: go on from the last whole checkpoint; members that have finished are not trained again.
+        devices: processes or GPUs on this node.
+        num_nodes: how many nodes.
+        progress: whether to show a bar.
+
+    Raises:
+        FileExistsError: if the folder holds a run and ``resume`` is false.
+        ValueError: if the network's output does not fit the likelihood, or the plan is not that of the run resumed.
+    """
+    path = folder / "plan.yaml"
+    if path.exists() and not resume:
+        raise FileExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
+    if path.exists() and (changed := Plan.load(path).difference(plan)):
+        raise ValueError(f"{path} is another plan than asked for ({changed}): change --out, or the plan")
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.save(path)
+    task, likelihood = question(plan)
+    kept = learnt(train, task, plan.limit)
+    scored = None if val is None else learnt(val, task)
+    for member in range(plan.members):
+        if not weights_path(folder, member).exists():
+            _fit_member(plan, task, likelihood, kept, scored, folder, member, devices, num_nodes, progress)
+    return Run.open(folder)
+
+
+def _fit_member(
+    plan: Plan,
+    task: Task,
+    likelihood: Likelihood,
+    train: Dataset,
+    val: Dataset | None,
+    folder: Path,
+    member: int,
+    devices: int,
+    num_nodes: int,
+    progress: bool,
+) -> None:
+    seed = plan.seed + member
+    L.seed_everything(seed, verbose=False)
+    learner = Learner(build(plan, likelihood), likelihood, task, plan, seed)
+    checkpoint = WholeFiles.path(folder, member)
+    callbacks: list[Callback] = [
+        EMAWeightAveraging(decay=plan.ema),
+        ModelCheckpoint(folder, checkpoint.stem, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False),
+    ]
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=plan.precision,  # pyright: ignore[reportArgumentType]
+        max_epochs=plan.epochs,
+        check_val_every_n_epoch=max(1, plan.epochs // 5),
+        limit_val_batches=0 if val is None else 1.0,
+        num_sanity_val_steps=0,
+        logger=[CSVLogger(folder, "log", f"member-{member}"), TensorBoardLogger(folder, "log", f"member-{member}")],
+        callbacks=[*callbacks, *([RichProgressBar()] if progress else [])],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[WholeFiles()],
+    )
+    images = Images(train, val, plan.batch, seed)
+    trainer.fit(learner, images, ckpt_path=checkpoint if checkpoint.exists() else None)
+    if trainer.is_global_zero:
+        save_weights(learner.network, weights_path(folder, member))
+        checkpoint.unlink(missing_ok=True)
+    trainer.strategy.barrier()
