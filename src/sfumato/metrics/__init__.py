@@ -1,0 +1,6 @@
+"""Scores: mergeable statistics to numbers, all pixels, masked, in one pass."""
+
+from sfumato.metrics.class_scores import ClassScores
+from sfumato.metrics.value_scores import ValueScores
+
+__all__ = ["ClassScores", "ValueScores"]

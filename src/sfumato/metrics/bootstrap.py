@@ -1,0 +1,53 @@
+"""Bootstrap by image: how far could a pooled score be from what other images of the same kind would give?"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato.metrics.rows import Statistics, fields
+
+S = TypeVar("S", bound=Statistics)
+
+RESAMPLES = 1000
+
+
+def resampled(rows: S, seed: int) -> S:
+    """Pooled statistics of 1000 draws of n images out of n, with replacement.
+
+    The draws are tied to what the images hold, not to their order, so that the same images give the same draws.
+    """
+    n = len(next(iter(fields(rows).values())))
+    real = [t.reshape(n, -1) for t in fields(rows).values() if t.is_floating_point()]
+    order = torch.from_numpy(np.lexsort(torch.cat(real, 1).cpu().numpy().T))
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    weights = torch.empty(RESAMPLES, n, dtype=torch.int32)
+    weights[:, order] = torch.from_numpy(draws).int()
+
+    def pooled(tensor: Tensor) -> Tensor:
+        flat = tensor.reshape(n, -1)
+        total = torch.zeros(RESAMPLES, flat.shape[1], dtype=torch.float64, device=flat.device)
+        for w, part in zip(weights.to(flat.device).split(512, 1), flat.split(512)):  # few as floats at a time
+            total.addmm_(w.double(), part.double())
+        return total.view(RESAMPLES, *tensor.shape[1:])
+
+    return type(rows)(**{name: pooled(tensor) for name, tensor in fields(rows).items()})
+
+
+def intervals(rows: Statistics, exact: dict[str, Tensor], level: float, seed: int) -> dict[str, tuple[float, float]]:
+    """Percentile interval of each pooled score.
+
+    The rows hold coarse histograms, the exact scores come from fine ones: the interval of the coarse scores is moved
+    by the difference of the two, so that coarseness can only blur its width.
+    """
+    pooled = type(rows)(**{name: tensor.sum(0) for name, tensor in fields(rows).items()}).scores()
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    found = {}
+    for name, scores in resampled(rows, seed).scores().items():
+        if exact[name].is_floating_point():
+            low, high = torch.nanquantile(scores.cpu(), ends) + (exact[name] - pooled[name]).cpu()
+            found[name] = (float(low), float(high))
+    return found

@@ -1,0 +1,58 @@
+"""Histograms of uncertainties: what every curve (ROC, precision–recall, risk–coverage, sparsification) is made of.
+
+A curve needs the *order* of the pixels, and a histogram over a key that grows with the uncertainty holds it up to ties
+within a key. The key is the head of the float's own bits (exponent, then the first eight bits of the mantissa), so a
+key spans a relative width of 2⁻⁸ at every scale: no range has to be known beforehand, and histograms add up.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+KEYS = 1 << 16
+"""Keys of a fine histogram: every float32 ≥ 0 has one."""
+
+COARSE = 128
+"""Keys of a coarse histogram: 4 per octave from 2⁻²⁰ to 2¹², ends included in the first and the last."""
+
+_FIRST_OCTAVE = 127 - 20
+
+
+def key(values: Tensor) -> Tensor:
+    """A whole number in [0, 65536) that never falls as the value grows; negative values count as 0.
+
+    Two values share a key only if they differ by less than a factor 1 + 2⁻⁸ (or are both below 1e-40).
+
+    Args:
+        values: any shape, not NaN.
+
+    >>> key(torch.tensor([0.0, 1.0, 1.001, 1.01])).tolist()
+    [0, 32512, 32512, 32514]
+    """
+    return values.float().clamp_min(0).view(torch.int32).bitwise_right_shift(15).bitwise_and(KEYS - 1)
+
+
+def value(keys: int = KEYS) -> Tensor:
+    """The middle of each key's range (keys,), float64: at most a factor 1 ± 2⁻⁹ from every value that has the key."""
+    bits = torch.arange(keys, dtype=torch.int32).bitwise_left_shift(15)
+    low, high = bits.view(torch.float32).double(), (bits + (1 << 15) - 1).view(torch.float32).double()
+    return (low + high) / 2
+
+
+def coarsen(fine: Tensor) -> Tensor:
+    """Fine histograms (…, 65536) with 64 keys joined to one, and the ends of the range joined: (…, 128)."""
+    quarters = fine.unflatten(-1, (-1, 64)).sum(-1)
+    start = 4 * _FIRST_OCTAVE
+    coarse = quarters[..., start : start + COARSE].clone()
+    coarse[..., 0] += quarters[..., :start].sum(-1)
+    coarse[..., -1] += quarters[..., start + COARSE :].sum(-1)
+    return coarse
+
+
+def interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    """The polygon through (xs, ys) at x, all one-dimensional; ``xs`` never falls; at a jump the upper end counts."""
+    right = torch.searchsorted(xs, x, right=True).clamp(1, len(xs) - 1)
+    step = xs[right] - xs[right - 1]
+    part = ((x - xs[right - 1]) / step).where(step > 0, 1.0)
+    return ys[right - 1].lerp(ys[right], part)

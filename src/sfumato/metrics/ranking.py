@@ -1,0 +1,72 @@
+"""Does uncertainty rank the bad pixels above the good ones? Scores of a detector, from two histograms.
+
+``good`` and ``bad`` are counts (…, keys) over keys that rise with the uncertainty. Within a key the order is lost:
+such pixels are ties, as equal scores are everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfumato.metrics.histogram import interpolate
+
+
+def _before(histogram: Tensor) -> Tensor:
+    return histogram.cumsum(-1) - histogram
+
+
+def _above(histogram: Tensor) -> Tensor:
+    return histogram.flip(-1).cumsum(-1).flip(-1)
+
+
+def auroc(good: Tensor, bad: Tensor) -> Tensor:
+    """Area under the ROC: ``P(u_bad > u_good) + ½ P(u_bad = u_good)`` (…).
+
+    The error against a full sort is at most :func:`auroc_bound`. NaN unless there are good and bad pixels.
+
+    Source: Hendrycks and Gimpel (2017), for the detection of errors.
+    Pitfall: comparing two networks by it favours the one whose errors are easier to detect, not the one that has fewer.
+
+    >>> auroc(torch.tensor([2, 1]), torch.tensor([0, 1]))  # two good below, one good tied
+    tensor(0.8333, dtype=torch.float64)
+    """
+    good, bad = good.double(), bad.double()
+    return (bad * (_before(good) + good / 2)).sum(-1) / (good.sum(-1) * bad.sum(-1))
+
+
+def auroc_bound(good: Tensor, bad: Tensor) -> Tensor:
+    """How far :func:`auroc` can be from a full sort: half the mass of the good–bad pairs that share a key (…)."""
+    good, bad = good.double(), bad.double()
+    return (good * bad).sum(-1) / (2 * good.sum(-1) * bad.sum(-1))
+
+
+def aupr(good: Tensor, bad: Tensor) -> Tensor:
+    """Average precision ``Σ_n (R_n − R_{n−1}) P_n`` of the detector of bad pixels (…); NaN without a bad pixel.
+
+    Source: Davis and Goadrich (2006); the convention of scikit-learn and of SegmentMeIfYouCan (Chan et al. 2021).
+    Pitfall: chance level is the share of bad pixels, so it does not compare across data sets.
+    """
+    good, bad = good.double(), bad.double()
+    hits, alarms = _above(bad), _above(good + bad)
+    precision = hits / alarms.clamp_min(1)
+    return (bad * precision).sum(-1) / bad.sum(-1)
+
+
+def fpr95(good: Tensor, bad: Tensor) -> Tensor:
+    """Share of good pixels that are flagged when at least 95 % of the bad ones are (…); lower is better.
+
+    Source: Liang et al. (2018). Pooled over pixels as SegmentMeIfYouCan does; the mean over images is another number.
+    """
+    good, bad = good.double(), bad.double()
+    reached = _above(bad) >= 0.95 * bad.sum(-1, keepdim=True)
+    rate = _above(good) / good.sum(-1, keepdim=True)
+    fewest = rate.where(reached, torch.inf).amin(-1)
+    return fewest.where(bad.sum(-1) > 0, torch.nan)
+
+
+def roc(good: Tensor, bad: Tensor, points: int = 201) -> tuple[Tensor, Tensor]:
+    """Equally spaced false-positive rates (points,) and the true-positive rate at each, of one pair of histograms."""
+    false, true = (torch.cat([x.new_zeros(1), x.flip(-1).cumsum(-1)]) / x.sum() for x in (good.double(), bad.double()))
+    rate = torch.linspace(0, 1, points, dtype=torch.float64, device=good.device)
+    return rate, interpolate(rate, false, true)

@@ -1,0 +1,114 @@
+"""Does leaving out the uncertain pixels leave out the error? Risk–coverage and sparsification.
+
+``weight`` (…, keys) counts pixels and ``error`` (…, keys) sums their errors, over keys that rise with the uncertainty;
+pixels are kept from the first key on. Within a key the order is lost: its pixels are taken in random order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfumato.metrics.histogram import interpolate
+
+
+def aurc(weight: Tensor, error: Tensor) -> Tensor:
+    """Area under the risk–coverage curve: the mean error of the kept pixels, averaged over all coverages (…).
+
+    Source: Geifman, Uziel and El-Yaniv (2019). Within a key the average over random orders is taken exactly.
+    Pitfall: depends on the accuracy as well as on the ranking; :func:`e_aurc` takes off what no ranking can avoid.
+    """
+    weight, error = weight.double(), error.double()
+    upto, risk = weight.cumsum(-1), error.cumsum(-1)
+    kept, lost = upto - weight, risk - error
+    share = error / weight.clamp_min(1)
+    # ∫ (lost + share·j)/(kept + j) dj over the key; the logarithm's factor vanishes where nothing was kept before.
+    slope = (lost - share * kept) * torch.log(upto / kept).where(kept > 0, 0.0)
+    return (error + slope.nan_to_num(0.0)).sum(-1) / weight.sum(-1)
+
+
+def e_aurc(weight: Tensor, error: Tensor) -> Tensor:
+    """Excess AURC of 0/1 errors: :func:`aurc` minus that of the ranking that puts every error last (…), ≥ 0.
+
+    With error rate r the best ranking reaches ``r + (1 − r) log(1 − r)``. For 0/1 errors this is also AUSE.
+
+    Source: Geifman, Uziel and El-Yaniv (2019).
+    """
+    rate = error.double().sum(-1) / weight.double().sum(-1)
+    return aurc(weight, error) - (rate + torch.special.xlog1py(1 - rate, -rate))
+
+
+def augrc(weight: Tensor, error: Tensor) -> Tensor:
+    """Area under the generalised risk–coverage curve: the mean over coverages of *kept error / all pixels* (…).
+
+    Source: Traub et al. (2024), "Overcoming common flaws in the evaluation of selective classification".
+    """
+    weight, error = weight.double(), error.double()
+    return (weight * (error.cumsum(-1) - error / 2)).sum(-1) / weight.sum(-1).square()
+
+
+def curve(weight: Tensor, error: Tensor, points: int = 101) -> tuple[Tensor, Tensor]:
+    """Mean error of the kept pixels (points,) at equally spaced coverages in (0, 1] (points,), of one histogram."""
+    weight, error = weight.double(), error.double()
+    kept, lost = (torch.cat([x.new_zeros(1), x.cumsum(-1)]) for x in (weight, error))
+    coverage = torch.arange(1, points + 1, dtype=torch.float64, device=weight.device) / points
+    return coverage, interpolate(coverage * kept[-1], kept, lost) / (coverage * kept[-1])
+
+
+def rmse_areas(ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """AUSE and AURG of the RMSE (…) over pooled pixels, from fine histograms (…, 4, keys).
+
+    The curve is the RMSE of the kept pixels over the share kept, in (0, 1], by trapezia over the keys.
+
+    Args:
+        ranks: pixels and their squared error by uncertainty, pixels and their squared error by error.
+
+    Source: Ilg et al. (2018) for pooling; not divided by the RMSE, so in the unit of the values.
+    """
+    weight, error = ranks[..., 0::2, :].double(), ranks[..., 1::2, :].double()
+    kept, lost = weight.cumsum(-1), error.cumsum(-1)
+    curve = (lost / kept.clamp_min(1)).sqrt()
+    before = torch.cat([curve[..., :1], curve[..., :-1]], -1).where(kept > weight, curve)
+    area = (weight * (before + curve) / 2).sum(-1) / weight.sum(-1)
+    by_uncertainty, oracle = area.unbind(-1)
+    return by_uncertainty - oracle, curve[..., 0, -1].where(kept[..., 0, -1] > 0, torch.nan) - by_uncertainty
+
+
+STEPS = 50
+
+
+def poggi(uncertainty: Tensor, square: Tensor, relative: Tensor, ratio: Tensor) -> Tensor:
+    """AUSE, then AURG, of one image by RMSE, abs-rel and 1 − δ1 (6,): removed in 50 steps of 2 %, 0 at the end.
+
+    Args:
+        uncertainty: (N,); pixels above its percentiles 100, 98, …, 2 are left out in turn.
+        square: (N,) squared errors.
+        relative: (N,) relative errors.
+        ratio: (N,) ``max(ŷ/y, y/ŷ)``.
+
+    Returns:
+        0 for an image without pixels.
+
+    Source: Poggi et al. (2020), "On the uncertainty of self-supervised monocular depth estimation", and its code.
+    Pitfall: a mean over images, not normalised: in the unit of the error, larger for a network that errs more.
+    """
+    if not len(uncertainty):
+        return uncertainty.new_zeros(6, dtype=torch.float64)
+    errors = torch.stack([square, relative, (ratio >= 1.25).float()]).double()
+    oracles = [_curve(key, error[None]) for key, error in zip((square, relative, ratio), errors)]
+    curves = torch.stack([_curve(uncertainty, errors), torch.cat(oracles)])
+    full = curves[0, :, 0].clone()
+    curves[:, 0], full[0] = curves[:, 0].sqrt(), full[0].sqrt()
+    by_uncertainty, oracle = (curves.sum(-1) - curves[..., 0] / 2) / STEPS  # trapezia down to 0 where nothing is kept
+    return torch.cat([by_uncertainty - oracle, full - by_uncertainty])
+
+
+def _curve(key: Tensor, errors: Tensor) -> Tensor:
+    """Mean errors (M, 50) of the pixels whose key (N,) is at most its percentile 100, 98, …, 2; ``errors`` (M, N)."""
+    ordered, order = key.sort()
+    position = (len(key) - 1) * (1 - torch.arange(STEPS, dtype=torch.float64, device=key.device) / STEPS)
+    low = position.long()
+    high = (low + 1).clamp_max(len(key) - 1)
+    percentile = ordered[low].double().lerp(ordered[high].double(), position - low)
+    kept = torch.searchsorted(ordered.double(), percentile, right=True)
+    return errors[:, order].cumsum(-1)[:, kept - 1] / kept
