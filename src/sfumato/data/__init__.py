@@ -1,0 +1,36 @@
+"""Images with their truth: the procedural scenes, public data sets, a user's own folder, augmentation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato.data.augmentation import Augmentation
+    from sfumato.data.camvid import CamVid
+    from sfumato.data.folder import Folder
+    from sfumato.data.open import load
+    from sfumato.data.scenes import Scenes
+    from sfumato.data.sevenscenes import SevenScenes
+
+__all__ = ["Augmentation", "CamVid", "Folder", "Scenes", "SevenScenes", "load"]
+
+_HOME = {
+    "Augmentation": "augmentation",
+    "CamVid": "camvid",
+    "Folder": "folder",
+    "Scenes": "scenes",
+    "SevenScenes": "sevenscenes",
+    "load": "open",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up when asked for: scenes need neither kornia, as augmentation does, nor YAML, as folders do.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

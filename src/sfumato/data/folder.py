@@ -1,0 +1,176 @@
+"""A user's own folder of images and labels, described by a few lines of YAML."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch.utils.data import Dataset
+
+from sfumato.data.images import read_depth, read_image, read_labels, resized
+from sfumato.data.pairs import pairs
+from sfumato.tasks import Depth, Semantic
+
+FILE = "sfumato.yaml"
+KEYS = ("splits", "classes", "colours", "void", "depth")
+
+
+class Folder(Dataset[dict[str, Any]]):
+    """Images with label PNGs, or with 16-bit depth PNGs, described by ``sfumato.yaml`` beside them.
+
+    For classes::
+
+        splits:
+          train: {images: train/images, labels: train/labels}
+          val: {images: val/images, labels: val/labels}
+        classes: [road, car, other]      # of ids 0, 1, 2; of 1, 2, 3 where void is 0
+        colours: [[128, 64, 128], [0, 0, 142], [90, 90, 90]]     # optional
+        void: 255                        # optional: the id of pixels without a class
+
+    For depth::
+
+        splits:
+          train: {images: train/images, depth: train/depth}
+          val: {images: val/images, depth: val/depth}
+        depth: {unit: 0.001, minimum: 0.3, maximum: 10}
+
+    ``unit`` is how many metres a stored 1 stands for (0.001: millimetres); a stored 0 is missing, and so is what lies
+    outside ``minimum`` and ``maximum`` (metres). Both may be given at once. An image belongs to the label and the
+    depth of the same file stem: ``train/images/a.jpg`` to ``train/labels/a.png``.
+
+    Args:
+        root: the folder that holds ``sfumato.yaml``, or the path of such a file under another name.
+        split: one of the splits described.
+        size: (height, width) to resize to, pixels; None for the files' own.
+
+    A sample holds ``name``, ``image`` (3, H, W) in [0, 1], and as described ``classes`` (H, W) int64 with
+    ``classes_valid`` (H, W) bool, ``depth`` (1, H, W) metres with ``depth_valid`` (H, W) bool.
+
+    Raises:
+        FileNotFoundError: if the description, a folder, a label or a depth is missing.
+        ValueError: if the description is not understood, the split unknown, a folder empty.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None) -> None:
+        root = Path(root)
+        file = root if root.suffix in (".yaml", ".yml") else root / FILE
+        self._described, self.size = _read(file), size
+        self.tasks: dict[str, Semantic | Depth] = self._described.tasks
+        if split not in self._described.splits:
+            raise ValueError(f"split is {split!r}, but {file} has {list(self._described.splits)}")
+        folders = self._described.splits[split]
+        images = file.parent / folders["images"]
+        found = {kind: pairs(images, file.parent / folders[kind]) for kind in folders if kind != "images"}
+        self._images = [image for image, _ in next(iter(found.values()))]
+        self._targets = {kind: [target for _, target in paired] for kind, paired in found.items()}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self._images[index]
+        image = read_image(path)
+        sample: dict[str, Any] = {"name": path.stem, "image": image}
+        known, shape = self._described, image.shape[1:]
+        if known.semantic:
+            label = self._targets["labels"][index]
+            classes = read_labels(label, len(known.semantic.names), known.void, shape)
+            sample["classes"], sample["classes_valid"] = classes
+        if known.depth:
+            target = self._targets["depth"][index]
+            depth = read_depth(target, known.unit, known.depth.minimum, known.depth.maximum, shape)
+            sample["depth"], sample["depth_valid"] = depth
+        return resized(sample, self.size)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What ``sfumato.yaml`` says."""
+
+    splits: dict[str, dict[str, str]]
+    semantic: Semantic | None
+    void: int | None
+    depth: Depth | None
+    unit: float
+
+    @property
+    def tasks(self) -> dict[str, Semantic | Depth]:
+        return {task.key: task for task in (self.semantic, self.depth) if task is not None}
+
+
+def _read(file: Path) -> _Description:
+    """Every fault of the file as one line that begins with its path."""
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist: describe your folder in it, as help(sfumato.data.Folder) shows"
+        )
+    try:
+        return _described(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+
+
+def _described(entries: Any) -> _Description:
+    if not isinstance(entries, dict) or not entries.keys() <= set(KEYS):
+        got = sorted(map(str, entries)) if isinstance(entries, dict) else type(entries).__name__
+        raise ValueError(f"has {got}, expected the entries splits, classes (with colours and void) or depth")
+    semantic, void = _semantic(entries), entries.get("void")
+    if void is not None and (type(void) is not int or semantic is None or 0 < void < len(semantic.names)):
+        raise ValueError(f"void is {void!r}, expected the number of a label id that is none of the classes")
+    depth, unit = _depth(entries["depth"]) if "depth" in entries else (None, 0.0)
+    kinds = ["images", *(["labels"] if semantic else []), *(["depth"] if depth else [])]
+    if len(kinds) == 1:
+        raise ValueError("names neither classes nor depth: add `classes: [road, car]` or `depth: {unit: 0.001, ...}`")
+    return _Description(_splits(entries.get("splits"), kinds), semantic, void, depth, unit)
+
+
+def _splits(splits: Any, kinds: list[str]) -> dict[str, dict[str, str]]:
+    folders = "{" + ", ".join(f"{kind}: FOLDER" for kind in kinds) + "}"
+    if not isinstance(splits, dict) or not splits:
+        raise ValueError(f"splits is {splits!r}, expected `splits: {{train: {folders}}}`")
+    for name, split in splits.items():
+        if (
+            not isinstance(split, dict)
+            or set(split) != set(kinds)
+            or not all(isinstance(v, str) for v in split.values())
+        ):
+            raise ValueError(f"split {name} is {split!r}, expected {folders}")
+    return {str(name): split for name, split in splits.items()}
+
+
+def _semantic(entries: dict[str, Any]) -> Semantic | None:
+    if "classes" not in entries:
+        return None
+    names = entries["classes"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"classes is {names!r}, expected a list of names in the order of their ids ('no', 'on': quoted)"
+        )
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"classes is {names}, expected at least two, each named once")
+    colours = entries.get("colours") or _colours(len(names))
+    triples = all(isinstance(c, list | tuple) and len(c) == 3 and all(v in range(256) for v in c) for c in colours)
+    if not triples or len(colours) != len(names):
+        raise ValueError(
+            f"colours is {colours}, expected {len(names)} of [red, green, blue] from 0 to 255, one a class"
+        )
+    return Semantic(tuple(names), tuple((c[0], c[1], c[2]) for c in colours))
+
+
+def _depth(entry: Any) -> tuple[Depth, float]:
+    expected = "{unit: 0.001, minimum: 0.3, maximum: 10}, all in metres"
+    if not isinstance(entry, dict) or set(entry) != {"unit", "minimum", "maximum"}:
+        raise ValueError(f"depth is {entry!r}, expected {expected}")
+    unit, minimum, maximum = (float(entry[key]) for key in ("unit", "minimum", "maximum"))  # YAML reads 1e-3 as text
+    if not unit > 0:
+        raise ValueError(f"depth has unit {unit}, expected the metres that a stored 1 stands for, as in 0.001")
+    return Depth(minimum, maximum), unit
+
+
+def _colours(count: int) -> list[tuple[int, ...]]:
+    """Hues a golden angle apart, so that neighbours differ however many there are."""
+    hues = [colorsys.hsv_to_rgb(0.618034 * i % 1, 0.65, (0.95, 0.7)[i % 2]) for i in range(count)]
+    return [tuple(round(255 * v) for v in hue) for hue in hues]
