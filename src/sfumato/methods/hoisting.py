@@ -1,0 +1,230 @@
+"""Repeat a random computation without repeating what does not depend on chance.
+
+One run is recorded operation by operation, below every module, view and in-place call, where only storages and
+operators exist. An operation *differs* between runs if it draws random numbers or reads a storage that differs. Only
+those are kept, with the tensors that the rest handed them, and only those run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+_FLOW = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_ESCAPES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.__dlpack__}
+
+
+class Unhoistable(Exception):  # noqa: N818  (a finding, not an error: the caller runs the whole network instead)
+    """Why a computation cannot be recorded."""
+
+
+class _Overwritten(Exception):  # noqa: N818
+    """The result of this operation is overwritten later on: record again, and keep a copy of it."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor that differs between runs lies in its storage."""
+
+    slot: int
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+    def view(self, storages: dict[int, Tensor]) -> Tensor:
+        base = storages[self.slot]
+        if base.dtype != self.dtype:
+            base = torch.empty(0, dtype=self.dtype, device=base.device).set_(base.untyped_storage())
+        return base.as_strided(self.size, self.stride, self.offset)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """An operation that runs again.
+
+    ``makes`` pairs a position among its results with the slot of the storage made there; ``changes`` holds the slots
+    it makes or writes into, ``frees`` those nobody reads after it.
+    """
+
+    operator: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    makes: tuple[tuple[int, int], ...]
+    changes: frozenset[int]
+    draws: bool
+    frees: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What :func:`record` saw.
+
+    Args:
+        output: of the recorded run.
+        operations: how many operations that run took.
+        steps: those of them that run again in :meth:`replay`.
+    """
+
+    output: Tensor
+    operations: int
+    steps: list[_Step]
+    _result: Any
+
+    def replay(self) -> Tensor:
+        """The output of another run, drawn from the same generators in their present state."""
+        storages: dict[int, Tensor] = {}
+
+        def present(leaf: Any) -> Any:
+            return leaf.view(storages) if isinstance(leaf, _Place) else leaf
+
+        with torch.no_grad():
+            for step in self.steps:
+                results = tree_leaves(step.operator(*tree_map(present, step.args), **tree_map(present, step.kwargs)))
+                storages |= {slot: results[position] for position, slot in step.makes}
+                for slot in step.frees:
+                    del storages[slot]
+            return present(self._result) if isinstance(self._result, _Place) else self._result.clone()
+
+
+class _Recorder(TorchDispatchMode):
+    """Runs every operation, and notes the ones that differ."""
+
+    def __init__(self, copied: set[int]) -> None:
+        super().__init__()
+        self.copied = copied
+        self.operations = 0
+        self.steps: list[_Step] = []
+        # Weak references as keys: they hold no memory, but no later storage can take the address of an earlier one.
+        self.origin: dict[StorageWeakRef, int] = {}
+        self.slots: dict[StorageWeakRef, int] = {}
+        self.handed: set[StorageWeakRef] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            raise Unhoistable(f"it calls {func}, of which torch says neither what it reads nor what it writes")
+        index, self.operations = self.operations, self.operations + 1
+        read = {_storage(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        draws = _draws(func, args, kwargs)
+        differs = draws or not read.isdisjoint(self.slots)
+        if differs and _steers(func, args):
+            raise Unhoistable(f"what it does next depends on chance, through {func}")
+        written = _written(func, args, kwargs)
+        self._protect(written, differs)
+        noted: Any = tree_map(self.place, (args, kwargs)) if differs else ((), {})
+        result = func(*args, **kwargs)
+        leaves = tree_leaves(result)
+        fresh = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and _storage(leaf) not in read]
+        self.origin |= {_storage(leaves[i]): index for i in fresh}
+        if index in self.copied and not differs:
+            for i in fresh:
+                self._note((torch.clone, (leaves[i].clone(),), {}), leaves[i : i + 1], [0])
+        elif differs and (fresh or written):  # otherwise a view, which its place describes
+            self._note((func, *noted), leaves, fresh, written, draws)
+        return result
+
+    def _protect(self, written: set[StorageWeakRef], differs: bool) -> None:
+        for storage in written - self.slots.keys():
+            if differs or storage in self.handed:
+                if storage not in self.origin:
+                    raise Unhoistable("it overwrites its own parameters or buffers")
+                raise _Overwritten(self.origin[storage])
+
+    def _note(
+        self,
+        call: tuple[Any, Any, Any],
+        leaves: list[Any],
+        fresh: list[int],
+        written: Iterable[StorageWeakRef] = (),
+        draws: bool = False,
+    ) -> None:
+        makes = tuple((i, len(self.slots) + k) for k, i in enumerate(fresh))
+        self.slots |= {_storage(leaves[i]): slot for i, slot in makes}
+        changes = frozenset(slot for _, slot in makes) | {self.slots[storage] for storage in written}
+        self.steps.append(_Step(*call, makes, changes, draws))
+
+    def place(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        slot = self.slots.get(_storage(leaf))
+        if slot is None:
+            self.handed.add(_storage(leaf))
+            return leaf
+        return _Place(slot, leaf.shape, leaf.stride(), int(leaf.storage_offset()), leaf.dtype)
+
+
+class _Watch(TorchFunctionMode):
+    """Operators are all the recorder sees: values must not leave torch."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _ESCAPES:
+            raise Unhoistable(f"it hands values out of torch, through {func.__name__}")
+        return func(*args, **(kwargs or {}))
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef:
+    if tensor.layout is not torch.strided or tensor.is_conj() or tensor.is_neg():
+        raise Unhoistable(f"it uses a tensor of layout {tensor.layout} or with a lazy sign")
+    return StorageWeakRef(tensor.untyped_storage())
+
+
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether ``func`` draws random numbers; fused attention is tagged so but does not, its dropout being off."""
+    return torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in func.name()
+
+
+def _steers(func: Any, args: Any) -> bool:
+    """Whether shapes or the flow of Python may depend on the values that ``func`` reads."""
+    if func is torch.ops.aten.index.Tensor:  # tagged, but only masks make its shape depend on values
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return not _FLOW.isdisjoint(func.tags)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> set[StorageWeakRef]:
+    if not func._schema.is_mutable:
+        return set()
+    named = dict(zip((argument.name for argument in func._schema.arguments), args)) | kwargs
+    written = [named.get(a.name) for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return {_storage(leaf) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)}
+
+
+def _pruned(steps: list[_Step], result: Any) -> list[_Step]:
+    """The steps that the result needs, each told which slots nobody needs after it; draws stay, to keep the order."""
+    needed = {result.slot} if isinstance(result, _Place) else set()
+    kept: list[_Step] = []
+    for step in reversed(steps):
+        if step.draws or not needed.isdisjoint(step.changes):
+            reads = {leaf.slot for leaf in tree_leaves((step.args, step.kwargs)) if isinstance(leaf, _Place)}
+            step.frees.extend((step.changes | reads) - needed)
+            needed |= reads
+            kept.append(step)
+    return kept[::-1]
+
+
+def record(run: Callable[[], Tensor]) -> Recording:
+    """Run once, and note what must run again for another draw.
+
+    Args:
+        run: a computation whose only chance comes from torch's random operators; it may be started several times.
+
+    Raises:
+        Unhoistable: if its flow or its state depends on chance.
+    """
+    copied: set[int] = set()
+    while True:
+        try:
+            with torch.no_grad(), _Watch(), _Recorder(copied) as recorder:
+                output = run()
+                result = recorder.place(output)
+            return Recording(output, recorder.operations, _pruned(recorder.steps, result), result)
+        except _Overwritten as overwritten:
+            copied.add(overwritten.args[0])
