@@ -151,13 +151,16 @@ def _semantic(entries: dict[str, Any]) -> Semantic | None:
         )
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"classes is {names}, expected at least two, each named once")
-    colours = entries.get("colours") or _colours(len(names))
-    triples = all(isinstance(c, list | tuple) and len(c) == 3 and all(v in range(256) for v in c) for c in colours)
-    if not triples or len(colours) != len(names):
+    colours = entries.get("colours", _colours(len(names)))
+    if not isinstance(colours, list) or len(colours) != len(names) or not all(map(_is_colour, colours)):
         raise ValueError(
             f"colours is {colours}, expected {len(names)} of [red, green, blue] from 0 to 255, one a class"
         )
     return Semantic(tuple(names), tuple((c[0], c[1], c[2]) for c in colours))
+
+
+def _is_colour(colour: Any) -> bool:
+    return isinstance(colour, list | tuple) and len(colour) == 3 and all(v in range(256) for v in colour)
 
 
 def _depth(entry: Any) -> tuple[Depth, float]:

@@ -1,0 +1,259 @@
+"""Everything that is known of a pixel moves with it."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfumato.data.augmentation import Augmentation
+
+often = settings(deadline=None, max_examples=40)
+
+crops = st.one_of(st.none(), st.tuples(st.integers(1, 40), st.integers(1, 40)))
+sizes = st.tuples(st.integers(2, 24), st.integers(2, 24))
+scales = st.tuples(st.floats(0.4, 1.0), st.floats(1.0, 3.0))
+seeds = st.integers(0, 2**31)
+B, F = 4, 30.0
+IDS = "instances"  # row · W + column: which old pixel a new one is
+
+
+def ramps(size, seed=0):
+    """Images whose red is the column and whose green is the row; targets of which each pixel knows its place."""
+    height, width = size
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    image = torch.stack([columns / width, rows / height, torch.zeros(size)]).expand(B, -1, -1, -1)
+    mask = torch.rand(B, *size, generator=generator) > 0.2
+    centre = torch.tensor([0.3 * width, 0.7 * height]).view(2, 1, 1)
+    return {
+        "name": list("abcd"),
+        "image": image.clone(),
+        IDS: (rows * width + columns).expand(B, -1, -1).clone(),
+        "classes": (columns % 5).expand(B, -1, -1).where(mask, 0),
+        "classes_valid": mask,
+        "depth": (1 + torch.rand(B, 1, *size, generator=generator)).where(mask[:, None], 0),
+        "depth_valid": mask,
+        "centres": (centre - torch.stack([columns, rows])).expand(B, -1, -1, -1).clone(),
+        "centres_valid": torch.ones(B, *size, dtype=torch.bool),
+        "intrinsics": torch.tensor([[F, 0, 0.4 * width], [0, F, 0.6 * height], [0, 0, 1]]).expand(B, -1, -1),
+    }
+
+
+def augmented(batch, seed, **options):
+    torch.manual_seed(seed)
+    return Augmentation(**options)(batch)
+
+
+def places(out, size):
+    """Old row and column of each new pixel."""
+    return out[IDS] // size[1], out[IDS] % size[1]
+
+
+def new_pixels(out):
+    height, width = out[IDS].shape[1:]
+    return torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+
+
+@often
+@given(sizes, crops, scales, seeds)
+def test_image_and_targets_move_together(size, crop, scale, seed):
+    batch = ramps(size)
+    out = augmented(batch, seed, crop=crop, scale=scale, colour=0.0)
+    rows, columns = places(out, size)
+    inside = out["centres_valid"]  # valid everywhere before, so valid now is inside
+    assert out["image"].shape[-2:] == inside.shape[-2:] == (crop or size)
+    # The nearest pixel is within half a pixel of where the image was read, whose ramps are exact under interpolation.
+    assert ((out["image"][:, 0] * size[1] - columns).abs()[inside] <= 0.5 + 1e-3).all()
+    assert ((out["image"][:, 1] * size[0] - rows).abs()[inside] <= 0.5 + 1e-3).all()
+    # Where it reads an old pixel it reads all of it.
+    for key in ("classes", "classes_valid", "depth_valid"):
+        old = torch.stack([batch[key][b, rows[b], columns[b]] for b in range(B)])
+        assert torch.equal(out[key][inside], old[inside])
+
+
+@often
+@given(sizes, crops, scales, seeds)
+def test_a_zoomed_picture_is_one_of_a_nearer_world(size, crop, scale, seed):
+    """Depth, focal length and principal point agree: each point keeps its X and Y (X mirrored with the picture)."""
+    batch = ramps(size)
+    out = augmented(batch, seed, crop=crop, scale=scale)
+    rows, columns = places(out, size)
+    valid = out["depth_valid"]
+    old = torch.stack([batch["depth"][b, 0, rows[b], columns[b]] for b in range(B)])
+    zoom = old / out["depth"][:, 0].where(valid, 1)
+    new_rows, new_columns = new_pixels(out)
+    for axis, before, now in ((0, columns, new_columns), (1, rows, new_rows)):
+        centre = batch["intrinsics"][:, axis, 2, None, None]
+        moved = out["intrinsics"][:, axis, 2, None, None]
+        there = (before - centre) * old / F
+        here = (now - moved) * out["depth"][:, 0] / F
+        off = torch.minimum((here - there).abs(), (here + there).abs() if axis == 0 else torch.tensor(torch.inf))
+        # Half an old pixel, which is what taking the nearest one may cost.
+        assert (off[valid] <= 0.51 * old[valid] / F).all()
+    if valid.any():
+        assert scale[0] - 1e-4 <= zoom[valid].min()
+        assert zoom[valid].max() <= scale[1] + 1e-4
+    assert torch.equal(out["intrinsics"][:, :, :2], batch["intrinsics"][:, :, :2])
+
+
+@often
+@given(sizes, crops, scales, seeds)
+def test_vectors_still_point_at_the_centre(size, crop, scale, seed):
+    out = augmented(ramps(size), seed, crop=crop, scale=scale)
+    new_rows, new_columns = new_pixels(out)
+    for vectors, pixels in ((out["centres"][:, 0], new_columns), (out["centres"][:, 1], new_rows)):
+        for b in range(B):
+            inside = out["centres_valid"][b]
+            if inside.any():
+                target = (vectors[b] + pixels)[inside]
+                assert target.max() - target.min() <= scale[1] * 1.01  # half an old pixel to either side, zoomed
+
+
+@often
+@given(sizes, crops, scales, seeds)
+def test_nothing_is_made_up(size, crop, scale, seed):
+    batch = ramps(size)
+    batch["classes_valid"][0] = False  # an all-void image
+    out = augmented(batch, seed, crop=crop, scale=scale)
+    assert not out["classes_valid"][0].any()
+    assert set(out["classes"].unique().tolist()) <= {0, 1, 2, 3, 4}
+    for key in ("classes", "depth", "centres"):
+        mask = out[f"{key}_valid"] if out[key].ndim == 3 else out[f"{key}_valid"][:, None]
+        assert not out[key].where(mask, 0).ne(out[key]).any()
+    assert {key: out[key].dtype for key in out if key != "name"} == {
+        key: batch[key].dtype for key in batch if key != "name"
+    }
+    assert out["image"].min() >= 0
+    assert out["image"].max() <= 1
+
+
+@often
+@given(sizes, seeds)
+def test_a_smaller_world_has_all_its_pixels_once(size, seed):
+    out = augmented(ramps(size), seed, crop=(size[0] + 9, size[1] + 5), scale=(1.0, 1.0))
+    assert (out["centres_valid"].sum((1, 2)) == size[0] * size[1]).all()
+    for b in range(B):
+        assert len(out[IDS][b][out["centres_valid"][b]].unique()) == size[0] * size[1]
+
+
+@often
+@given(sizes, crops, seeds)
+def test_what_void_holds_does_not_matter(size, crop, seed):
+    batch = ramps(size)
+    other = {**batch, "depth": batch["depth"].where(batch["depth_valid"][:, None], torch.nan)}
+    other["classes"] = batch["classes"].where(batch["classes_valid"], 255)
+    a, b = (augmented(x, seed, crop=crop) for x in (batch, other))
+    assert all(torch.equal(a[key], b[key]) for key in a if key != "name")
+
+
+def test_a_crop_alone_is_a_slice():
+    batch = ramps((20, 30))
+    batch["image"] = torch.rand(B, 3, 20, 30)
+    out = augmented(batch, 0, crop=(8, 12), scale=(1, 1), flip=False, colour=0.0)
+    rows, columns = places(out, (20, 30))
+    for b in range(B):
+        top, left = rows[b, 0, 0], columns[b, 0, 0]
+        window = batch["image"][b, :, top : top + 8, left : left + 12]
+        assert torch.allclose(out["image"][b], window, atol=1e-4)
+    assert len({(int(r), int(c)) for r, c in zip(rows[:, 0, 0], columns[:, 0, 0])}) == B
+
+
+def test_flipped_twice_is_not_flipped():
+    batch, options = ramps((6, 8)), {"scale": (1, 1), "colour": 0.0}
+    once = augmented(batch, 0, **options)
+    twice = augmented(once, 0, **options)
+    mirrored = once[IDS][:, 0, 0] == 7
+    assert mirrored.any()
+    assert not mirrored.all()
+    assert torch.equal(once[IDS][mirrored], batch[IDS][mirrored].flip(-1))
+    for key in batch:
+        if key != "name":
+            assert torch.allclose(twice[key].float(), batch[key].float(), atol=1e-4), key
+
+
+def test_stereo_is_zoomed_but_never_mirrored():
+    shift = 3.0
+    batch = ramps((16, 24))
+    batch["right"] = batch["image"] + torch.tensor([shift / 24, 0, 0]).view(3, 1, 1)  # x_right = x − 3
+    batch["disparity"] = torch.full((B, 1, 16, 24), shift)
+    batch["disparity_valid"] = batch["centres_valid"]
+    out = augmented(batch, 1, scale=(0.8, 1.7), colour=0.0)
+    slope = (out["image"][:, 0, :, 13] - out["image"][:, 0, :, 12])[:, 8]  # per new pixel, all inside
+    assert (slope > 0).all()
+    apart = (out["right"] - out["image"])[:, 0, 8, 12]
+    assert torch.allclose(out["disparity"][:, 0, 8, 12], apart / slope, rtol=1e-3)
+
+
+def test_poses_are_left_out():
+    assert "world_from_camera" not in augmented(
+        ramps((4, 5)) | {"world_from_camera": torch.eye(4).expand(B, -1, -1)}, 0
+    )
+
+
+def test_a_seed_says_everything():
+    batch = ramps((12, 16))
+    a, b, c = (augmented(batch, seed) for seed in (5, 5, 6))
+    assert all(torch.equal(a[key], b[key]) for key in a if key != "name")
+    assert not torch.equal(a["image"], c["image"])
+
+
+def test_no_other_randomness_is_used():
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    augmented(ramps((5, 6)), 0)
+    state = torch.get_rng_state()
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    augmented(ramps((50, 60)), 0, scale=(1, 1), flip=False, colour=0.0)  # as many numbers whatever it does
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_mixed_precision_changes_nothing():
+    batch = ramps((180, 240))
+    plain = augmented(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = augmented(batch, 0)
+    assert all(torch.equal(plain[key], mixed[key]) for key in plain if key != "name")
+
+
+def test_colour_is_drawn_for_each_image_and_shared_by_its_views():
+    batch = {"image": torch.full((B, 3, 4, 4), 0.5), "right": torch.full((B, 3, 4, 4), 0.5)}
+    out = augmented(batch, 0, colour=0.4)
+    assert torch.equal(out["image"], out["right"])
+    levels = out["image"][:, 0, 0, 0]
+    assert len(levels.unique()) == B
+    assert levels.min() >= 0.3 - 1e-6
+    assert levels.max() <= 0.7 + 1e-6
+    assert torch.allclose(augmented(batch, 0, colour=0.0)["image"], batch["image"], atol=1e-5)
+
+
+def test_neighbours_do_not_matter():
+    batch = ramps((9, 11))
+    other = {**batch, "image": torch.cat([batch["image"][:1], torch.rand(B - 1, 3, 9, 11)])}
+    assert torch.equal(augmented(batch, 0)["image"][0], augmented(other, 0)["image"][0])
+
+
+def test_the_batch_given_is_left_alone():
+    batch = ramps((7, 8))
+    augmented(batch, 0)
+    assert all(torch.equal(batch[key], value) for key, value in ramps((7, 8)).items() if key != "name")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_one_pixel(size):
+    batch = {"image": torch.rand(2, 3, *size), "classes": torch.ones(2, *size).long(),
+             "classes_valid": torch.ones(2, *size).bool()}  # fmt: skip
+    out = augmented(batch, 0)
+    assert out["image"].isfinite().all()
+    assert out["classes"].shape == (2, *size)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [({"crop": (0, 5)}, "height, width"), ({"scale": (0, 1)}, "0 < smallest"), ({"scale": (2, 1)}, "0 < smallest"),
+     ({"scale": (1, float("inf"))}, "0 < smallest"), ({"colour": 1.5}, r"strength in \[0, 1\]")],
+)  # fmt: skip
+def test_ranges(options, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        Augmentation(**options)
