@@ -257,3 +257,12 @@ def test_one_pixel(size):
 def test_ranges(options, remedy):
     with pytest.raises(ValueError, match=remedy):
         Augmentation(**options)
+
+
+@often
+@given(sizes, seeds)
+def test_zoomed_threefold_each_pixel_is_nine(size, seed):
+    """Pixels are areas: the image's edges go to the window's edges, not its outer pixels' centres."""
+    out = augmented(ramps(size), seed, crop=(3 * size[0], 3 * size[1]), scale=(3.0, 3.0), flip=False)
+    blocks = ramps(size)[IDS].repeat_interleave(3, 1).repeat_interleave(3, 2)
+    assert torch.equal(out[IDS], blocks)

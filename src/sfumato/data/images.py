@@ -112,6 +112,9 @@ def resized(sample: dict[str, Any], size: tuple[int, int] | None) -> dict[str, A
 
     Raises:
         ValueError: unless ``size`` is two positive numbers.
+
+    >>> resized({"image": torch.tensor([[[0.0, 1.0]]]), "depth": torch.tensor([[[1.0, 3.0]]])}, (1, 1))
+    {'image': tensor([[[0.5000]]]), 'depth': tensor([[[3.]]])}
     """
     if size is None:
         return sample

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -49,7 +48,7 @@ class SevenScenes(Dataset[dict[str, Any]]):
         self.root, self.size = Path(root), size
         if not self.root.is_dir():
             raise FileNotFoundError(f"{root} is not a folder: check the path")
-        frames = sorted(self.root.glob("frame-??????.color.*"))
+        frames = sorted(self.root.glob(f"frame-{6 * '[0-9]'}.color.*"))
         self._frames = [path for path in frames if int(path.name[6:12]) in SPLITS[split]]
         if not self._frames:
             raise ValueError(f"{root} has no frame-NNNNNN.color.jpg in split {split!r}: is it a 7-Scenes sequence?")
@@ -82,12 +81,12 @@ class SevenScenes(Dataset[dict[str, Any]]):
 
 
 def _matrix(path: Path, rows: int) -> Tensor:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: copy the sequence anew")
     try:
-        matrix = np.loadtxt(path, dtype=np.float32)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist: copy the sequence anew") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not a matrix of numbers ({error}): copy it anew") from error
-    if matrix.shape != (rows, rows) or not np.isfinite(matrix).all():
-        raise ValueError(f"{path} holds {matrix.shape}, expected {rows} × {rows} finite numbers: copy it anew")
-    return torch.from_numpy(matrix)
+        values = torch.tensor([float(value) for value in path.read_text().split()])
+    except ValueError:
+        values = torch.empty(0)
+    if len(values) != rows**2 or not values.isfinite().all():
+        raise ValueError(f"{path} does not hold {rows} × {rows} finite numbers: copy it anew")
+    return values.reshape(rows, rows)
