@@ -20,6 +20,6 @@ def demo(out: Path = Path("runs/demo"), epochs: int = 12, seed: int = 0) -> None
 
     if (out / "plan.yaml").exists():
         shutil.rmtree(out)
-    fit(data="scenes", task="classes", method="mc-dropout", likelihood="logit-normal", epochs=epochs, seed=seed, out=out)
-    evaluate(out, ood="scenes-novel")
-    report(out, ood="scenes-novel")
+    fit(data="scenes", task="classes", likelihood="logit-normal", epochs=epochs, seed=seed, out=out)
+    evaluate(out, ood="scenes:novel")
+    report(out)

@@ -25,53 +25,105 @@ def evaluate(
     samples: int | None = None,
     devices: int = 1,
     num_nodes: int = 1,
+    all: bool = False,
     json: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Score a run on every pixel: print a table and leave scores.json in the run.
+    """Score a run on every pixel: print a table and leave evaluation.json in the run.
 
     Args:
         run: folder that `fit` left.
         data: other data than the run's own.
         root: where that data lies.
         split: which part of the data.
-        ood: data out of distribution to compare with.
+        ood: data out of distribution to compare with, as DATA or DATA:SPLIT.
         ood_root: where that data lies.
         samples: how many outputs MC dropout draws.
         devices: processes or GPUs on this node; the scores do not depend on it.
         num_nodes: how many nodes.
-        json: print one line of JSON instead of a table.
+        all: print every score, not only the best known.
+        json: print every score as one line of JSON instead.
         quiet: show no progress bar.
     """
     from sfumato import training
+    from sfumato.cli.worlds import contrast
 
     opened = training.Run.open(run)
     dataset = data_of(opened, data, root, split)
-    scores = training.evaluate(
+    found = training.evaluate(
         opened, dataset, samples=samples, devices=devices, num_nodes=num_nodes, progress=not (quiet or json)
     )
-    table = tabulate(scores)
+    scores = found.scores
+    table, headline = tabulate(scores), set(scores.headline)
+    story: dict[str, Any] = {
+        "data": data or opened.plan.data,
+        "root": root or ("" if data else opened.plan.root),
+        "split": split,
+        "images": len(dataset),  # pyright: ignore[reportArgumentType]
+        "scores": table,
+        "curves": {name: {k: v.tolist() for k, v in columns.items()} for name, columns in scores.curves().items()},
+        "per_image": {
+            "index": found.order.tolist(),
+            "uncertainty": found.uncertainty.tolist(),
+            **{name: values.tolist() for name, values in scores.per_image().items() if name in headline},
+        },
+    }
     if ood:
-        table |= contrasted(opened, dataset, data_of(opened, ood, ood_root, "val"), samples)
-    (Path(run) / "scores.json").write_text(jsonlib.dumps({k: _finite(row) for k, row in table.items()}, indent=1))
+        story["ood"] = contrast(opened, dataset, ood, ood_root, samples, not (quiet or json))
+        table |= story["ood"]["scores"]
+        headline |= {name for name in table if name.startswith(("ood_ratio", "ood_auroc"))}
+    path = Path(run) / "evaluation.json"
+    part = path.with_name(path.name + ".part")
+    part.write_text(jsonlib.dumps(without_nan(story)))
+    part.replace(path)
     if json:
-        print(jsonlib.dumps({name: _finite(row)[0] for name, row in table.items()}))
+        print(jsonlib.dumps(without_nan({name: row[0] for name, row in table.items()})))
     else:
-        show(table, f"{Path(run).name} on {data or opened.plan.data}, {split}, {len(dataset)} images")  # pyright: ignore[reportArgumentType]
+        shown = table if all else {name: row for name, row in table.items() if name in headline}
+        show(shown, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
 
 
 def data_of(run: Run, data: str, root: str, split: str) -> Dataset:
     """The data asked for, else the run's own, at the size the run was trained at.
 
     Raises:
-        ValueError: if the data has no such task, or asks it about other classes.
+        ValueError: if it does not ask the run's question of the same classes.
     """
     from sfumato.data import load
 
     plan = run.plan
     dataset = load(data or plan.data, root=root or ("" if data else plan.root), split=split, size=plan.size)
-    theirs = dataset.tasks.get(plan.task)
-    if theirs is None or getattr(theirs, "names", None) != getattr(run.task, "names", None):
-        # Another world may ask other questions of its pixels: then only uncertainty can be compared, and no target is valid.
-        return Unlabelled(dataset, plan.task)
+    theirs = dataset.tasks.get(plan.task)  # pyright: ignore[reportAttributeAccessIssue]
+    if theirs is None:
+        raise ValueError(f"{data} asks {sorted(dataset.tasks)}, not {plan.task!r}: it can only be --ood")  # pyright: ignore[reportAttributeAccessIssue]
+    if (ours := getattr(run.task, "names", None)) != (names := getattr(theirs, "names", None)):
+        raise ValueError(f"{data} has classes {names}, the run {ours}: it can only be --ood")
     return dataset
+
+
+def tabulate(scores: Any) -> Table:
+    """Every score with its bootstrap interval by image."""
+    many = len(next(iter(scores.per_image().values()))) > 1
+    ends = scores.intervals() if many else {}
+    nothing = (math.nan, math.nan)
+    return {name: (float(value), *map(float, ends.get(name, nothing))) for name, value in scores.compute().items()}
+
+
+def show(table: Table, title: str) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable("score", "value", "95 % interval by image", title=title, title_justify="left")
+    for name, (value, low, high) in table.items():
+        shown.add_row(name, f"{value:.4g}", "" if math.isnan(low) else f"{low:.4g} to {high:.4g}")
+    Console().print(shown)
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for what JSON cannot say: NaN and infinities."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

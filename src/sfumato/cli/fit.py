@@ -69,4 +69,4 @@ def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset]:
         root=str(Path(plan.root).absolute()) if plan.root else "",
     )
     question(known)  # an unknown likelihood is refused before any image is read
-    return derive(learnt(train, task), task, known), train, val
+    return derive(learnt(train, task), task, known, getattr(train, "augmentation", None)), train, val

@@ -57,7 +57,9 @@ def _files(inputs: list[str]) -> list[Path]:
         candidates = sorted(path.iterdir()) if path.is_dir() else [Path(p) for p in sorted(glob.glob(given))]  # noqa: PTH207
         files = [p for p in candidates if p.suffix.lower() in IMAGES | VIDEOS]
         if not files:
-            raise FileNotFoundError(f"{given} names no image: expected a file, folder or glob of {sorted(IMAGES | VIDEOS)}")
+            raise FileNotFoundError(
+                f"{given} names no image: expected a file, folder or glob of {sorted(IMAGES | VIDEOS)}"
+            )
         found += files
     return found
 

@@ -1,11 +1,12 @@
 """One LightningModule for all tasks, plans, runs and their evaluation."""
 
-from sfumato.training.evaluation import evaluate, predictions
+from sfumato.training.evaluation import Evaluation, evaluate, predict_image, predicted, predictions
 from sfumato.training.plan import Plan, derive, fast_precision, working_size
 from sfumato.training.run import METHODS, Run, fit, learnt, question
 
 __all__ = [
     "METHODS",
+    "Evaluation",
     "Plan",
     "Run",
     "derive",
@@ -13,6 +14,8 @@ __all__ = [
     "fast_precision",
     "fit",
     "learnt",
+    "predict_image",
+    "predicted",
     "predictions",
     "question",
     "working_size",

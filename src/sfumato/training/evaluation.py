@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
+from torchmetrics import CatMetric
 
 from sfumato.contracts import Method, Prediction
 from sfumato.predictions import predict
@@ -19,9 +20,24 @@ from sfumato.training.learner import Images
 from sfumato.training.run import Run, learnt
 
 
-def generator_for(index: int, seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Args:
+        scores: the task's scores, merged over processes.
+        order: (n,) int64, which image of the data set each entry of ``scores.per_image()`` is of.
+        uncertainty: (n,) mean total uncertainty of each, in the same order.
+    """
+
+    scores: Any
+    order: Tensor
+    uncertainty: Tensor
+
+
+def generator_for(index: int, seed: int) -> torch.Generator:
     """The randomness of image ``index``: the same whatever batch or process it falls in."""
-    return torch.Generator(device).manual_seed(seed * 1_000_003 + index)
+    return torch.Generator().manual_seed(seed * 1_000_003 + index)
 
 
 class _Numbered(Dataset[dict[str, Any]]):
@@ -43,12 +59,21 @@ class _Scorer(L.LightningModule):
         self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
         self.run, self.method, self.seed = run, method, seed
         self.scores = run.task.scores()
+        self.order, self.uncertainty = CatMetric(), CatMetric()
 
-    def test_step(self, batch: dict[str, Tensor], _: int) -> None:
-        generator = generator_for(int(batch["index"][0]), self.seed)
+    def test_step(self, batch: dict[str, Tensor]) -> None:
+        index = int(batch["index"][0])
+        generator = generator_for(index, self.seed)
         prediction = predict(self.method, batch["image"], likelihood=self.run.likelihood, generator=generator)
         key = self.run.task.key
         self.scores.update(prediction, batch[key], batch[key + "_valid"])
+        self.order.update(index)
+        self.uncertainty.update(prediction.total.mean())
+
+    def on_test_end(self) -> None:
+        # While the processes still live: what is merged now can be read in any of them later.
+        for metric in (self.scores, self.order, self.uncertainty):
+            metric.sync()
 
 
 def evaluate(
@@ -60,7 +85,7 @@ def evaluate(
     num_nodes: int = 1,
     seed: int = 0,
     progress: bool = True,
-) -> Any:
+) -> Evaluation:
     """Score every valid pixel of every image once.
 
     Args:
@@ -71,9 +96,6 @@ def evaluate(
         num_nodes: how many nodes.
         seed: of the draws.
         progress: whether to show a bar.
-
-    Returns:
-        The task's scores, updated with every image and merged over processes.
 
     Raises:
         ValueError: if the data set is empty.
@@ -94,21 +116,30 @@ def evaluate(
         inference_mode=False,
     )
     # One image a batch: its draws then depend on its own number only, not on its neighbours.
-    images = Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed)
-    trainer.test(scorer, images, verbose=False)
-    return scorer.scores
+    trainer.test(scorer, Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed), verbose=False)
+    return Evaluation(scorer.scores, _row(scorer.order).long(), _row(scorer.uncertainty))
+
+
+def _row(metric: CatMetric) -> Tensor:
+    return torch.atleast_1d(torch.as_tensor(metric.compute())).cpu()
 
 
 def predictions(
     run: Run, dataset: Dataset, *, samples: int | None = None, seed: int = 0
 ) -> Iterator[tuple[dict[str, Any], Prediction]]:
     """Each sample with its prediction, one at a time, with the draws that :func:`evaluate` makes."""
-    method = run.method(samples)
     for index in range(len(dataset)):  # pyright: ignore[reportArgumentType]
-        sample = dataset[index]
-        image = sample["image"][None]
-        generator = generator_for(index, seed)
-        yield sample, predict(method, image, likelihood=run.likelihood, generator=generator)
+        yield predicted(run, dataset, index, samples=samples, seed=seed)
+
+
+def predicted(
+    run: Run, dataset: Dataset, index: int, *, samples: int | None = None, seed: int = 0
+) -> tuple[dict[str, Any], Prediction]:
+    """One sample with its prediction, with the draws that :func:`evaluate` makes."""
+    sample = dataset[index]
+    generator = generator_for(index, seed)
+    image = sample["image"][None]
+    return sample, predict(run.method(samples), image, likelihood=run.likelihood, generator=generator)
 
 
 def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: int = 0) -> Any:
@@ -129,10 +160,8 @@ def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: 
     height, width = image.shape[-2:]
     factors = [now / native for now, native in zip(run.plan.size, run.plan.native)]
     seen = (max(1, round(height * factors[0])), max(1, round(width * factors[1])))
-    small = image[None] if seen == (height, width) else resized(image[None], seen).clamp(0, 1)
-    prediction = predict(
-        run.method(samples), small, likelihood=run.likelihood, generator=generator_for(0, seed)
-    )
+    small = resized(image[None], seen).clamp(0, 1)
+    prediction = predict(run.method(samples), small, likelihood=run.likelihood, generator=generator_for(0, seed))
     fields = {
         field.name: resized(value, (height, width))
         for field in dataclasses.fields(prediction)  # pyright: ignore[reportArgumentType]

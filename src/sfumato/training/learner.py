@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class Learner(L.LightningModule):
         # An epoch's randomness depends on its number alone: a resumed run then equals an uninterrupted one.
         torch.manual_seed(self.seed + 1_000_003 * (self.current_epoch + 1) + 7919 * self.global_rank)
 
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         batch = self.augment(batch)
         loss = self._nll(batch)
         self.log("train_nll", loss.detach(), prog_bar=True, on_step=False, on_epoch=True)
@@ -55,7 +54,7 @@ class Learner(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.scores = self.task.scores().to(self.device)
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def validation_step(self, batch: dict[str, Tensor]) -> None:
         prediction = predict(Deterministic(self.network), batch["image"], likelihood=self.likelihood)
         self.scores.update(prediction, batch[self.task.key], batch[self.task.key + "_valid"])
 
@@ -115,7 +114,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         part = f"{path}.part"
         super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
+        Path(part).replace(path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         try:

@@ -78,7 +78,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ValueError: if it is cut off, or of another network.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it")
+        raise FileNotFoundError(
+            f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it"
+        )
     try:
         state = load_file(path)
     except SafetensorError as error:

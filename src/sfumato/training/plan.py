@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from sfumato.contracts import Task
 
 PIXELS_ON_CPU = 48_000  # more than this per image and an epoch takes minutes on a few cores
+AUGMENTATION = {"scale": (0.75, 1.5), "colour": 0.2}  # for photographs; a data set may say otherwise
 IMAGES_SEEN = 12_000  # how many images a default run looks at, however many there are
 
 
@@ -37,8 +38,9 @@ class Plan:
         size: height and width that images are resized to, pixels, other images by the same factors; 0 0 for the
             native size, halved on a CPU while an image is large.
         crop: height and width that training sees, pixels; 0 0 for the whole image.
-        scale: smallest and largest random zoom while training.
-        colour: strength of random brightness, contrast and saturation while training, in [0, 1].
+        scale: smallest and largest random zoom while training; 0 0 for what suits the data.
+        colour: strength of random brightness, contrast and saturation while training, in [0, 1]; negative for what
+            suits the data.
         mean: of each colour over the training images, in [0, 1].
         std: likewise.
         counts: valid pixels of each class in the training images, or of all values; as seen by ``plan``.
@@ -67,8 +69,8 @@ class Plan:
     native: tuple[int, int] = (0, 0)
     size: tuple[int, int] = (0, 0)
     crop: tuple[int, int] = (0, 0)
-    scale: tuple[float, float] = (0.75, 1.5)
-    colour: float = 0.2
+    scale: tuple[float, float] = (0.0, 0.0)
+    colour: float = -1.0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     counts: tuple[int, ...] = ()
@@ -111,7 +113,8 @@ class Plan:
             unknown = set(entries) - known
             if unknown:
                 raise ValueError(f"unknown entries {sorted(unknown)}")
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()}
+            return cls(**values)
         except (yaml.YAMLError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a whole plan ({_line(error)}): fit the run anew") from error
 
@@ -142,13 +145,14 @@ def working_size(native: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def derive(dataset: Dataset, task: Task, known: Plan, most: int = 200) -> Plan:
+def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, most: int = 200) -> Plan:
     """Fill in what the data decides: sizes, colours, counts, epochs, precision.
 
     Args:
         dataset: training images at their working size, each a sample with ``image``.
         task: whose targets are counted.
         known: choices already made; those left at 0 or empty are derived.
+        augmentation: ``scale`` and ``colour`` that suit the data; None for those that suit photographs.
         most: look at no more than this many images, evenly spread.
 
     Raises:
@@ -177,10 +181,13 @@ def derive(dataset: Dataset, task: Task, known: Plan, most: int = 200) -> Plan:
     std = (squares / pixels - mean**2).clamp_min(1e-6).sqrt()
     height, width = dataset[0]["image"].shape[-2:]
     seen = known.limit or count
+    suits = {**AUGMENTATION, **(augmentation or {})}
     return replace(
         known,
         size=(height, width),
         crop=known.crop if any(known.crop) else (height, width),
+        scale=known.scale if any(known.scale) else suits["scale"],
+        colour=known.colour if known.colour >= 0 else suits["colour"],
         mean=tuple(round(v, 4) for v in mean.tolist()),
         std=tuple(round(v, 4) for v in std.tolist()),
         counts=tuple(counts.tolist()),

@@ -184,7 +184,9 @@ def _fit_member(
     checkpoint = WholeFiles.path(folder, member)
     callbacks: list[Callback] = [
         EMAWeightAveraging(decay=plan.ema),
-        ModelCheckpoint(folder, checkpoint.stem, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False),
+        ModelCheckpoint(
+            folder, checkpoint.stem, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False
+        ),
     ]
     trainer = L.Trainer(
         accelerator="auto",

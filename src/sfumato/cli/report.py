@@ -1,0 +1,158 @@
+"""``sfumato report``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from sfumato.report import Shown
+    from sfumato.training import Run
+
+EACH = 4  # images in each of the groups: best, worst, most uncertain, out of distribution
+
+
+def report(run: Path, out: Path | None = None, samples: int | None = None) -> None:
+    """Write one HTML page about a run that has been evaluated.
+
+    Args:
+        run: folder that `fit` left and `evaluate` scored.
+        out: the page; RUN/report.html if not given.
+        samples: how many outputs MC dropout draws for the images shown.
+    """
+    from sfumato import training
+    from sfumato.cli.evaluate import data_of
+    from sfumato.report import Story, write
+
+    opened = training.Run.open(run)
+    path = Path(run) / "evaluation.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run `sfumato evaluate {run}` first")
+    try:
+        found = _nan(json.loads(path.read_text()))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is cut off ({error}): run `sfumato evaluate {run}` again") from error
+    dataset = data_of(opened, found["data"], found["root"], found["split"])
+    groups = _groups(found["per_image"])
+    chosen = dict.fromkeys(i for members in groups.values() for i in members)
+    shown = {i: _shown(opened, dataset, i, found["per_image"], samples) for i in chosen}
+    headline = opened.task.scores().headline
+    story = Story(
+        title=f"{Path(run).name}: how sure, and why not",
+        facts=_facts(opened, found),
+        task=opened.task,
+        scores={name: tuple(row) for name, row in found["scores"].items() if name in headline},
+        shown=tuple(shown.values()),
+        groups={group: [shown[i].name for i in members] for group, members in groups.items()},
+        reliability=_reliability(found["curves"]["reliability"]),
+        rejection=_rejection(found["curves"]["rejection"], opened.task),
+        shift=_shift(opened, found.get("ood"), samples),
+        history=_history(Path(run)),
+    )
+    print(f"The report is {write(story, out or Path(run) / 'report.html')}")
+
+
+def _nan(value: Any) -> Any:
+    """Undo the None of a JSON file among numbers."""
+    if isinstance(value, dict):
+        return {k: _nan(v) for k, v in value.items()}
+    return [math.nan if v is None else _nan(v) for v in value] if isinstance(value, list) else value
+
+
+def _groups(table: Mapping[str, list[float]]) -> dict[str, list[int]]:
+    """Indices of the images with the lowest and highest NLL and with the highest mean uncertainty."""
+    order = sorted(range(len(table["index"])), key=lambda i: (math.isnan(table["nll"][i]), table["nll"][i]))
+    scored = [i for i in order if not math.isnan(table["nll"][i])] or order
+    doubt = sorted(order, key=lambda i: -table["uncertainty"][i])
+    rows = {"best": scored[:EACH], "worst": scored[::-1][:EACH], "most uncertain": doubt[:EACH]}
+    return {group: [int(table["index"][i]) for i in members] for group, members in rows.items()}
+
+
+def _shown(run: Run, dataset: Dataset, index: int, table: Mapping[str, list[float]], samples: int | None) -> Shown:
+    from sfumato.report import Shown
+    from sfumato.training.evaluation import predicted
+
+    sample, prediction = predicted(run, dataset, index, samples=samples)
+    row = table["index"].index(index)
+    scores = {name: values[row] for name, values in table.items() if name != "index"}
+    key = run.task.key
+    return Shown(sample["name"], sample["image"], prediction, sample[key], sample[key + "_valid"], scores)
+
+
+def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
+    plan = run.plan
+    parameters = sum(p.numel() for p in run.networks[0].parameters())
+    members = f"{plan.members} × " if plan.members > 1 else ""
+    arguments = ", ".join(f"{k}={v}" for k, v in (plan.network_args or {}).items())
+    return {
+        "trained on": f"{plan.data}, {plan.limit or plan.images} images of {plan.size[0]} × {plan.size[1]} pixels",
+        "scored on": f"{found['data']}, {found['split']}, {found['images']} images",
+        "method": f"{plan.method}" + (f", {plan.samples} draws" if plan.method == "mc-dropout" else ""),
+        "likelihood": plan.likelihood,
+        "network": f"{members}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
+        "budget": f"{plan.epochs} epochs, batch {plan.batch}, {plan.precision}",
+        "seed": str(plan.seed),
+    }
+
+
+def _reliability(curve: Mapping[str, list[float]]) -> Any:
+    from sfumato.report import Reliability
+
+    kind = "confidence" if "confidence" in curve else "nominal"
+    observed = curve["accuracy"] if "accuracy" in curve else curve["observed"]
+    return Reliability(curve[kind], observed, curve["count"] if kind == "confidence" else (), kind)
+
+
+def _rejection(curve: Mapping[str, list[float]], task: Any) -> Any:
+    from sfumato.report import Rejection
+
+    kept = curve["coverage"]
+    if "accuracy" in curve:
+        return Rejection(kept, {"total uncertainty": [1 - a for a in curve["accuracy"]]}, "error rate")
+    return Rejection(kept, {"total uncertainty": curve["rmse"], "oracle": curve["oracle"]}, f"RMSE ({task.unit})")
+
+
+def _shift(run: Run, found: Mapping[str, Any] | None, samples: int | None) -> Any:
+    """The other world, with a few of its images; their targets, if any, are not compared with."""
+    if found is None:
+        return None
+    import torch
+
+    from sfumato.cli.worlds import other_world
+    from sfumato.report import Contrast, Shift, Shown
+    from sfumato.training.evaluation import predicted
+
+    world = other_world(run, found["name"], found["root"])
+    count = len(world)  # pyright: ignore[reportArgumentType]
+    shown = []
+    for index in range(0, count, max(1, count // EACH))[:EACH]:
+        sample, prediction = predicted(run, world, index, samples=samples)
+        key = run.task.key
+        nothing = torch.zeros_like(prediction.best[0]), torch.zeros(sample["image"].shape[1:], dtype=torch.bool)  # pyright: ignore[reportAttributeAccessIssue]
+        target, valid = (
+            (sample[key], sample[key + "_valid"]) if run.plan.data == found["name"].partition(":")[0] else nothing
+        )
+        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid))
+    contrasts = {part: Contrast(**each) for part, each in found["parts"].items()}
+    scores = {name: tuple(row) for name, row in found["scores"].items() if name.startswith("ood_auroc")}
+    return Shift(found["name"], contrasts, shown, scores)
+
+
+def _history(run: Path) -> dict[str, Any]:
+    """Training and validation curves from the CSV logs of the first member."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for path in sorted(run.glob("log/member-0/metrics.csv")):
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name.startswith(("train_", "val_")):
+                        x, y = series.setdefault(name.replace("_", " ", 1), ([], []))
+                        x.append(float(row["epoch"]) + 1)
+                        y.append(float(value))
+    return series
