@@ -8,6 +8,10 @@ from torch import Tensor
 BINS = 15
 
 
+def _bin(probability: Tensor) -> Tensor:
+    return (probability * BINS).ceil_().sub_(1).clamp_(0, BINS - 1).int()
+
+
 def reliability(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
     """Bin the confidences into 15 intervals (a, b] of equal width.
 
@@ -22,9 +26,9 @@ def reliability(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
     >>> counts[1].nonzero().item(), counts[0].nonzero().item()  # 0.2 = 3/15 closes its bin
     (2, 3)
     """
-    bins = (confidence * BINS).ceil_().sub_(1).clamp_(0, BINS - 1).int()
+    bins = _bin(confidence)
     counts = torch.bincount(bins + correct.int() * BINS, minlength=2 * BINS).view(2, BINS)
-    return counts, torch.bincount(bins, confidence.double(), BINS)
+    return counts, torch.bincount(bins, confidence.double(), BINS).double()
 
 
 def gaps(counts: Tensor, confidence: Tensor) -> Tensor:
@@ -58,3 +62,70 @@ def mce(counts: Tensor, confidence: Tensor) -> Tensor:
     """
     worst = gaps(counts, confidence).nan_to_num(-1).amax(-1)
     return worst.where(worst >= 0, torch.nan)
+
+
+def classwise(probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Bin the probabilities of every class, likely or not, into 15 intervals (a, b] of equal width.
+
+    Args:
+        probs: (K, N), summing to 1 over K.
+        target: (N,) classes in [0, K).
+
+    Returns:
+        Counts (K, 15) of pixels, and *sum of probabilities − pixels of the class* (K, 15), float64.
+    """
+    classes, pixels = probs.shape
+    counts, gap = [], []
+    for p in probs:
+        likely = p.masked_select(p > 1 / BINS)  # few are, and the first bin is what the others leave over
+        bins = _bin(likely)
+        counts.append(torch.bincount(bins, minlength=BINS))
+        gap.append(torch.bincount(bins, likely.double(), BINS).double())  # of nothing it would be whole
+        counts[-1][0] += pixels - len(likely)
+        gap[-1][0] += p.sum(dtype=torch.float64) - likely.sum(dtype=torch.float64)
+    hits = torch.bincount(_bin(probs.gather(0, target[None])[0]) + target * BINS, minlength=classes * BINS)
+    return torch.stack(counts), torch.stack(gap) - hits.view(classes, BINS)
+
+
+def classwise_ece(counts: Tensor, gap: Tensor) -> Tensor:
+    """ECE of each class against the rest, ``1/K Σ_k Σ_b n_kb/N |freq_kb − conf_kb|`` (…), of :func:`classwise`.
+
+    Source: Kull et al. (2019), "Beyond temperature scaling"; Nixon et al. (2019) call it static calibration error.
+    Pitfall: falls as 1/K, because most classes are never likely: compare at equal K only.
+    """
+    pixels = counts[..., 0, :].sum(-1).double()
+    return gap.abs().sum((-2, -1)) / (pixels * counts.shape[-2])
+
+
+def brier_calibration(counts: Tensor, gap: Tensor) -> Tensor:
+    """The part of the Brier score that recalibration could remove, ``Σ_kb n_kb/N (freq_kb − conf_kb)²`` (…) ≥ 0.
+
+    The rest, *Brier − calibration*, is the refinement: what is lost by not telling apart what differs.
+
+    Source: Murphy (1973); DeGroot and Fienberg (1983).
+    Pitfall: with bins, a spread of probabilities inside a bin counts as refinement, so this is a lower bound.
+    """
+    pixels = counts[..., 0, :].sum(-1).double()
+    return (gap.square() / counts.clamp_min(1)).sum((-2, -1)) / pixels
+
+
+def adaptive_ece(right: Tensor, wrong: Tensor, doubt: Tensor) -> Tensor:
+    """ECE of the top label over 15 bins of equal mass (…), from histograms of *1 − confidence*.
+
+    Args:
+        right: (…, keys) right pixels.
+        wrong: (…, keys) wrong pixels.
+        doubt: (…, keys) sum of 1 − confidence.
+
+    A key that lies across the edge of a bin goes to both in proportion, which takes its pixels in random order.
+
+    Source: Nguyen and O'Connor (2015); Nixon et al. (2019).
+    """
+    total = (right + wrong).double().cumsum(-1)
+    pixels = total[..., -1:]
+    edges = torch.arange(BINS + 1, device=total.device) / BINS * pixels
+    key = torch.searchsorted(total, edges).clamp_max(total.shape[-1] - 1)
+    missing = (total.gather(-1, key) - edges) / (right + wrong).double().gather(-1, key).clamp_min(1)
+    excess = doubt.double() - wrong  # above 0 where the network doubts more than it errs
+    upto = excess.cumsum(-1).gather(-1, key) - missing * excess.gather(-1, key)
+    return upto.diff(dim=-1).abs().sum(-1) / pixels[..., 0]

@@ -14,9 +14,8 @@ KEYS = 1 << 16
 """Keys of a fine histogram: every float32 ≥ 0 has one."""
 
 COARSE = 128
-"""Keys of a coarse histogram: 4 per octave from 2⁻²⁰ to 2¹², ends included in the first and the last."""
-
-_FIRST_OCTAVE = 127 - 20
+"""Keys of a coarse histogram: 16 per octave from 2⁻⁴ to 2², where uncertain pixels are (in nats, or in metres), and
+2 per octave down to 2⁻²⁰; the first and the last hold what is beyond."""
 
 
 def key(values: Tensor) -> Tensor:
@@ -41,12 +40,12 @@ def value(keys: int = KEYS) -> Tensor:
 
 
 def coarsen(fine: Tensor) -> Tensor:
-    """Fine histograms (…, 65536) with 64 keys joined to one, and the ends of the range joined: (…, 128)."""
-    quarters = fine.unflatten(-1, (-1, 64)).sum(-1)
-    start = 4 * _FIRST_OCTAVE
-    coarse = quarters[..., start : start + COARSE].clone()
-    coarse[..., 0] += quarters[..., :start].sum(-1)
-    coarse[..., -1] += quarters[..., start + COARSE :].sum(-1)
+    """Fine histograms (…, 65536) with neighbouring keys joined, see :data:`COARSE`: (…, 128)."""
+    octaves = fine.unflatten(-1, (256, 16, 16)).sum(-1)  # the exponent runs from -127 in 16ths of an octave
+    low = octaves[..., 127 - 20 : 127 - 4, :].unflatten(-1, (2, 8)).sum(-1).flatten(-2)
+    coarse = torch.cat([low, octaves[..., 127 - 4 : 127 + 2, :].flatten(-2)], -1)
+    coarse[..., 0] += octaves[..., : 127 - 20, :].sum((-2, -1))
+    coarse[..., -1] += octaves[..., 127 + 2 :, :].sum((-2, -1))
     return coarse
 
 

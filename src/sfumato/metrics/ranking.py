@@ -70,3 +70,12 @@ def roc(good: Tensor, bad: Tensor, points: int = 201) -> tuple[Tensor, Tensor]:
     false, true = (torch.cat([x.new_zeros(1), x.flip(-1).cumsum(-1)]) / x.sum() for x in (good.double(), bad.double()))
     rate = torch.linspace(0, 1, points, dtype=torch.float64, device=good.device)
     return rate, interpolate(rate, false, true)
+
+
+def scores(good: Tensor, bad: Tensor) -> dict[str, Tensor]:
+    """All scores of the detection of errors (…)."""
+    return {
+        "error_auroc": auroc(good, bad),
+        "error_aupr": aupr(good, bad),
+        "error_fpr95": fpr95(good, bad),
+    }

@@ -25,21 +25,23 @@ class Scores(Metric, Generic[S]):
     headline: ClassVar[tuple[str, ...]] = ()
     counts: list[Tensor]
     sums: list[Tensor]
-    ranks: Tensor
 
-    def __init__(self, like: S, ranks: Tensor) -> None:
+    def __init__(self, like: S, fine: dict[str, Tensor]) -> None:
         super().__init__()
         self._like = like
+        self._fine = tuple(fine)
         self.add_state("counts", [], "cat")
         self.add_state("sums", [], "cat")
-        self.add_state("ranks", ranks, "sum")
+        for name, histogram in fine.items():
+            self.add_state(name, histogram, "sum")
 
-    def add(self, image: S, ranks: Tensor) -> None:
-        """Add the statistics of one image and its fine histograms."""
+    def add(self, image: S, fine: dict[str, Tensor]) -> None:
+        """Add the statistics of one image, and the fine version of those of its histograms that are coarse."""
         counts, sums = pack(image)
         self.counts.append(counts)
         self.sums.append(sums)
-        self.ranks = self.ranks + ranks
+        for name in self._fine:
+            setattr(self, name, getattr(self, name) + fine[name])
 
     def _filled(self) -> None:
         """A process without images holds an empty row, so that it can take part in gathering."""
@@ -58,7 +60,7 @@ class Scores(Metric, Generic[S]):
 
     def _pooled(self) -> S:
         total = {name: tensor.sum(0) for name, tensor in fields(self._rows()).items()}
-        return type(self._like)(**total | {"ranks": self.ranks})
+        return type(self._like)(**total | {name: getattr(self, name) for name in self._fine})
 
     def compute(self) -> dict[str, Tensor]:
         """The scores pooled over the valid pixels of all images, the headline first.

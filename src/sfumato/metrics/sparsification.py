@@ -47,6 +47,41 @@ def augrc(weight: Tensor, error: Tensor) -> Tensor:
     return (weight * (error.cumsum(-1) - error / 2)).sum(-1) / weight.sum(-1).square()
 
 
+def risk_at_coverage(weight: Tensor, error: Tensor, coverage: float = 0.8) -> Tensor:
+    """Mean error of the most certain ``coverage`` of the pixels (…)."""
+    weight, error = weight.double(), error.double()
+    kept = weight.cumsum(-1)
+    wanted = coverage * kept[..., -1:]
+    key = torch.searchsorted(kept, wanted).clamp_max(kept.shape[-1] - 1)
+    missing = (kept.gather(-1, key) - wanted) / weight.gather(-1, key).clamp_min(1)
+    return ((error.cumsum(-1).gather(-1, key) - missing * error.gather(-1, key)) / wanted)[..., 0]
+
+
+def coverage_at_risk(weight: Tensor, error: Tensor, risk: float = 0.05) -> Tensor:
+    """The largest share of pixels that can be kept with a mean error of at most ``risk`` (…); whole keys are kept.
+
+    Source: Geifman and El-Yaniv (2017), selective guaranteed risk; without their guarantee.
+    """
+    weight, error = weight.double(), error.double()
+    kept, total = weight.cumsum(-1), weight.sum(-1)
+    most = kept.where(error.cumsum(-1) <= risk * kept, 0.0).amax(-1)
+    return most / total
+
+
+def scores(weight: Tensor, error: Tensor) -> dict[str, Tensor]:
+    """All scores of leaving out uncertain pixels, where the error is 0 or 1 (…).
+
+    ``ause`` is :func:`e_aurc`: the area between the sparsification curves of the uncertainty and of the error itself.
+    """
+    return {
+        "ause": e_aurc(weight, error),
+        "aurc": aurc(weight, error),
+        "augrc": augrc(weight, error),
+        "risk_at_80_coverage": risk_at_coverage(weight, error),
+        "coverage_at_5_risk": coverage_at_risk(weight, error),
+    }
+
+
 def curve(weight: Tensor, error: Tensor, points: int = 101) -> tuple[Tensor, Tensor]:
     """Mean error of the kept pixels (points,) at equally spaced coverages in (0, 1] (points,), of one histogram."""
     weight, error = weight.double(), error.double()

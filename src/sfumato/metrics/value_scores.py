@@ -84,7 +84,7 @@ class ValueStatistics:
         }
 
 
-def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatistics, Tensor]:
+def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatistics, dict[str, Tensor]]:
     """Statistics of the valid pixels of one image.
 
     Args:
@@ -117,7 +117,7 @@ def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatisti
         sparsified=sparsification.poggi(spread, square, pixels[values.SUMS.index("abs_rel")], ratio),
         ranks=histogram.coarsen(fine),
     )
-    return statistics, fine
+    return statistics, {"ranks": fine}
 
 
 class ValueScores(Scores[ValueStatistics]):
@@ -134,8 +134,7 @@ class ValueScores(Scores[ValueStatistics]):
     )  # fmt: skip
 
     def __init__(self, unit: str = "") -> None:
-        ranks = torch.zeros(4, histogram.KEYS, dtype=torch.float64)
-        super().__init__(count(*torch.zeros(3, 1, 0))[0], ranks)
+        super().__init__(*count(*torch.zeros(3, 1, 0)))
         self.unit = unit
 
     def update(self, prediction: ValuePrediction, target: Tensor, valid: Tensor) -> None:
