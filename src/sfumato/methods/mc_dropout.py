@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -184,7 +186,9 @@ class MCDropout:
 
 def _forward(network: nn.Module, inputs: tuple[Any, ...], awake: _Awake) -> Tensor:
     """One pass (lanes, B, C, H, W) with dropout awake; inputs are copied, for the network may write into them."""
-    with evaluating(network), awake:
+    compiled = "torch._dynamo" in sys.modules  # only then can the network be; compiled code hides its dropouts
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with evaluating(network), eager, awake:
         inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
 
         def lane(index: Tensor | None) -> Tensor:
