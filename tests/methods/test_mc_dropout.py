@@ -54,7 +54,7 @@ class Residual(nn.Module):
 
 
 class OverwrittenLater(nn.Module):
-    """A tensor that a dropout has read is overwritten afterwards, by something that no dropout touched."""
+    """A tensor that went into a random product is overwritten afterwards, by something that no dropout touched."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class OverwrittenLater(nn.Module):
 
     def forward(self, x):
         x = self.a(x)
-        dropped = F.dropout(x)
+        dropped = x * F.dropout(torch.ones_like(x))
         x.mul_(0.0).add_(3.0)
         return dropped + x
 
@@ -205,7 +205,7 @@ def test_features_without_a_batch(module, shape):
 
 def test_what_no_dropout_touches_runs_once():
     network = head_dropout(nn.Dropout())
-    calls = {index: 0 for index in range(len(network))}
+    calls = dict.fromkeys(range(len(network)), 0)
     for index, layer in enumerate(network):
         layer.register_forward_hook(lambda *_, index=index: calls.update({index: calls[index] + 1}))
     sampled(network, 10)
@@ -274,7 +274,7 @@ def test_a_network_that_writes_into_its_buffers_by_chance_runs_whole():
 
 @pytest.mark.parametrize("network", [nn.Conv2d(3, 2, 1), head_dropout(nn.Dropout(0.0))])
 def test_a_network_without_dropout_is_refused_with_the_way_out(network):
-    with pytest.raises(ValueError, match="has no dropout with p > 0.*add nn.Dropout2d.*or use DeepEnsemble"):
+    with pytest.raises(ValueError, match=r"has no dropout with p > 0.*add nn.Dropout2d.*or use DeepEnsemble"):
         list(MCDropout(network).draws(IMAGE))
 
 
