@@ -67,9 +67,15 @@ def law_nll(output: Tensor, target: Tensor, valid: Tensor, link: str, standard: 
 
     ``standard`` is the negative log density of the law with location 0 and scale 1.
     """
+    batch, channels, *size = output.shape
+    if target.shape != (batch, channels // 2, *size):
+        raise ValueError(
+            f"targets have shape {tuple(target.shape)}, expected {(batch, channels // 2, *size)}: half the channels of "
+            f"the output {tuple(output.shape)}, at its size"
+        )
     known = valid[:, None]
     # Both are replaced, not only the result: where(·) alone would send 0 · NaN = NaN back through an invalid pixel.
-    location, log_scale = split(output.where(known, 0.0), target.shape[1])
+    location, log_scale = split(output.where(known, 0.0), channels // 2)
     target = target.to(location.dtype).where(known, 1.0)
     z = LINKS[link].to_z(target)
     nll = standard((z - location) * (-log_scale).exp()) + log_scale - LINKS[link].log_slope(target)
@@ -98,8 +104,13 @@ def clipped_moments(
     return (centre + first).clamp_(lower, upper), second.sub_(first.square()).clamp_min_(0)
 
 
-def normal_scores(count: int = 61, reach: float = 6.0) -> tuple[Tensor, Tensor]:
-    """Trapezoid nodes and weights for an expectation under N(0, 1), float64."""
-    nodes = torch.linspace(-reach, reach, count, dtype=torch.float64)
+def normal_scores() -> tuple[Tensor, Tensor]:
+    """41 nodes t and weights w with ``E g(t) ≈ Σ w g(t)`` for t ~ N(0, 1): the trapezoid rule from −6 to 6, float64.
+
+    Exact to rounding where g is smooth on the scale of 0.3, as ``e^(σt)`` is. The standard deviation of a clipped
+    value is then within 0.5 % (log link, scale 0.3), 2 % (log, scale 1), 0.1 % (inverse, scale 2 % of the location),
+    10 % (inverse, scale 10 % of it), and 20 % where the law reaches the inverse's pole at 0.
+    """
+    nodes = torch.linspace(-6, 6, 41, dtype=torch.float64)
     weights = (-0.5 * nodes.square()).exp()
     return nodes, weights / weights.sum()

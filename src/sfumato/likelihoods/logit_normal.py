@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
+from torch.quasirandom import SobolEngine
 
-from sfumato.predictions import ClassMoments, entropy
+from sfumato.predictions import ClassMoments
 
-# Logits (samples × classes × pixels) worked on at once: 1 MiB of float32, which stays in a core's cache.
-_BLOCK = 1 << 18
+# Logits (samples × classes × pixels) worked on at once: few enough for the cache of a CPU, enough to fill a GPU.
+_BLOCK = {"cpu": 1 << 19, "cuda": 1 << 26}
+_LOG2_E = 1 / math.log(2)  # in base 2, because torch's exp is slow where it meets subnormals, exp2 is not
 
 
 @dataclass(frozen=True)
@@ -52,26 +55,44 @@ class LogitNormal:
 
         The noise comes from torch's global generator.
         """
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
         return _SampledNLL.apply(output, target.where(valid, 0), valid, self.samples)  # pyright: ignore
 
     def moments(self, output: Tensor) -> ClassMoments:
-        """The law averaged over a fixed set of noises that all pixels share, and its entropy."""
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
-        logits, scales = output[:, : self.classes], softplus(output[:, self.classes :])
-        probs = torch.zeros_like(logits)
-        noises = _fixed_noise(self.classes).to(output)
-        for noise in noises:
-            probs += torch.addcmul(logits, scales, noise[:, None, None]).softmax(1)
-        probs /= len(noises)
-        return ClassMoments(1, probs, entropy(probs))
+        """``E_x softmax(x)`` over 64 fixed points that all pixels share, so equal outputs have equal laws.
+
+        For 11 classes on average within 0.004 (σ ≤ 0.75) or 0.03 (σ ≤ 3) of the exact law, in total variation.
+        """
+        work = _two_rows(output)
+        work[:, 1] = softplus(work[:, 1])
+        work *= _LOG2_E
+        noise = _fixed_noise(self.classes).to(work)[..., None]
+        probs = work.new_empty(work.shape[0], *work.shape[2:])
+        pixels = _pixels(noise.numel(), work.device)
+        for image, law in zip(work, probs, strict=True):
+            for (logits, scales), part in zip(image.split(pixels, -1), law.split(pixels, -1), strict=True):
+                x = torch.addcmul(logits, scales, noise)
+                x.sub_(x.amax(1, keepdim=True)).exp2_()
+                torch.mean(x.div_(x.sum(1, keepdim=True)), 0, out=part)
+        return ClassMoments.of(probs.view(output.shape[0], self.classes, *output.shape[2:]))
 
 
-def _fixed_noise(classes: int, pairs: int = 32) -> Tensor:
-    """Antithetic normals (2 · pairs, K) of unit variance in each class, always the same."""
-    noise = torch.randn(pairs, classes, generator=torch.Generator().manual_seed(0))
-    noise /= noise.square().mean(0).sqrt()
-    return torch.cat([noise, -noise])
+@cache
+def _fixed_noise(classes: int, points: int = 64) -> Tensor:
+    """Quasi-random normals (64, K), mean 0 and variance 1 in each class, always the same."""
+    uniform = SobolEngine(classes, scramble=True, seed=0).draw(points)
+    noise = torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
+    return (noise - noise.mean(0)) / noise.std(0, correction=0)
+
+
+def _pixels(each: int, device: torch.device) -> int:
+    """How many pixels of ``each`` logits make a block: the more samples, the fewer, so memory stays the same."""
+    return max(1, _BLOCK["cpu" if device.type == "cpu" else "cuda"] // each)
+
+
+def _two_rows(output: Tensor) -> Tensor:
+    """A copy (B, 2, K, H·W) of an output (B, 2K, H, W) in float32 or wider, whatever its memory format."""
+    wide = torch.empty(output.shape, dtype=torch.promote_types(output.dtype, torch.float32), device=output.device)
+    return wide.copy_(output.detach()).view(len(output), 2, output.shape[1] // 2, -1)
 
 
 class _SampledNLL(torch.autograd.Function):
@@ -79,36 +100,84 @@ class _SampledNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, target: Tensor, valid: Tensor, samples: int) -> Tensor:
-        classes = output.shape[1] // 2
-        nll, gradient = output.new_empty(target.shape), torch.empty_like(output)
-        flat = output.flatten(2), target.flatten(1), nll.view(len(nll), -1), gradient.flatten(2)
-        pixels = max(1, _BLOCK // (samples * classes))
-        for image, labels, losses, slopes in zip(*flat, strict=True):
-            blocks = (image.split(pixels, 1), labels.split(pixels), losses.split(pixels), slopes.split(pixels, 1))
-            for x, y, loss, slope in zip(*blocks, strict=True):
-                noise = torch.randn(samples // 2, classes, len(y), dtype=x.dtype, device=x.device)
-                _block(x[:classes], x[classes:], y, noise, loss, slope)
-        ctx.save_for_backward(gradient, valid)
-        return nll.where(valid, 0.0)
+        # In each image, logits and scales give way to their gradient: one tensor of the output's size is all we keep.
+        work = _two_rows(output)
+        nll = work.new_empty(len(work), work.shape[-1])
+        sampler = _Sampler(work, samples)
+        for image, labels, losses in zip(work, target.flatten(1), nll, strict=True):
+            _swap(image, labels)
+            image[1] = softplus(image[1])
+            image *= _LOG2_E
+            for rows, loss in zip(image.split(sampler.pixels, -1), losses.split(sampler.pixels), strict=True):
+                _block(rows, *sampler.draw(len(loss)), loss)
+            _swap(image, labels)
+        ctx.save_for_backward(work.view(output.shape), valid)
+        return nll.mul_(-math.log(2)).add_(math.log(samples)).view(target.shape).where(valid, 0.0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gradient, valid = ctx.saved_tensors
-        return (gradient * grads[0][:, None]).where(valid[:, None], 0.0), None, None, None
+        return gradient * grads[0].where(valid, 0.0)[:, None], None, None, None
 
 
-def _block(logits: Tensor, raw: Tensor, target: Tensor, noise: Tensor, nll: Tensor, gradient: Tensor) -> None:
-    """Write the loss (n,) and its gradient (2K, n) for logits and raw scales (K, n) under noise (S/2, K, n)."""
-    pairs, classes, _ = noise.shape
-    scales = softplus(raw)
-    x = torch.stack([torch.addcmul(logits, scales, noise), torch.addcmul(logits, scales, noise, value=-1)])
-    log_probs = x.log_softmax(2)
-    index = target.expand(2, pairs, 1, -1)
-    log_py = log_probs.gather(2, index)
-    total = log_py.logsumexp((0, 1))
-    torch.sub(math.log(2 * pairs), total[0], out=nll)
-    weights = (log_py - total).exp()
-    pull = log_probs.exp_().mul_(weights).scatter_add_(2, index, -weights)
-    gradient[:classes] = pull.sum((0, 1))
-    gradient[classes:] = ((pull[0] - pull[1]) * noise).sum(0) * raw.sigmoid()
+class _Sampler:
+    """The noise of a block of pixels, and room for its samples; the same memory for every block.
+
+    Normals cost more than all else, so each block takes a window at random from one pool. Within a window, so within
+    a pixel and between its neighbours, they are independent; only pixels of different blocks share some, and then
+    mostly at unrelated samples and classes. So every pixel's loss and gradient keep their law, and their mean over
+    an image its expectation.
+    """
+
+    def __init__(self, work: Tensor, samples: int) -> None:
+        self.pairs, self.classes, pixels = samples // 2, *work.shape[2:]
+        self.pixels = min(pixels, _pixels(samples * self.classes, work.device))
+        size = samples * self.classes * self.pixels
+        self.pool = torch.randn(2 * size, dtype=work.dtype, device=work.device)
+        self.room = work.new_empty(size)
+
+    def draw(self, pixels: int) -> tuple[Tensor, Tensor]:
+        """Noise (S/2, K, n) and room (2, S/2, K, n) for n pixels."""
+        count = self.pairs * self.classes * pixels
+        start = int(torch.randint(len(self.pool) - count + 1, ()))
+        noise = self.pool[start : start + count].view(self.pairs, self.classes, pixels)
+        return noise, self.room[: 2 * count].view(2, *noise.shape)
+
+
+def _swap(rows: Tensor, target: Tensor) -> None:
+    """Exchange class 0 with the target's class in every pixel of (2, K, N), so that no sample has to look it up."""
+    flat, first = rows.flatten(1), rows[:, 0].clone()
+    index = (target * rows.shape[-1] + torch.arange(rows.shape[-1], device=rows.device)).expand(2, -1)
+    own = flat.gather(1, index)
+    flat.scatter_(1, index, first)
+    rows[:, 0] = own
+
+
+def _block(rows: Tensor, noise: Tensor, x: Tensor, log_sum: Tensor) -> None:
+    """One block of n pixels whose target is class 0; logarithms to base 2.
+
+    Args:
+        rows: (2, K, n) logits and scales; receives the gradient of the loss in nats.
+        noise: (S/2, K, n) standard normals.
+        x: (2, S/2, K, n) room to work in.
+        log_sum: (n,) receives ``log2 Σ_s p_s``.
+    """
+    logits, scales = rows
+    torch.addcmul(logits, scales, noise, out=x[0])
+    torch.addcmul(logits, scales, noise, value=-1, out=x[1])
+    x -= x.amax(2, keepdim=True)
+    weights = x[:, :, :1].clone()
+    sums = x.exp2_().sum(2, keepdim=True)
+    # p_s = 2^(x_y) / sums, relative to the largest so that they cannot all vanish; then its share of Σ_s p_s.
+    largest = weights.amax((0, 1))
+    weights.sub_(largest).exp2_().div_(sums)
+    total = weights.sum((0, 1))
+    torch.add(largest[0], total[0].log2(), out=log_sum)
+    weights /= total
+    x *= sums.reciprocal_().mul_(weights)
+    x[:, :, :1] -= weights  # now the share times (p − 1[class = target])
+    torch.sum(x, (0, 1), out=logits)
+    slope = x[0].sub_(x[1]).mul_(noise).sum(0)
+    # dσ/draw = sigmoid(raw) = 1 − e^(−softplus(raw)), and the scale in bits is softplus(raw) / ln 2.
+    scales.neg_().exp2_().neg_().add_(1).mul_(slope)
