@@ -118,3 +118,18 @@ def test_roc_runs_from_corner_to_corner_and_encloses_its_area():
     false, true = ranking.roc(good, wrong)
     assert (false[0], false[-1], true[-1]) == (0, 1, 1)
     assert torch.trapezoid(true, false).item() == pytest.approx(ranking.auroc(good, wrong).item(), abs=1e-3)
+
+
+def test_pavpu_of_sixteen_patches_by_hand():
+    # Certain: 9 accurate, 1 wrong. Uncertain: 2 accurate, 4 wrong.
+    uncertainty = torch.tensor([1.0] * 10 + [2.0] * 6)
+    bad = torch.tensor([0] * 9 + [1] + [0] * 2 + [1] * 4).bool()
+    found = ranking.pavpu(*histograms(uncertainty, bad), torch.tensor([10 / 16], dtype=torch.float64))
+    assert found["accurate_if_certain"].item() == pytest.approx(9 / 10)
+    assert found["uncertain_if_wrong"].item() == pytest.approx(4 / 5)
+    assert found["pavpu"].item() == pytest.approx(13 / 16)
+
+
+def test_roc_of_a_perfect_ranking_stands_upright():
+    uncertainty, bad = torch.arange(1.0, 101.0), torch.arange(100) >= 70
+    assert (ranking.roc(*histograms(uncertainty, bad))[1] == 1).all()

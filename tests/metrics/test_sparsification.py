@@ -35,7 +35,9 @@ def test_areas_are_those_of_a_full_sort(rate):
     assert sparsification.aurc(*histograms).item() == pytest.approx(risk.mean().item(), abs=2e-4)
     assert sparsification.e_aurc(*histograms).item() == pytest.approx((risk - best).mean().item(), abs=2e-4)
     assert sparsification.augrc(*histograms).item() == pytest.approx((lost / len(bad)).mean().item(), abs=1e-4)
-    assert sparsification.risk_at_coverage(*histograms).item() == pytest.approx(risk[15_999].item(), abs=1e-3)
+    assert sparsification.risk_at_coverage(*histograms, torch.tensor([0.8])).item() == pytest.approx(
+        risk[15_999].item(), abs=1e-3
+    )
     largest = (risk <= 0.05).nonzero()[:, 0].max().item() + 1 if (risk <= 0.05).any() else 0
     assert sparsification.coverage_at_risk(*histograms).item() == pytest.approx(largest / len(bad), abs=5e-3)
 
@@ -60,10 +62,8 @@ def test_a_constant_uncertainty_has_the_full_risk_at_every_coverage():
     bad = torch.arange(10) < 3
     histograms = by_key(torch.ones(10), bad)
     assert sparsification.aurc(*histograms).item() == pytest.approx(0.3)
-    assert sparsification.risk_at_coverage(*histograms).item() == pytest.approx(0.3)
-    coverage, error = sparsification.curve(*histograms)
-    assert torch.allclose(error, torch.tensor(0.3, dtype=torch.float64))
-    assert coverage[-1] == 1
+    everywhere = sparsification.risk_at_coverage(*histograms, torch.linspace(0.01, 1, 100))
+    assert torch.allclose(everywhere, torch.tensor(0.3, dtype=torch.float64))
 
 
 def test_two_pixels_by_hand():

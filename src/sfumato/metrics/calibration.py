@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sfumato.metrics.histogram import equal_mass
+
 BINS = 15
 
 
@@ -117,15 +119,38 @@ def adaptive_ece(right: Tensor, wrong: Tensor, doubt: Tensor) -> Tensor:
         wrong: (…, keys) wrong pixels.
         doubt: (…, keys) sum of 1 − confidence.
 
-    A key that lies across the edge of a bin goes to both in proportion, which takes its pixels in random order.
-
     Source: Nguyen and O'Connor (2015); Nixon et al. (2019).
     """
-    total = (right + wrong).double().cumsum(-1)
-    pixels = total[..., -1:]
-    edges = torch.arange(BINS + 1, device=total.device) / BINS * pixels
-    key = torch.searchsorted(total, edges).clamp_max(total.shape[-1] - 1)
-    missing = (total.gather(-1, key) - edges) / (right + wrong).double().gather(-1, key).clamp_min(1)
-    excess = doubt.double() - wrong  # above 0 where the network doubts more than it errs
-    upto = excess.cumsum(-1).gather(-1, key) - missing * excess.gather(-1, key)
-    return upto.diff(dim=-1).abs().sum(-1) / pixels[..., 0]
+    pixels = right + wrong
+    excess = equal_mass(pixels, doubt.double() - wrong, BINS)  # above 0 where the network doubts more than it errs
+    return excess.abs().sum(-1) / pixels.sum(-1).double()
+
+
+def quantile_calibration(levels: Tensor) -> Tensor:
+    """Mean over levels of ``|share of targets below the predicted quantile − level|`` (…).
+
+    Args:
+        levels: (…, L) values by the predicted probability of a smaller one, in L bins of equal width.
+
+    Source: Kuleshov et al. (2018), with the mean absolute difference in place of their sum of squares.
+    Pitfall: a law that ignores its input can be calibrated so; :func:`ence` looks at each size of σ by itself.
+    """
+    bins = levels.shape[-1]
+    observed = levels.double().cumsum(-1) / levels.sum(-1, keepdim=True)
+    nominal = torch.arange(1, bins + 1, dtype=torch.float64, device=levels.device) / bins
+    return (observed - nominal)[..., :-1].abs().mean(-1)
+
+
+def ence(weight: Tensor, square: Tensor, variance: Tensor) -> Tensor:
+    """Expected normalised calibration error: mean of ``|√mean σ² − RMSE| / √mean σ²`` over 15 bins of equal mass (…).
+
+    Args:
+        weight: (…, keys) pixels by σ.
+        square: (…, keys) sum of squared errors by σ.
+        variance: (…, keys) sum of σ² by σ.
+
+    Source: Levi et al. (2019), "Evaluating and calibrating uncertainty prediction in regression tasks".
+    Pitfall: above 0 for a perfect law too, by noise, the more the fewer pixels a bin holds.
+    """
+    rmse, predicted = (equal_mass(weight, x, BINS).clamp_min(0).sqrt() for x in (square, variance))
+    return ((predicted - rmse).abs() / predicted).mean(-1)

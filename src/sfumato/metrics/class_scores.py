@@ -82,10 +82,10 @@ class ClassStatistics:
         }
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """Reliability of confidences; accuracy over coverage and ROC of errors, both by total uncertainty."""
+        """Reliability of confidences; and by total uncertainty: accuracy over coverage, ROC of errors, PAvPU."""
         total = self.bins.sum(-2)
         good, bad = self.ranks[..., 0, :, :].unbind(-2)
-        coverage, error = sparsification.curve(good + bad, bad)
+        coverage = torch.arange(1, 101, dtype=torch.float64, device=total.device) / 100
         false, true = ranking.roc(good, bad)
         return {
             "reliability": {
@@ -93,8 +93,12 @@ class ClassStatistics:
                 "accuracy": self.bins[..., 1, :] / total.double(),
                 "count": total,
             },
-            "rejection": {"coverage": coverage, "accuracy": 1 - error},
+            "rejection": {
+                "coverage": coverage,
+                "accuracy": 1 - sparsification.risk_at_coverage(good + bad, bad, coverage),
+            },
             "roc": {"false_positive_rate": false, "true_positive_rate": true},
+            "pavpu": {"certain": coverage, **ranking.pavpu(good, bad, coverage)},
         }
 
 

@@ -49,9 +49,22 @@ def coarsen(fine: Tensor) -> Tensor:
     return coarse
 
 
-def interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
-    """The polygon through (xs, ys) at x, all one-dimensional; ``xs`` never falls; at a jump the upper end counts."""
-    right = torch.searchsorted(xs, x, right=True).clamp(1, len(xs) - 1)
-    step = xs[right] - xs[right - 1]
-    part = ((x - xs[right - 1]) / step).where(step > 0, 1.0)
-    return ys[right - 1].lerp(ys[right], part)
+def lowest(weight: Tensor, column: Tensor, shares: Tensor) -> Tensor:
+    """A column (…, keys) summed over the lowest keys, up to shares (m,) in [0, 1] of the ``weight`` (…, keys): (…, m).
+
+    A key that lies across a share counts in proportion: its pixels are taken in random order.
+
+    >>> lowest(torch.tensor([1, 3]), torch.tensor([5.0, 3.0]), torch.tensor([0.25, 0.5, 1.0]))
+    tensor([5., 6., 8.], dtype=torch.float64)
+    """
+    weight, column = weight.double(), column.double()
+    upto = weight.cumsum(-1)
+    wanted = shares.to(upto) * upto[..., -1:]
+    key = torch.searchsorted(upto, wanted, right=True).clamp_max(weight.shape[-1] - 1)
+    missing = (upto.gather(-1, key) - wanted) / weight.gather(-1, key).clamp_min(1)
+    return column.cumsum(-1).gather(-1, key) - missing * column.gather(-1, key)
+
+
+def equal_mass(weight: Tensor, column: Tensor, bins: int) -> Tensor:
+    """A column (…, keys) summed over runs of keys that hold the same ``weight`` (…, keys) each: (…, bins)."""
+    return lowest(weight, column, torch.linspace(0, 1, bins + 1, dtype=torch.float64)).diff(dim=-1)

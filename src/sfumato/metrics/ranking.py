@@ -9,7 +9,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfumato.metrics.histogram import interpolate
+from sfumato.metrics.histogram import lowest
+
+
+def pavpu(good: Tensor, bad: Tensor, certain: Tensor) -> dict[str, Tensor]:
+    """Accuracy against certainty, where shares ``certain`` (m,) of the pixels, the least uncertain, pass as certain.
+
+    Returns:
+        Each (…, m): ``accurate_if_certain`` is p(accurate | certain), ``uncertain_if_wrong`` is
+        p(uncertain | inaccurate), ``pavpu`` the share of accurate and certain or inaccurate and uncertain pixels.
+
+    Source: Mukhoti and Gal (2018), "Evaluating Bayesian deep learning methods for semantic segmentation", with
+    single pixels as patches.
+    Pitfall: all three depend on the threshold. A share, as here, compares networks whose uncertainties differ in size;
+    a fixed threshold in nats does not.
+    """
+    pixels, wrong = (good + bad).sum(-1, keepdim=True).double(), bad.sum(-1, keepdim=True).double()
+    certain = certain.to(pixels)
+    missed = lowest(good + bad, bad, certain)
+    accurate = certain * pixels - missed
+    return {
+        "accurate_if_certain": accurate / (certain * pixels),
+        "uncertain_if_wrong": (wrong - missed) / wrong,
+        "pavpu": (accurate + wrong - missed) / pixels,
+    }
 
 
 def _before(histogram: Tensor) -> Tensor:
@@ -67,15 +90,15 @@ def fpr95(good: Tensor, bad: Tensor) -> Tensor:
 
 def roc(good: Tensor, bad: Tensor, points: int = 201) -> tuple[Tensor, Tensor]:
     """Equally spaced false-positive rates (points,) and the true-positive rate at each, of one pair of histograms."""
-    false, true = (torch.cat([x.new_zeros(1), x.flip(-1).cumsum(-1)]) / x.sum() for x in (good.double(), bad.double()))
-    rate = torch.linspace(0, 1, points, dtype=torch.float64, device=good.device)
-    return rate, interpolate(rate, false, true)
+    rates = torch.linspace(0, 1, points, dtype=torch.float64, device=good.device)
+    return rates, lowest(good.flip(-1), bad.flip(-1), rates) / bad.sum(-1, keepdim=True)
 
 
 def scores(good: Tensor, bad: Tensor) -> dict[str, Tensor]:
-    """All scores of the detection of errors (…)."""
+    """All scores of the detection of errors (…); the half of the pixels below the median passes as certain."""
     return {
         "error_auroc": auroc(good, bad),
         "error_aupr": aupr(good, bad),
         "error_fpr95": fpr95(good, bad),
+        **{name: column[..., 0] for name, column in pavpu(good, bad, torch.tensor([0.5])).items()},
     }

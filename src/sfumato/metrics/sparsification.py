@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfumato.metrics.histogram import interpolate
+from sfumato.metrics.histogram import lowest
 
 
 def aurc(weight: Tensor, error: Tensor) -> Tensor:
@@ -47,14 +47,10 @@ def augrc(weight: Tensor, error: Tensor) -> Tensor:
     return (weight * (error.cumsum(-1) - error / 2)).sum(-1) / weight.sum(-1).square()
 
 
-def risk_at_coverage(weight: Tensor, error: Tensor, coverage: float = 0.8) -> Tensor:
-    """Mean error of the most certain ``coverage`` of the pixels (…)."""
-    weight, error = weight.double(), error.double()
-    kept = weight.cumsum(-1)
-    wanted = coverage * kept[..., -1:]
-    key = torch.searchsorted(kept, wanted).clamp_max(kept.shape[-1] - 1)
-    missing = (kept.gather(-1, key) - wanted) / weight.gather(-1, key).clamp_min(1)
-    return ((error.cumsum(-1).gather(-1, key) - missing * error.gather(-1, key)) / wanted)[..., 0]
+def risk_at_coverage(weight: Tensor, error: Tensor, coverage: Tensor) -> Tensor:
+    """Mean error of the most certain pixels, for shares ``coverage`` (m,) in (0, 1] of them: (…, m)."""
+    coverage = coverage.to(weight.device).double()
+    return lowest(weight, error, coverage) / (coverage * weight.sum(-1, keepdim=True))
 
 
 def coverage_at_risk(weight: Tensor, error: Tensor, risk: float = 0.05) -> Tensor:
@@ -77,17 +73,9 @@ def scores(weight: Tensor, error: Tensor) -> dict[str, Tensor]:
         "ause": e_aurc(weight, error),
         "aurc": aurc(weight, error),
         "augrc": augrc(weight, error),
-        "risk_at_80_coverage": risk_at_coverage(weight, error),
+        "risk_at_80_coverage": risk_at_coverage(weight, error, torch.tensor([0.8]))[..., 0],
         "coverage_at_5_risk": coverage_at_risk(weight, error),
     }
-
-
-def curve(weight: Tensor, error: Tensor, points: int = 101) -> tuple[Tensor, Tensor]:
-    """Mean error of the kept pixels (points,) at equally spaced coverages in (0, 1] (points,), of one histogram."""
-    weight, error = weight.double(), error.double()
-    kept, lost = (torch.cat([x.new_zeros(1), x.cumsum(-1)]) for x in (weight, error))
-    coverage = torch.arange(1, points + 1, dtype=torch.float64, device=weight.device) / points
-    return coverage, interpolate(coverage * kept[-1], kept, lost) / (coverage * kept[-1])
 
 
 def rmse_areas(ranks: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.metrics import histogram, sparsification, values
+from sfumato.metrics import calibration, histogram, sparsification, values
 from sfumato.metrics.scores import Scores
 from sfumato.predictions import ValuePrediction
 
@@ -29,7 +29,7 @@ class ValueStatistics:
         covered: (…) values inside their 90 % interval.
         sums: (…, 9) over pixels, in the order of :data:`sfumato.metrics.values.SUMS`.
         sparsified: (…, 6) sums over images of AUSE and AURG by Poggi's definition, by RMSE, abs-rel and δ1.
-        ranks: (…, 4, keys) pixels and their squared error by σ, pixels and their squared error by error.
+        ranks: (…, 5, keys) pixels and their squared error by σ, pixels and their squared error by error; σ² by σ.
     """
 
     images: Tensor
@@ -48,7 +48,7 @@ class ValueStatistics:
         delta = self.near / pixels[..., None]
         names = ("ause", "ause_abs_rel", "ause_delta1", "aurg", "aurg_abs_rel", "aurg_delta1")
         sparsified = dict(zip(names, (self.sparsified / self.images.double()[..., None]).unbind(-1)))
-        pooled_ause, pooled_aurg = sparsification.rmse_areas(self.ranks)
+        pooled_ause, pooled_aurg = sparsification.rmse_areas(self.ranks[..., :4, :])
         values_in_all = self.levels.sum(-1).double()
         return {
             "rmse": mean["square"].sqrt(),
@@ -69,18 +69,22 @@ class ValueStatistics:
             "ause_pooled": pooled_ause,
             "aurg_pooled": pooled_aurg,
             "width90": mean["width"],
+            "quantile_calibration": calibration.quantile_calibration(self.levels),
+            "ence": calibration.ence(self.ranks[..., 0, :], self.ranks[..., 1, :], self.ranks[..., 4, :]),
             "pixels": self.pixels,
         }
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
         """Observed against nominal quantile levels; RMSE over coverage by σ, and by the error itself."""
         observed = self.levels.cumsum(-1) / self.levels.sum(-1, keepdim=True).double()
-        coverage, error = sparsification.curve(self.ranks[0], self.ranks[1])
-        _, oracle = sparsification.curve(self.ranks[2], self.ranks[3])
+        coverage = torch.arange(1, 101, dtype=torch.float64, device=observed.device) / 100
+        by_spread, by_error = (
+            sparsification.risk_at_coverage(self.ranks[i], self.ranks[i + 1], coverage) for i in (0, 2)
+        )
         nominal = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=observed.device) / LEVELS
         return {
             "reliability": {"nominal": nominal, "observed": observed, "count": self.levels},
-            "rejection": {"coverage": coverage, "rmse": error.sqrt(), "oracle": oracle.sqrt()},
+            "rejection": {"coverage": coverage, "rmse": by_spread.sqrt(), "oracle": by_error.sqrt()},
         }
 
 
@@ -93,14 +97,16 @@ def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatisti
         target: (D, N).
 
     Returns:
-        The statistics with coarse ranks, and the fine ranks (4, 65536).
+        The statistics with coarse ranks, and the fine ranks (5, 65536).
     """
     pixels = values.per_pixel(mean, variance, target)
     square, spread = (mean - target).square().sum(0), variance.sum(0).sqrt()
+    by_spread, by_error = histogram.key(spread), histogram.key(square.sqrt())
+    columns = [(by_spread, None), (by_spread, square), (by_error, None), (by_error, square)]
+    columns.append((by_spread, spread.square()))
     fine = torch.stack([
-        torch.bincount(key, weight, histogram.KEYS).double()
-        for key in (histogram.key(spread), histogram.key(square.sqrt()))
-        for weight in (None, square.double())
+        torch.bincount(key, None if column is None else column.double(), histogram.KEYS).double()
+        for key, column in columns
     ])  # fmt: skip
     ratio = values.ratio(mean, target)
     level = torch.special.ndtr((target - mean) / variance.clamp_min(values.TINY).sqrt())
@@ -126,7 +132,7 @@ class ValueScores(Scores[ValueStatistics]):
     Args:
         unit: of the values, as in ``"m"``.
 
-    Memory: 2 MB, and about 4.5 KB per image.
+    Memory: 3 MB, and about 5.5 KB per image.
     """
 
     headline: ClassVar[tuple[str, ...]] = (
