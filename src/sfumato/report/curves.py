@@ -1,0 +1,104 @@
+"""Curves as SVG, to stand inside a page."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from sfumato.report.figures import STYLE
+from sfumato.report.story import Contrast, Rejection, Reliability, Series
+
+INK, FADED, WARM, COOL = "#1f2933", "#9aa5b1", "#b4532a", "#2b6a8f"
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an ``<svg>`` element with text left as text and ids that are its own."""
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1))
+    # Every matplotlib figure calls its groups "axes_1", "line2d_1", …: ids must differ within one page.
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+
+
+def reliability(curve: Reliability) -> str:
+    """Observed against predicted frequency, with the share of pixels behind each point."""
+    with rc_context(STYLE):
+        figure = Figure((4.6, 4.0), layout="constrained")
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], color=FADED, lw=1, ls="--", label="ideal")
+        filled = [i for i, pair in enumerate(zip(curve.predicted, curve.observed)) if all(map(math.isfinite, pair))]
+        predicted, observed = ([some[i] for i in filled] for some in (curve.predicted, curve.observed))
+        if total := sum(curve.count):
+            shares = [curve.count[i] / total for i in filled]
+            axis.bar(predicted, shares, 0.7 / len(curve.count), color=FADED, alpha=0.35, label="share of pixels")
+        axis.plot(predicted, observed, color=WARM, marker="o", ms=4 if len(filled) < 30 else 0, label="this network")
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"predicted ({curve.kind})", ylabel="observed", aspect="equal")
+        axis.legend(frameon=False, loc="upper left")
+        return svg(figure, "reliability")
+
+
+def rejection(curve: Rejection) -> str:
+    """Risk of the kept pixels against how many are kept, for each ordering."""
+    with rc_context(STYLE):
+        figure = Figure((4.6, 4.0), layout="constrained")
+        axis = figure.subplots()
+        colours = iter((WARM, COOL, "#5b7f3a", "#7d5ba6") * len(curve.risks))
+        for name, risks in curve.risks.items():
+            ideal = name == "oracle"
+            colour = FADED if ideal else next(colours)
+            axis.plot([100 * k for k in curve.kept], risks, lw=1.6, label=name, color=colour, ls="--" if ideal else "-")
+        axis.set(xlim=(0, 100), xlabel="kept: the most certain pixels (%)", ylabel=f"{curve.risk} of the kept")
+        axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, loc="upper left", title="rejected in the order of", alignment="left")
+        return svg(figure, "rejection")
+
+
+def history(series: dict[str, Series]) -> str:
+    """Training curves: names that end in the same word share a picture."""
+    together: dict[str, dict[str, Series]] = {}
+    for name, points in series.items():
+        together.setdefault((name.split() or [""])[-1], {})[name] = points
+    with rc_context(STYLE):
+        figure = Figure((4.6 * min(2, len(together)), 3.0 * math.ceil(len(together) / 2)), layout="constrained")
+        axes = figure.subplots(math.ceil(len(together) / 2), min(2, len(together)), squeeze=False).ravel()
+        for axis, (unit, lines) in zip(axes, together.items()):
+            for (name, (x, y)), colour in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
+                axis.plot(x, y, color=colour, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
+            axis.set(xlabel="epoch", ylabel=unit)
+            axis.legend(frameon=False)
+        for axis in axes[len(together) :]:
+            axis.set_axis_off()
+        return svg(figure, "history")
+
+
+def contrast(parts: dict[str, Contrast], unit: str, other: str) -> str:
+    """Histograms of each part in the training world and in the other, each as a share of its pixels."""
+    with rc_context(STYLE):
+        figure = Figure((4.6 * len(parts), 3.0), layout="constrained")
+        for axis, (name, pair) in zip(figure.subplots(1, len(parts), squeeze=False).ravel(), parts.items()):
+            _steps(axis, pair, other)
+            axis.set(xlabel=f"{name} ({unit})", ylabel="share of pixels (%)", xlim=(pair.edges[0], pair.edges[-1]))
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.legend(frameon=False)
+        return svg(figure, "contrast")
+
+
+def _steps(axis: Axes, pair: Contrast, other: str) -> None:
+    worlds = ((pair.inside, pair.means[0], COOL, "in distribution"), (pair.outside, pair.means[1], WARM, other))
+    for counts, mean, colour, label in worlds:
+        total = sum(counts) or 1.0
+        shares = [100 * count / total for count in counts]
+        axis.stairs(shares, list(pair.edges), color=colour, lw=1.4, fill=True, alpha=0.25)
+        axis.stairs(shares, list(pair.edges), color=colour, lw=1.4, label=f"{label}, mean {mean:.3g}")
+        axis.axvline(mean, color=colour, lw=1, ls=":")

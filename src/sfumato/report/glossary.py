@@ -1,0 +1,20 @@
+"""What a score says, in a line: for readers who have not met it."""
+
+WORDS = {
+    "miou": "overlap of predicted and true regions, mean over classes; 1 is best",
+    "accuracy": "share of pixels whose class is right",
+    "class_accuracy": "share of each class that is found, mean over classes",
+    "nll": "negative log likelihood in nats: surprise at the truth; lower is better",
+    "brier": "squared distance from the probabilities to the truth; lower is better",
+    "ece": "gap between confidence and accuracy over 15 bins; 0 is calibrated",
+    "error_auroc": "how well total uncertainty ranks wrong pixels above right ones; 0.5 is chance, 1 is best",
+    "ause": "area between the rejection curve and the oracle's; 0 is best",
+    "aurg": "area gained over rejecting at random; above 0 the uncertainty helps",
+    "rmse": "root of the mean squared error, in the target's unit; lower is better",
+    "abs_rel": "error relative to the true value; lower is better",
+    "log10": "difference of decimal logarithms; lower is better",
+    "delta1": "share of pixels within a factor 1.25 of the truth; 1 is best",
+    "delta2": "share of pixels within a factor 1.25² of the truth; 1 is best",
+    "delta3": "share of pixels within a factor 1.25³ of the truth; 1 is best",
+    "coverage90": "share of truths inside the 90 % interval; 0.9 is calibrated",
+}

@@ -1,0 +1,259 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const at = (id) => document.getElementById(id);
+  const PARTS = ["total", "aleatoric", "epistemic"];
+  const LAYERS = ["image", "truth", "prediction", "error", ...PARTS];
+  const MEANING = {
+    image: "The image as the network sees it.",
+    truth: "What is known to be right; see-through where nothing is known.",
+    prediction: "The network’s best guess.",
+    error: data.errorUnit ? "Distance between the best guess and the truth." : "Where the best guess is wrong.",
+    total: "How unsure the network is in all.",
+    aleatoric: "The world’s part: ambiguity and noise that more data would not remove.",
+    epistemic: "The network’s part: what it has not learned, and more data would teach it.",
+  };
+  const WRONG = [196, 62, 28], RIGHT = [226, 230, 234];
+  const state = { image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
+
+  // ---- numbers: maps hold round(255 √(u / end)), 255 from the end of the scale on
+  const value = (code, part) => data.ends[part] * (code / 255) ** 2;
+  const code = (u, part) => Math.round(255 * Math.sqrt(Math.min(1, Math.max(0, u / data.ends[part]))));
+  const number = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(3))) : "–");
+  const scored = (wrong, kept) => (data.score === "accuracy" ? 1 - wrong / kept : Math.sqrt(wrong / kept));
+  const written = (score) => !Number.isFinite(score) ? "–"
+    : data.score === "accuracy" ? (100 * score).toFixed(1) + " %" : number(score) + " " + data.errorUnit;
+
+  // ---- pixels of an image: decoded once
+  const decoded = new Map();
+  const load = (uri) => new Promise((done, failed) => {
+    const picture = new Image();
+    picture.onload = () => done(picture);
+    picture.onerror = () => failed(new Error("a picture of this page is damaged"));
+    picture.src = uri;
+  });
+  const canvas = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
+  const pixels = (picture) => {
+    const pen = canvas(picture.naturalWidth, picture.naturalHeight).getContext("2d", { willReadFrequently: true });
+    pen.drawImage(picture, 0, 0);
+    return pen.getImageData(0, 0, picture.naturalWidth, picture.naturalHeight);
+  };
+  const decode = (index) => {
+    if (!decoded.has(index)) {
+      const it = data.images[index];
+      decoded.set(index, Promise.all([it.image, it.truth, it.prediction, it.parts, it.error].map(load))
+        .then(([image, truth, prediction, parts, error]) => prepare({ image, truth, prediction }, pixels(parts), pixels(error))));
+    }
+    return decoded.get(index);
+  };
+
+  // Errors of the pixels at or below each code, for each part: every threshold is then one look-up.
+  const prepare = (layers, parts, error) => {
+    const ready = { width: parts.width, height: parts.height, layers, parts, kept: {}, wrong: {} };
+    for (const [channel, part] of PARTS.entries()) {
+      const kept = new Float64Array(256), wrong = new Float64Array(256);
+      for (let i = 0; i < parts.data.length; i += 4) {
+        if (error.data[i + 2] < 128) continue;
+        const e = ((error.data[i] << 8) | error.data[i + 1]) / 65535 * data.ends.worst;
+        kept[parts.data[i + channel]] += 1;
+        wrong[parts.data[i + channel]] += data.score === "accuracy" ? (e > 0.5) : e * e;
+      }
+      for (let c = 1; c < 256; c++) { kept[c] += kept[c - 1]; wrong[c] += wrong[c - 1]; }
+      ready.kept[part] = kept; ready.wrong[part] = wrong;
+      layers[part] = coloured(parts, (i) => data.colours[Math.round(255 * (parts.data[i + channel] / 255) ** 2)]);
+    }
+    layers.error = coloured(error, (i) => {
+      if (error.data[i + 2] < 128) return null;
+      const e = ((error.data[i] << 8) | error.data[i + 1]) / 65535 * data.ends.worst;
+      return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colours[Math.min(255, Math.round(255 * e / data.ends.error))];
+    });
+    return ready;
+  };
+  const coloured = (source, colour) => {
+    const out = new ImageData(source.width, source.height);
+    for (let i = 0; i < out.data.length; i += 4) {
+      const rgb = colour(i);
+      if (rgb) { out.data[i] = rgb[0]; out.data[i + 1] = rgb[1]; out.data[i + 2] = rgb[2]; out.data[i + 3] = 255; }
+    }
+    const made = canvas(source.width, source.height);
+    made.getContext("2d").putImageData(out, 0, 0);
+    return made;
+  };
+
+  // ---- drawing
+  const hatch = (() => {
+    const made = canvas(10, 10), pen = made.getContext("2d");
+    pen.fillStyle = "#d5d9de"; pen.fillRect(0, 0, 10, 10);
+    pen.strokeStyle = "#8a94a0"; pen.lineWidth = 2;
+    for (const x of [-10, 0, 10]) { pen.beginPath(); pen.moveTo(x, 10); pen.lineTo(x + 10, 0); pen.stroke(); }
+    return made;
+  })();
+  const abstained = (ready, width, height) => {
+    const channel = PARTS.indexOf(state.by), parts = ready.parts;
+    const mask = coloured(parts, (i) => (parts.data[i + channel] > state.cut ? [0, 0, 0] : null));
+    const layer = canvas(width, height), pen = layer.getContext("2d");
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(mask, 0, 0, width, height);
+    pen.globalCompositeOperation = "source-in";
+    pen.fillStyle = pen.createPattern(hatch, "repeat");
+    pen.fillRect(0, 0, width, height);
+    return layer;
+  };
+  const draw = (ready) => {
+    const stage = at("stage"), times = Math.max(1, Math.ceil(760 / ready.width));
+    stage.width = ready.width * times; stage.height = ready.height * times;
+    const pen = stage.getContext("2d");
+    pen.drawImage(ready.layers.image, 0, 0, stage.width, stage.height);
+    pen.imageSmoothingEnabled = false;
+    if (state.layer !== "image") {
+      pen.globalAlpha = state.opacity;
+      pen.drawImage(ready.layers[state.layer], 0, 0, stage.width, stage.height);
+      pen.globalAlpha = 1;
+    }
+    if (state.cut < 255) pen.drawImage(abstained(ready, stage.width, stage.height), 0, 0);
+    stage.setAttribute("aria-label", `${data.images[state.image].name}: ${state.layer}`);
+  };
+  const tiles = (ready) => {
+    for (const tile of at("tiles").children) {
+      const small = tile.firstChild, layer = tile.dataset.layer;
+      small.width = Math.min(280, ready.width * 2); small.height = Math.round(small.width * ready.height / ready.width);
+      const pen = small.getContext("2d");
+      pen.imageSmoothingEnabled = layer === "image";
+      pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
+    }
+  };
+
+  // ---- the panel beside the stage
+  const legend = () => {
+    const layer = state.layer, part = PARTS.includes(layer), values = part || (layer === "error" && data.errorUnit);
+    at("meaning").textContent = MEANING[layer];
+    at("bar").hidden = !values;
+    at("swatches").hidden = layer !== "truth" && layer !== "prediction";
+    if (!values) return;
+    const end = data.ends[layer];
+    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {
+      const tick = document.createElement("span");
+      tick.textContent = (f === 1 ? "≥ " : "") + number(f * end);
+      return tick;
+    }));
+    at("unit").textContent = part ? data.label : data.errorUnit;
+    at("ramp").alt = `colours from 0 to ${number(end)} ${at("unit").textContent}`;
+  };
+  const risk = (ready) => {
+    const kept = ready.kept[state.by], wrong = ready.wrong[state.by], n = kept[255], points = [];
+    for (let c = 0; c < 256; c++) if (kept[c] >= 0.02 * n && kept[c] > 0) points.push([kept[c] / n, scored(wrong[c], kept[c])]);
+    const scores = points.map((p) => p[1]), low = data.score === "accuracy" ? Math.min(...scores, 0.99) : 0;
+    const high = data.score === "accuracy" ? 1 : Math.max(...scores, 1e-9);
+    const x = (k) => 30 + 200 * k, y = (s) => 76 - 64 * (s - low) / (high - low);
+    const now = [kept[state.cut] / n, scored(wrong[state.cut], kept[state.cut])];
+    const dot = Number.isFinite(now[1]) && now[1] >= low && now[1] <= high ? `<circle cx="${x(now[0])}" cy="${y(now[1])}" r="4" fill="#b4532a"/>` : "";
+    at("risk").innerHTML = n === 0 ? "" :
+      `<path d="M30 12V76H230" fill="none" stroke="#c5ccd3"/>` +
+      `<polyline points="${points.map((p) => x(p[0]) + "," + y(p[1])).join(" ")}" fill="none" stroke="#5f6b78" stroke-width="1.5"/>${dot}` +
+      `<text x="26" y="16" text-anchor="end">${axis(high)}</text><text x="26" y="78" text-anchor="end">${axis(low)}</text>` +
+      `<text x="30" y="90">0</text><text x="230" y="90" text-anchor="end">100 % kept</text>`;
+  };
+  const axis = (s) => (data.score === "accuracy" ? Math.round(100 * s) + "%" : number(s));
+  const readout = (ready) => {
+    const kept = ready.kept[state.by], wrong = ready.wrong[state.by], n = kept[255];
+    at("threshold").textContent = state.cut === 255 ? "– (off: drag to the left)" : `${number(value(state.cut, state.by))} ${data.unit}`;
+    at("kept").textContent = n ? (100 * kept[state.cut] / n).toFixed(1) + " %" : "–";
+    at("measure").textContent = data.score;
+    at("score").textContent = written(scored(wrong[state.cut], kept[state.cut]));
+    at("all").textContent = written(scored(wrong[255], n));
+    risk(ready);
+  };
+  const caption = () => {
+    const it = data.images[state.image], members = data.groups[state.group], bold = document.createElement("b");
+    bold.textContent = it.name;
+    const scores = Object.entries(it.scores).map(([name, score]) => ` · ${name} ${number(score)}`).join("");
+    at("caption").replaceChildren(bold, `${scores} · ${members.indexOf(state.image) + 1} of ${members.length}`);
+  };
+  const pressed = () => {
+    for (const b of at("groups").children) b.setAttribute("aria-pressed", b.dataset.group === state.group);
+    for (const b of at("tiles").children) b.setAttribute("aria-pressed", b.dataset.layer === state.layer);
+    for (const b of at("thumbs").children) b.setAttribute("aria-pressed", Number(b.dataset.image) === state.image);
+    at("opacity").value = state.opacity; at("cut").value = state.cut; at("by").value = state.by;
+  };
+
+  // ---- state and address: #image=3&layer=epistemic&by=total&threshold=0.4&opacity=0.7
+  const remember = () => {
+    const words = [`image=${state.image}`, `layer=${state.layer}`, `by=${state.by}`, `opacity=${state.opacity}`];
+    if (state.cut < 255) words.push(`threshold=${number(value(state.cut, state.by))}`);
+    history.replaceState(null, "", "#" + words.join("&"));
+  };
+  const recall = () => {
+    const asked = new URLSearchParams(location.hash.slice(1)), index = Number(asked.get("image"));
+    if (asked.has("image") && Number.isInteger(index) && data.images[index]) state.image = index;
+    if (LAYERS.includes(asked.get("layer"))) state.layer = asked.get("layer");
+    if (PARTS.includes(asked.get("by"))) state.by = asked.get("by");
+    else if (asked.has("layer")) state.by = PARTS.includes(state.layer) ? state.layer : "total";
+    const opacity = parseFloat(asked.get("opacity")), threshold = parseFloat(asked.get("threshold"));
+    if (opacity >= 0 && opacity <= 1) state.opacity = opacity;
+    if (asked.has("image") || asked.has("threshold")) state.cut = Number.isFinite(threshold) ? code(threshold, state.by) : 255;
+    if (!data.groups[state.group].includes(state.image))
+      state.group = Object.keys(data.groups).find((g) => data.groups[g].includes(state.image));
+  };
+  const show = async () => {
+    const index = state.image, ready = await decode(index);
+    if (index !== state.image) return;  // another image was chosen meanwhile
+    draw(ready); tiles(ready); legend(); readout(ready); caption(); pressed();
+    document.body.dataset.shown = index;
+  };
+  const redraw = async () => { const ready = await decode(state.image); draw(ready); legend(); readout(ready); pressed(); };
+  const go = (index) => { state.image = index; remember(); return show(); };
+  const step = (by) => {
+    const members = data.groups[state.group];
+    go(members[(members.indexOf(state.image) + by + members.length) % members.length]);
+    at("thumbs").children[members.indexOf(state.image)]?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
+  // A layer that is on is switched off: the bare image stays.
+  const toggle = (layer) => { state.layer = state.layer === layer ? "image" : layer; remember(); redraw(); };
+
+  // ---- building
+  const button = (kind, act, ...content) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    Object.assign(made.dataset, kind);
+    made.append(...content);
+    made.addEventListener("click", act);
+    return made;
+  };
+  const thumb = (index) => {
+    const picture = new Image();
+    picture.src = data.images[index].image;
+    picture.alt = data.images[index].name;
+    return picture;
+  };
+  const fill = () => at("thumbs").replaceChildren(
+    ...data.groups[state.group].map((index) => button({ image: index }, () => go(index), thumb(index))));
+  const choose = (group) => { state.group = group; fill(); go(data.groups[group][0]); };
+
+  at("groups").append(...Object.keys(data.groups).filter((g) => data.groups[g].length)
+    .map((group) => button({ group }, () => choose(group), `${group} (${data.groups[group].length})`)));
+  at("tiles").append(...LAYERS.map((layer) => button({ layer }, () => toggle(layer), canvas(1, 1), layer)));
+  at("ramp").src = (() => {
+    const strip = canvas(256, 1), out = new ImageData(256, 1);
+    data.colours.forEach((rgb, i) => out.data.set([...rgb, 255], 4 * i));
+    strip.getContext("2d").putImageData(out, 0, 0);
+    return strip.toDataURL();
+  })();
+  at("examples")?.append(...Object.values(data.groups).at(-1).map((index) => button({ image: index }, () => {
+    state.group = Object.keys(data.groups).at(-1); fill(); go(index);
+    at("viewer").scrollIntoView();
+  }, thumb(index))));
+
+  at("previous").addEventListener("click", () => step(-1));
+  at("next").addEventListener("click", () => step(1));
+  at("opacity").addEventListener("input", (e) => { state.opacity = Number(e.target.value); remember(); redraw(); });
+  at("cut").addEventListener("input", (e) => { state.cut = Number(e.target.value); remember(); redraw(); });
+  at("by").addEventListener("change", (e) => { state.by = e.target.value; remember(); redraw(); });
+  addEventListener("hashchange", () => { recall(); fill(); show(); });
+  addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("input, select")) return;
+    if (e.key === "ArrowLeft" || e.key === "ArrowRight") { e.preventDefault(); step(e.key === "ArrowLeft" ? -1 : 1); }
+    if (e.key === "0") { state.layer = "image"; remember(); redraw(); }
+    else if (LAYERS[Number(e.key)] && /^[1-6]$/.test(e.key)) toggle(LAYERS[Number(e.key)]);
+  });
+  recall(); fill(); show();
+})();

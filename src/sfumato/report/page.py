@@ -1,0 +1,155 @@
+"""One self-contained HTML page: it opens anywhere, and nothing in it reaches out."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import sfumato
+from sfumato.contracts import Task
+from sfumato.report import curves
+from sfumato.report.figures import COLOURS
+from sfumato.report.glossary import WORDS
+from sfumato.report.pictures import PARTS, Key, View, is_one_draw, key, packed, span, top, uri, view
+from sfumato.report.story import Shown, Story
+
+WEIGHT = 7_000_000  # characters of all images together: a page that can be sent by mail
+PIXELS = 1_500_000  # kept of all maps of a page together, fewer if they weigh more
+SIDE = 640  # of the longer side of a map, which is more than the page shows
+
+
+def write(story: Story, path: str | Path) -> Path:
+    """Write the page of a story.
+
+    Args:
+        story: what it tells.
+        path: of the HTML file; its folder must exist.
+
+    Returns:
+        The path. It is written beside and then renamed: a full disk leaves the old page whole.
+
+    Raises:
+        ValueError: if a group names an image that is not shown.
+        OSError: if the file cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(_html(story), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _html(story: Story) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = _number
+    here = files("sfumato.report")
+    assets = {name: Markup((here / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
+    data, colours = _data(story)
+    return template.render(
+        story=story,
+        key=colours,
+        bar=None if colours is None or colours.bar is None else uri(colours.bar[None]),
+        figures={name: Markup(text) for name, text in _figures(story, data).items()},
+        one_draw=bool(story.shown) and all(is_one_draw(each.prediction) for each in story.shown),
+        data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")) if data else "",
+        words=WORDS,
+        version=sfumato.__version__,
+        **assets,
+    )
+
+
+def _figures(story: Story, data: dict[str, Any]) -> dict[str, str]:
+    drawn = {}
+    if story.reliability is not None:
+        drawn["reliability"] = curves.reliability(story.reliability)
+    if story.rejection is not None:
+        drawn["rejection"] = curves.rejection(story.rejection)
+    if story.history:
+        drawn["history"] = curves.history(dict(story.history))
+    if story.shift is not None and story.shift.parts:
+        drawn["contrast"] = curves.contrast(dict(story.shift.parts), data.get("label", ""), story.shift.name)
+    return drawn
+
+
+def _data(story: Story) -> tuple[dict[str, Any], Key | None]:
+    """What the page's script reads, and the key to the task's colours."""
+    elsewhere = list(story.shift.shown) if story.shift else []
+    shown = [*story.shown, *elsewhere]
+    if not shown:
+        return {}, None
+    views = [view(each.prediction, each.target) for each in shown]
+    ends = _ends(shown, views)
+    colours = key(shown[0].prediction, story.task, span(shown))
+    images = _images(shown, views, story.task, ends)
+    table = (matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
+    data = {
+        "images": images,
+        "groups": _groups(story, len(elsewhere)),
+        "ends": ends,
+        "unit": views[0].unit,
+        "label": views[0].label,
+        "errorUnit": views[0].error_unit,
+        "score": views[0].score,
+        "colours": table.tolist(),
+    }
+    return data, colours
+
+
+def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
+    """Ends of the scales that all images share; ``worst`` is the largest error, ``error`` where its colours end."""
+    ends = {part: top([getattr(seen, part) for seen in views]) for part in PARTS}
+    errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]
+    worst = max((float(e[e.isfinite()].max()) for e in errors if e.isfinite().any()), default=0.0)
+    return {**ends, "error": top(errors), "worst": worst or 1.0}
+
+
+def _images(shown: list[Shown], views: list[View], task: Task, ends: dict[str, float]) -> list[dict[str, Any]]:
+    """All images packed, at fewer pixels where they would make the page too heavy."""
+    pixels = PIXELS
+    while True:
+        sizes = [_size(each, pixels / len(shown)) for each in shown]
+        images = [packed(each, seen, task, ends, size) for each, seen, size in zip(shown, views, sizes)]
+        weight = sum(len(text) for image in images for text in image.values() if isinstance(text, str))
+        if weight <= WEIGHT or pixels <= len(shown):
+            return images
+        pixels *= 0.9 * WEIGHT / weight
+
+
+def _size(shown: Shown, pixels: float) -> tuple[int, int]:
+    """Rows and columns to keep of the maps."""
+    height, width = shown.image.shape[-2:]
+    shrink = min(1.0, SIDE / max(height, width), math.sqrt(pixels / (height * width)))
+    return max(1, int(height * shrink)), max(1, int(width * shrink))
+
+
+def _groups(story: Story, elsewhere: int) -> dict[str, list[int]]:
+    """Name of a group → positions of its images among all, the other world's last."""
+    places = {each.name: place for place, each in enumerate(story.shown)}
+    groups = {"all": list(range(len(places)))} if places else {}
+    for name, members in story.groups.items():
+        missing = [member for member in members if member not in places]
+        if missing:
+            raise ValueError(f"group {name!r} names {missing[0]!r}, which is not among the shown images: add it there")
+        groups[name] = [places[member] for member in members]
+    if story.shift is not None and elsewhere:
+        groups[f"out of distribution: {story.shift.name}"] = list(range(len(story.shown), len(story.shown) + elsewhere))
+    return groups
+
+
+def _number(value: float) -> str:
+    """Three significant digits, whole numbers whole, ``–`` where unknown."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
