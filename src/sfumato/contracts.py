@@ -9,7 +9,7 @@ Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -87,15 +87,8 @@ class Method(Protocol):
 class Task(Protocol):
     """The question asked of each pixel: where its truth lies in a sample, its scores, its picture."""
 
-    @property
-    def key(self) -> str:
-        """The sample entry that holds the target; ``key + "_valid"`` holds its mask (H, W) bool."""
-        ...
-
-    @property
-    def likelihoods(self) -> tuple[str, ...]:
-        """The names :meth:`likelihood` accepts, the default first."""
-        ...
+    key: ClassVar[str]  # the sample entry that holds the target; key + "_valid" holds its mask (H, W) bool
+    likelihoods: ClassVar[tuple[str, ...]]  # the names that likelihood() accepts, the default first
 
     def likelihood(self, name: str) -> Likelihood:
         """The likelihood called ``name`` for this task."""
@@ -103,6 +96,16 @@ class Task(Protocol):
 
     def scores(self) -> Any:
         """A fresh :class:`torchmetrics.Metric` with ``update(prediction, target, valid)``."""
+        ...
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Smallest and largest value that pictures of this task tell apart."""
+        ...
+
+    @property
+    def scales(self) -> dict[str, tuple[float, str]]:
+        """Where the colour bars of total, aleatoric and epistemic maps end, and their unit; the same for all images."""
         ...
 
     def colour(self, values: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ def tabulate(scores: Any) -> Table:
     many = len(next(iter(scores.per_image().values()))) > 1
     ends = scores.intervals() if many else {}
     nothing = (math.nan, math.nan)
-    return {name: (float(value), *map(float, ends.get(name, nothing))) for name, value in scores.compute().items()}
+    rows = {name: (float(value), ends.get(name, nothing)) for name, value in scores.compute().items()}
+    return {name: (value, float(low), float(high)) for name, (value, (low, high)) in rows.items()}
 
 
 def show(table: Table, title: str) -> None:

@@ -41,20 +41,21 @@ def fit(
     print(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 
 
-def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset]:
-    """The plan with every empty entry derived, the training data and the data to validate on."""
+def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
+    """The plan with every empty entry derived, the training data and, if there is any, what to validate on."""
     from sfumato.data import load
     from sfumato.training import METHODS, derive, learnt, question, working_size
 
     if plan.method not in METHODS:
-        raise ValueError(f"method is {plan.method!r}, expected one of {list(METHODS)}")
+        raise ValueError(f"method is {plan.method!r}, expected one of {sorted(METHODS)}")
     if plan.members > 1 and plan.method != "ensemble":
         raise ValueError(f"members is {plan.members} but the method is {plan.method}: pass --method ensemble")
     first = load(plan.data, root=plan.root, split="train")[0]["image"]
     native = (first.shape[-2], first.shape[-1])
     size = plan.size if any(plan.size) else working_size(native)
     train = load(plan.data, root=plan.root, split="train", size=size)
-    val = load(plan.data, root=plan.root, split="val", size=size)
+    has_val = "val" in getattr(train, "splits", ("val",))
+    val = load(plan.data, root=plan.root, split="val", size=size) if has_val else None
     key = plan.task or next(iter(train.tasks))
     if key not in train.tasks:
         raise ValueError(f"{plan.data} has no task {key!r}, it has {sorted(train.tasks)}")

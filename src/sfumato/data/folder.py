@@ -58,6 +58,7 @@ class Folder(Dataset[dict[str, Any]]):
         root = Path(root)
         file = root if root.suffix in (".yaml", ".yml") else root / FILE
         self._described, self.size = _read(file), size
+        self.splits = tuple(self._described.splits)
         self.tasks: dict[str, Semantic | Depth] = self._described.tasks
         if split not in self._described.splits:
             raise ValueError(f"split is {split!r}, but {file} has {list(self._described.splits)}")

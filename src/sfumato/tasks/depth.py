@@ -14,8 +14,20 @@ from sfumato.likelihoods import Gaussian, Laplace
 from sfumato.metrics import ValueScores
 
 # Near is warm, far is cold: nine anchors of matplotlib's turbo, reversed.
-_NEAR_TO_FAR = torch.tensor([[122, 4, 3], [209, 50, 5], [251, 128, 34], [237, 208, 58], [163, 253, 61],
-                             [49, 242, 153], [40, 188, 235], [68, 104, 224], [48, 18, 59]], dtype=torch.float32)  # fmt: skip
+_NEAR_TO_FAR = torch.tensor(
+    [
+        [122, 4, 3],
+        [209, 50, 5],
+        [251, 128, 34],
+        [237, 208, 58],
+        [163, 253, 61],
+        [49, 242, 153],
+        [40, 188, 235],
+        [68, 104, 224],
+        [48, 18, 59],
+    ],
+    dtype=torch.float32,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,16 @@ class Depth:
     def scores(self) -> ValueScores:
         """Fresh scores of value predictions."""
         return ValueScores(self.unit)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The range of depth."""
+        return self.minimum, self.maximum
+
+    @property
+    def scales(self) -> dict[str, tuple[float, str]]:
+        """Standard deviations up to a tenth of the range."""
+        return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.maximum / 10, f"σ, {self.unit}"))
 
     def colour(self, values: Tensor) -> Tensor:
         """Depths (1, H, W) or (H, W) on a logarithmic scale, near warm and far cold, uint8 (H, W, 3)."""

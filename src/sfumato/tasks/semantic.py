@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,7 +29,6 @@ class Semantic:
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     key: ClassVar[str] = "classes"
-    unit: ClassVar[str] = "nats"
     likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal")
 
     def __post_init__(self) -> None:
@@ -42,6 +42,17 @@ class Semantic:
     def scores(self) -> ClassScores:
         """Fresh scores of class predictions."""
         return ClassScores(len(self.names))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The first and the last class."""
+        return 0.0, len(self.names) - 1.0
+
+    @property
+    def scales(self) -> dict[str, tuple[float, str]]:
+        """The largest entropy, log K; a quarter of it for the epistemic part, which is rarely near."""
+        most = math.log(len(self.names))
+        return {"total": (most, "nats"), "aleatoric": (most, "nats"), "epistemic": (most / 4, "nats")}
 
     def colour(self, values: Tensor) -> Tensor:
         """Labels (H, W) in the palette, uint8 (H, W, 3); ids outside it are black."""

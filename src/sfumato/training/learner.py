@@ -36,9 +36,9 @@ class Learner(L.LightningModule):
         self.augment = Augmentation(crop=plan.crop, scale=plan.scale, flip=True, colour=plan.colour)
         self.scores: Any = None  # made for each validation, so that the averaged copy of this module carries none
 
-    def on_train_epoch_start(self) -> None:
-        # An epoch's randomness depends on its number alone: a resumed run then equals an uninterrupted one.
-        torch.manual_seed(self.seed + 1_000_003 * (self.current_epoch + 1) + 7919 * self.global_rank)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # A step's randomness depends on its number alone: a resumed run then equals an uninterrupted one.
+        torch.manual_seed(self.seed + 1_000_003 * (self.global_step + 1) + 7919 * self.global_rank)
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         batch = self.augment(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,13 +16,18 @@ from torch.utils.data import Dataset, Subset
 
 from sfumato.contracts import Likelihood, Method, Task
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
+from sfumato.predictions import predict
 from sfumato.tasks import Depth, Semantic
 from sfumato.training.learner import Images, Learner, WholeFiles
 from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
 
 TASKS: dict[str, type[Any]] = {Semantic.key: Semantic, Depth.key: Depth}
-METHODS = ("deterministic", "mc-dropout", "ensemble")
+METHODS: dict[str, Callable[[tuple[nn.Module, ...], int], Method]] = {
+    "deterministic": lambda networks, _: Deterministic(networks[0]),
+    "mc-dropout": lambda networks, samples: MCDropout(networks[0], samples=samples),
+    "ensemble": lambda networks, _: DeepEnsemble(networks),
+}
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,7 @@ class Run:
 
     def method(self, samples: int | None = None) -> Method:
         """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
-        makers = {
-            "deterministic": lambda: Deterministic(self.networks[0]),
-            "mc-dropout": lambda: MCDropout(self.networks[0], samples=samples or self.plan.samples),
-            "ensemble": lambda: DeepEnsemble(self.networks),
-        }
-        return makers[self.plan.method]()
+        return METHODS[self.plan.method](self.networks, samples or self.plan.samples)
 
     def to(self, device: torch.device | str) -> Self:
         """The same run with its networks moved to ``device``."""
@@ -158,6 +159,9 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     plan.save(path)
     task, likelihood = question(plan)
+    # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
+    probe = build(plan, likelihood)
+    predict(METHODS[plan.method]((probe,), 1), torch.zeros(1, 3, *plan.crop), likelihood=likelihood)
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
     for member in range(plan.members):

@@ -1,0 +1,148 @@
+"""Do the parts mean what they say? Scenes know the truth, so they can be asked.
+
+    python benchmarks/truth.py             # everything; goes on where it was stopped
+    python benchmarks/truth.py --only fit  # train alone
+
+Trains on ¼, ½ and all of the scenes, three seeds each, for classes (logit-normal) and for depth (Gaussian on log
+depth), and compares what the networks say of their uncertainty with what is known of the scenes they are shown.
+Each network gives MC dropout; the three seeds of a size together give an ensemble. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+
+import torch
+from scipy.stats import spearmanr
+
+from sfumato.data import Scenes
+from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
+from sfumato.predictions import predict
+from sfumato.training import Plan, Run, derive, fit, generator_for, learnt, question
+
+HERE = Path(__file__).parent
+SIZE, TRAIN, SHOWN, SEEDS = (64, 96), 1024, 100, (0, 1, 2)
+PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
+STEPS = 1536  # of 8 images: the same for every amount of data
+DEPTH, CLASSES = ("depth", "gaussian"), ("classes", "logit-normal")
+
+
+def trained(runs: Path, task: str, likelihood: str, images: int, seed: int) -> Run:
+    """The run on so many images, fitted if it is not there yet."""
+    folder = runs / f"truth-{task}-{images}-{seed}"
+    train = Scenes(TRAIN, size=SIZE, seed=0)
+    plan = Plan(
+        data="scenes", task=task, task_args=vars(train.tasks[task]), likelihood=likelihood, native=SIZE, limit=images,
+        members=1, epochs=STEPS * 8 // images, network_args={"dropout": 0.2}, scale=(1, 1), colour=0, seed=100 * seed,
+    )  # fmt: skip
+    question(plan)
+    if (folder / "weights-0.safetensors").exists():
+        return Run.open(folder)
+    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan)
+    return fit(plan, train, None, folder, resume=True, progress=False)
+
+
+def relative(prediction: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Aleatoric and epistemic (H, W): nats of a class, variance relative to the squared mean of a depth."""
+    if hasattr(prediction, "probs"):
+        return prediction.aleatoric[0], prediction.epistemic[0]
+    square = prediction.mean[0, 0].square()
+    return prediction.aleatoric[0] / square, prediction.epistemic[0] / square
+
+
+def parts(run: Run, method: object, key: str) -> dict[str, float]:
+    """Mean aleatoric and epistemic over the pixels of known scenes, and over the unseen objects among them."""
+    seen: dict[str, list[torch.Tensor]] = {"known": [], "novel": []}
+    for name, scenes in (("known", Scenes(SHOWN, SIZE, 1)), ("novel", Scenes(SHOWN, SIZE, 1, novel=True))):
+        for index in range(SHOWN):
+            sample = scenes[index]
+            drawn = predict(
+                method, sample["image"][None], likelihood=run.likelihood, generator=generator_for(index, 0)
+            )  # fmt: skip
+            where = sample["novel"] if name == "novel" else sample[f"{key}_valid"]
+            seen[name].append(torch.stack(relative(drawn))[:, where])
+    known, novel = (torch.cat(seen[name], 1).double().mean(1).tolist() for name in ("known", "novel"))
+    return {"aleatoric": known[0], "epistemic": known[1], "aleatoric_novel": novel[0], "epistemic_novel": novel[1]}
+
+
+def sigma(run: Run) -> dict[str, float]:
+    """Learned against true σ of log depth, over every valid pixel of scenes not trained on."""
+    learned, true, residual = [], [], []
+    for sample in (Scenes(SHOWN, SIZE, 1)[i] for i in range(SHOWN)):
+        law = predict(Deterministic(run.networks[0]), sample["image"][None], likelihood=run.likelihood)
+        valid = sample["depth_valid"]
+        spread = torch.log1p(law.aleatoric[0] / law.mean[0, 0].square()).sqrt()  # of the logarithm, if it is normal
+        middle = law.mean[0, 0].log() - spread.square() / 2
+        learned.append(spread[valid])
+        true.append(sample["depth_sigma"][0][valid])
+        residual.append((middle - sample["depth_true"][0].log())[valid])
+    a, b, r = torch.cat(learned), torch.cat(true), torch.cat(residual)
+    misfit = (b.square() + r.square()).sqrt()  # what σ must be for a network that errs by r where noise is b
+    return {
+        "spearman": float(spearmanr(a.numpy(), b.numpy()).statistic),
+        "ratio": (a / b).median().item(),
+        "misfit": r.abs().median().item(),
+        "ratio_with_misfit": (a / misfit).median().item(),
+    }
+
+
+def class_error(run: Run) -> dict[str, float]:
+    """|predicted − true| probability, where the material leaves the class open: over its possible classes, and all."""
+    possible, every = [], []
+    for sample in (Scenes(SHOWN, SIZE, 1)[i] for i in range(SHOWN)):
+        law = predict(Deterministic(run.networks[0]), sample["image"][None], likelihood=run.likelihood)
+        open_ = sample["class_probs"].amax(0) < 1
+        wrong = (law.probs[0] - sample["class_probs"]).abs()[:, open_]
+        possible.append(wrong[(sample["class_probs"] > 0)[:, open_]])
+        every.append(wrong.flatten())
+    return {"possible": torch.cat(possible).mean().item(), "every": torch.cat(every).mean().item()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
+    parser.add_argument("--only", choices=("fit",))
+    parser.add_argument("--task", choices=("classes", "depth"), action="append")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = {
+        (task, images, seed): trained(options.runs, task, likelihood, images, seed)
+        for seed in SEEDS
+        for task, likelihood in (DEPTH, CLASSES)
+        if task in (options.task or ("classes", "depth"))
+        for images in PARTS_OF_DATA[::-1]
+    }
+    if options.only:
+        return
+    result: dict[str, object] = {"size": SIZE, "images": PARTS_OF_DATA, "steps": STEPS, "seeds": SEEDS}
+    sigmas = [sigma(runs["depth", TRAIN, seed]) for seed in SEEDS]
+    result |= {f"sigma_{name}": mean(each[name] for each in sigmas) for name in sigmas[0]}
+    errors = [class_error(runs["classes", TRAIN, seed]) for seed in SEEDS]
+    result |= {"class_mae": mean(e["possible"] for e in errors), "class_mae_all_classes": mean(e["every"] for e in errors)}
+    for task, _ in (CLASSES, DEPTH):
+        for method in ("mc_dropout", "ensemble"):
+            rows = []
+            for images in PARTS_OF_DATA:
+                members = [runs[task, images, seed] for seed in SEEDS]
+                if method == "ensemble":
+                    rows.append(parts(members[0], DeepEnsemble(tuple(m.networks[0] for m in members)), task))
+                else:
+                    each = [parts(m, MCDropout(m.networks[0], samples=20), task) for m in members]
+                    rows.append({name: mean(row[name] for row in each) for name in each[0]})
+            whole = rows[-1]
+            result[f"{task}_{method}"] = {
+                "epistemic_by_data": [row["epistemic"] for row in rows],
+                "aleatoric_by_data": [row["aleatoric"] for row in rows],
+                "epistemic_ood_ratio": whole["epistemic_novel"] / whole["epistemic"],
+                "aleatoric_ood_ratio": whole["aleatoric_novel"] / whole["aleatoric"],
+            }
+    result |= result["classes_ensemble"]  # the headline: the method that approximates the posterior best
+    (HERE / "results" / "truth.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
