@@ -66,27 +66,31 @@ def mce(counts: Tensor, confidence: Tensor) -> Tensor:
     return worst.where(worst >= 0, torch.nan)
 
 
-def classwise(probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def classwise(probs: Tensor, label: Tensor, confidence: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Bin the probabilities of every class, likely or not, into 15 intervals (a, b] of equal width.
 
     Args:
         probs: (K, N), summing to 1 over K.
+        label: (N,) the most probable class.
+        confidence: (N,) its probability.
         target: (N,) classes in [0, K).
 
     Returns:
         Counts (K, 15) of pixels, and *sum of probabilities − pixels of the class* (K, 15), float64.
     """
     classes, pixels = probs.shape
-    counts, gap = [], []
-    for p in probs:
-        likely = p.masked_select(p > 1 / BINS)  # few are, and the first bin is what the others leave over
-        bins = _bin(likely)
-        counts.append(torch.bincount(bins, minlength=BINS))
-        gap.append(torch.bincount(bins, likely.double(), BINS).double())  # of nothing it would be whole
-        counts[-1][0] += pixels - len(likely)
-        gap[-1][0] += p.sum(dtype=torch.float64) - likely.sum(dtype=torch.float64)
+    # Of a pixel that is sure, every class but one lies in the first bin, which is what the binned leave over of all.
+    sure, unsure = (mask.nonzero()[:, 0] for mask in (confidence > 0.95, confidence <= 0.95))
+    rest = probs.index_select(1, unsure)
+    binned = torch.cat([confidence[sure], rest.view(-1)])
+    owner = torch.arange(classes, dtype=torch.int32, device=probs.device).mul_(BINS)[:, None]
+    bins = torch.cat([_bin(binned[: len(sure)]).add_(label[sure], alpha=BINS), _bin(rest).add_(owner).view(-1)])
+    counts = torch.bincount(bins, minlength=classes * BINS).view(classes, BINS)
+    total = torch.bincount(bins, binned.double(), classes * BINS).double().view(classes, BINS)  # of nothing: whole
+    counts[:, 0] += pixels - counts.sum(1)
+    total[:, 0] += probs.sum(1, dtype=torch.float64) - total.sum(1)
     hits = torch.bincount(_bin(probs.gather(0, target[None])[0]) + target * BINS, minlength=classes * BINS)
-    return torch.stack(counts), torch.stack(gap) - hits.view(classes, BINS)
+    return counts, total - hits.view(classes, BINS)
 
 
 def classwise_ece(counts: Tensor, gap: Tensor) -> Tensor:

@@ -32,13 +32,6 @@ def key(values: Tensor) -> Tensor:
     return values.float().clamp_min(0).view(torch.int32).bitwise_right_shift(15).bitwise_and(KEYS - 1)
 
 
-def value(keys: int = KEYS) -> Tensor:
-    """The middle of each key's range (keys,), float64: at most a factor 1 ± 2⁻⁹ from every value that has the key."""
-    bits = torch.arange(keys, dtype=torch.int32).bitwise_left_shift(15)
-    low, high = bits.view(torch.float32).double(), (bits + (1 << 15) - 1).view(torch.float32).double()
-    return (low + high) / 2
-
-
 def coarsen(fine: Tensor) -> Tensor:
     """Fine histograms (…, 65536) with neighbouring keys joined, see :data:`COARSE`: (…, 128)."""
     octaves = fine.unflatten(-1, (256, 16, 16)).sum(-1)  # the exponent runs from -127 in 16ths of an octave
