@@ -57,16 +57,16 @@ class _Awake(TorchFunctionMode):
     def _mask(self, x: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
         if x.device not in self.generators:
             self.generators[x.device] = [torch.Generator(x.device).manual_seed(seed) for seed in self.seeds]
-        keep = torch.stack([_kept(shape, p, generator) for generator in self.generators[x.device]])
-        return keep[0] if self.lane is None else keep[self.lane.to(x.device)]
+        keep = [_kept(shape, p, generator) for generator in self.generators[x.device]]
+        return keep[0] if self.lane is None else torch.stack(keep)[self.lane.to(x.device)]
 
 
 def _kept(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """A mask, False with probability ``p`` (to 1/65536), from 16 random bits each, 4 times faster than floats."""
-    count = math.prod(shape)
-    words = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), generator=generator, device=generator.device)
-    bits = words.view(torch.int16)[:count].view(shape)
-    return bits >= min(round(p * 2**16), 2**16 - 1) - 2**15
+    """A mask, False with probability ``p``, rounded to 1/65536; random bits are what a mask costs, so it takes few."""
+    kind, levels = (torch.int8, 2**8) if float(p * 2**8).is_integer() else (torch.int16, 2**16)
+    count, per_word = math.prod(shape), 64 // torch.iinfo(kind).bits
+    words = torch.randint(-(2**63), 2**63 - 1, (-(-count // per_word),), generator=generator, device=generator.device)
+    return words.view(kind)[:count].view(shape) >= min(round(p * levels), levels - 1) - levels // 2
 
 
 def _elements(x: Tensor) -> tuple[int, ...]:
