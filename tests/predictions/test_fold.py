@@ -1,0 +1,162 @@
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfumato.likelihoods import Categorical, Gaussian
+from sfumato.predictions import ClassMoments, ClassPrediction, ValueMoments, ValuePrediction, predict
+
+
+@dataclass(frozen=True)
+class Given:
+    """A method whose draws are given, in chunks of any size."""
+
+    outputs: torch.Tensor  # (S, B, C, H, W)
+    chunk: int = 1
+
+    def draws(self, *inputs, generator=None):
+        yield from self.outputs.split(self.chunk)
+
+
+seeds = st.integers(0, 2**31)
+counts = st.integers(1, 7)
+
+
+def outputs(seed, draws, channels, scale=3.0):
+    return scale * torch.randn(draws, 2, channels, 3, 5, generator=torch.Generator().manual_seed(seed))
+
+
+@given(seeds, counts, st.integers(2, 6), st.floats(0, 50))
+@settings(max_examples=40, deadline=None)
+def test_parts_of_classes_are_not_negative_and_add_up(seed, draws, classes, scale):
+    prediction = predict(Given(outputs(seed, draws, classes, scale)), likelihood=Categorical(classes))
+    assert (prediction.aleatoric >= 0).all()
+    assert (prediction.epistemic >= 0).all()
+    assert torch.allclose(prediction.aleatoric + prediction.epistemic, prediction.total, atol=1e-6)
+    assert (prediction.total <= math.log(classes) + 1e-5).all()
+
+
+@given(seeds, counts, st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_parts_of_values_are_not_negative_and_add_up(seed, draws, dims):
+    prediction = predict(Given(outputs(seed, draws, 2 * dims)), likelihood=Gaussian(dims=dims))
+    assert (prediction.aleatoric_variance >= 0).all()
+    assert (prediction.epistemic_variance >= 0).all()
+    assert torch.allclose(prediction.aleatoric + prediction.epistemic, prediction.total)
+
+
+def test_mutual_information_by_hand():
+    # Two draws that are certain of opposite classes: all of log 2 is epistemic. Two that agree on ½: all aleatoric.
+    certain = torch.tensor([[60.0, 0.0], [0.0, 60.0]]).reshape(2, 1, 2, 1, 1)
+    apart = predict(Given(certain), likelihood=Categorical(2))
+    assert apart.epistemic.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert apart.aleatoric.item() == pytest.approx(0, abs=1e-6)
+    agreed = predict(Given(torch.zeros(2, 1, 2, 1, 1)), likelihood=Categorical(2))
+    assert agreed.aleatoric.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert agreed.epistemic.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_total_variance_is_that_of_the_mixture():
+    drawn = outputs(0, 5, 2, scale=1)
+    prediction = predict(Given(drawn), likelihood=Gaussian(dims=1))
+    means, scales = drawn[:, :, :1].double(), drawn[:, :, 1:].double().exp()
+    second = (means**2 + scales**2).mean(0)  # E[y²] of a mixture is the mean of the components'
+    assert torch.allclose(prediction.variance.double(), second - means.mean(0) ** 2, rtol=1e-4)
+
+
+@given(seeds, counts)
+@settings(max_examples=20, deadline=None)
+def test_the_size_of_chunks_changes_nothing(seed, chunk):
+    drawn = outputs(seed, 6, 4)
+    for likelihood in (Categorical(4), Gaussian(dims=2)):
+        one, other = (predict(Given(drawn, c), likelihood=likelihood) for c in (1, chunk))
+        assert torch.allclose(one.total, other.total, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(one.best.float(), other.best.float(), rtol=1e-4, atol=1e-5)
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_draws_permute(seed):
+    drawn = outputs(seed, 5, 4)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+    one, other = (predict(Given(d), likelihood=Categorical(4)) for d in (drawn, drawn[order]))
+    assert torch.allclose(one.probs, other.probs, atol=1e-6)
+    assert torch.allclose(one.aleatoric, other.aleatoric, atol=1e-6)
+
+
+@given(seeds, counts, counts, counts)
+@settings(max_examples=20, deadline=None)
+def test_merging_is_associative(seed, a, b, c):
+    def moments(kind, first, draws):
+        drawn = outputs(seed + first, draws, 2).double()
+        made = [kind(draw) for draw in drawn]
+        total = made[0]
+        for each in made[1:]:
+            total = total.merge(each)
+        return total
+
+    for kind in (lambda d: ClassMoments.of(d.softmax(1)), lambda d: ValueMoments.of(d, d.exp())):
+        left = moments(kind, 0, a).merge(moments(kind, 1, b)).merge(moments(kind, 2, c)).prediction()
+        right = moments(kind, 0, a).merge(moments(kind, 1, b).merge(moments(kind, 2, c))).prediction()
+        assert torch.allclose(left.total, right.total)
+        assert torch.allclose(left.epistemic, right.epistemic, atol=1e-12)
+
+
+def test_variance_does_not_cancel_far_from_zero():
+    means = 1e4 + torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1, 1)
+    drawn = torch.cat([means, torch.full_like(means, -5)], 2)
+    assert predict(Given(drawn), likelihood=Gaussian(dims=1)).epistemic.item() == pytest.approx(2 / 3, rel=1e-3)
+
+
+def test_wrong_channels_name_the_numbers():
+    with pytest.raises(ValueError, match=r"\(1, 3, 2, 2\).*\(B, 5, H, W\).*5 output channels"):
+        predict(Given(torch.zeros(1, 1, 3, 2, 2)), likelihood=Categorical(5))
+
+
+def test_no_draws_is_an_error():
+    class Idle:
+        def draws(self, *inputs, generator=None):
+            return iter(())
+
+    with pytest.raises(ValueError, match="Idle made no draws"):
+        predict(Idle(), likelihood=Categorical(3))
+
+
+@pytest.mark.parametrize(("likelihood", "channels"), [(Categorical(3), 3), (Gaussian(dims=1, unit="m"), 2)])
+def test_saved_and_loaded_and_moved(tmp_path, likelihood, channels):
+    prediction = predict(Given(outputs(0, 3, channels)), likelihood=likelihood)
+    prediction.save(tmp_path / "p.safetensors")
+    loaded = type(prediction).load(tmp_path / "p.safetensors").to("cpu")
+    assert torch.equal(loaded.total, prediction.total)
+    assert torch.equal(loaded.epistemic, prediction.epistemic)
+    assert loaded.draws == 3
+    assert getattr(loaded, "unit", "") == getattr(prediction, "unit", "")
+    assert loaded.to("meta").total.is_meta
+
+
+def test_loading_what_is_cut_off_or_of_another_kind(tmp_path):
+    path = tmp_path / "p.safetensors"
+    predict(Given(outputs(0, 1, 3)), likelihood=Categorical(3)).save(path)
+    with pytest.raises(ValueError, match="holds a ClassPrediction, expected a ValuePrediction"):
+        ValuePrediction.load(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"p\.safetensors is not a whole"):
+        ClassPrediction.load(path)
+
+
+def test_intervals_hold_what_they_promise():
+    one = torch.ones(1, 1, 1, 1)
+    low, high = ValuePrediction(0 * one, one, 3 * one).interval(0.9)
+    assert (high - low).item() == pytest.approx(2 * 1.6449 * 2, abs=1e-3)
+    with pytest.raises(ValueError, match=r"level is 1\.5"):
+        ValuePrediction(0 * one, one, one).interval(1.5)
+
+
+def test_notebooks_show_every_map():
+    for likelihood, channels in ((Categorical(12), 12), (Gaussian(dims=2, unit="px"), 4)):
+        page = predict(Given(outputs(0, 3, channels)), likelihood=likelihood)._repr_html_()
+        assert page.count("<img") == 4
+        assert all(name in page for name in ("total", "aleatoric", "epistemic"))

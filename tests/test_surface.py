@@ -1,0 +1,33 @@
+"""No public name appears, vanishes or goes undocumented by accident."""
+
+import inspect
+
+import sfumato
+
+PUBLIC = [
+    "Categorical",
+    "ClassPrediction",
+    "ClassScores",
+    "DeepEnsemble",
+    "Deterministic",
+    "Gaussian",
+    "Laplace",
+    "LogitNormal",
+    "MCDropout",
+    "OODScores",
+    "ValuePrediction",
+    "ValueScores",
+    "__version__",
+    "predict",
+]
+
+
+def test_public_names():
+    assert sfumato.__all__ == sorted(sfumato.__all__) == PUBLIC
+
+
+def test_every_public_name_says_what_it_is():
+    for name in PUBLIC:
+        thing = getattr(sfumato, name)
+        if not isinstance(thing, str):
+            assert inspect.getdoc(thing), f"{name} has no docstring"
