@@ -1,0 +1,28 @@
+"""A network that does not say how noisy a pixel is: what heteroscedastic ones are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.models import UNet
+
+
+class Homoscedastic(nn.Module):
+    """A U-Net for locations, and one learned log scale for all pixels of all images.
+
+    Args:
+        channels_out: 2 D, of a Gaussian or a Laplace likelihood.
+        **unet: of :class:`sfumato.models.UNet`.
+    """
+
+    def __init__(self, channels_out: int, **unet: Any) -> None:
+        super().__init__()
+        self.location = UNet(channels_out // 2, **unet)
+        self.log_scale = nn.Parameter(torch.zeros(channels_out // 2, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        location = self.location(image)
+        return torch.cat([location, self.log_scale.expand_as(location)], 1)
