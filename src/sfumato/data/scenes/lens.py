@@ -1,0 +1,83 @@
+"""Where pictures are taken from, and the rays through their pixels.
+
+Frames: the world's x points east, y north, z up; a camera's x points right, y down, z forward; pixel (x, y) has its
+centre at (x, y). Poses are ``world_from_camera``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BASELINE = 0.25  # metres from the left to the right camera
+_NORTH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)  # the axes of a level camera that looks north
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A family of rays, two numbers for each: ``origin + t · axes @ (u, v, 1)``, or parallel ones.
+
+    Args:
+        origin: (3,) metres.
+        axes: (3, 3); the columns belong to u, v and the way forward.
+        parallel: if so, rays are ``origin + axes @ (u, v, t)``, as those of the sun.
+    """
+
+    origin: np.ndarray
+    axes: np.ndarray
+    parallel: bool = False
+
+    def place(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """u, v and t (…) of the rays through world points (3, …)."""
+        inverse = np.linalg.inv(self.axes)
+        shift = (inverse @ self.origin).astype(points.dtype)
+        x, y, z = points
+        u, v, t = [a * x + b * y + (c * z - s) for (a, b, c), s in zip(inverse.astype(points.dtype), shift)]
+        if self.parallel:
+            return u, v, t
+        scale = 1 / np.where(np.abs(t) < 1e-6, points.dtype.type(1e-6), t)
+        return u * scale, v * scale, t
+
+    def through(self, rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``row · (o − centre)`` and ``row · d`` of all rays o + t d, as coefficients (k, 3) of (u, v, 1)."""
+        origin, direction = np.zeros((len(rows), 3)), rows @ self.axes
+        origin[:, 2] = (rows * (self.origin - centres)).sum(1)
+        if self.parallel:
+            origin[:, :2], direction[:, :2] = direction[:, :2], 0
+        return origin.astype(np.float32), direction.astype(np.float32)
+
+
+def pose(position: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
+    """``world_from_camera`` (4, 4): turned by ``yaw`` to the left and ``pitch`` upwards, radians, from north."""
+    (cy, sy), (cp, sp) = (np.cos(yaw), np.sin(yaw)), (np.cos(pitch), np.sin(pitch))
+    turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    tilt = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    result = np.eye(4)
+    result[:3, :3], result[:3, 3] = turn @ tilt @ _NORTH, position
+    return result
+
+
+def moved(world_from_camera: np.ndarray, motion: np.ndarray, yaw: float = 0.0, pitch: float = 0.0) -> np.ndarray:
+    """The pose after a motion (3,) along the camera's own axes, metres, and small turns."""
+    turn = pose(motion, yaw, pitch)
+    turn[:3, :3] = _NORTH.T @ turn[:3, :3]
+    return world_from_camera @ turn
+
+
+def intrinsics(size: tuple[int, int]) -> np.ndarray:
+    """(3, 3) px; the focal length is 0.9 of the width, which makes a view 58° wide."""
+    height, width = size
+    return np.array([[0.9 * width, 0, (width - 1) / 2], [0, 0.9 * width, (height - 1) / 2], [0, 0, 1]])
+
+
+def camera(world_from_camera: np.ndarray, size: tuple[int, int]) -> Lens:
+    """The lens of a pinhole camera: (u, v) are pixels, t is depth along the optical axis in metres."""
+    return Lens(world_from_camera[:3, 3], world_from_camera[:3, :3] @ np.linalg.inv(intrinsics(size)))
+
+
+def sunshine(towards: np.ndarray) -> Lens:
+    """The sun as a lens, 100 m away in the unit direction ``towards`` (3,): (u, v, t) are metres."""
+    right = np.cross(towards, (0, 0, 1))
+    right = right / np.linalg.norm(right)
+    return Lens(100 * towards, np.stack([right, np.cross(towards, right), -towards], 1), parallel=True)

@@ -1,0 +1,162 @@
+"""What things are made of: how it looks, what it is called, and how well its depth can be measured.
+
+A material is what an eye can see, so what is uncertain about a pixel is a function of its material: of how it is
+labelled (:attr:`Material.law`) and of how noisy a depth measured on it is (:attr:`Material.sigma`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# position (3, N) metres, normal (3, N), footprint of a pixel (N,) metres → share of the second colour (N,), 0 to 1
+Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a solid is made of.
+
+    Args:
+        pattern: mixes the two colours over the surface.
+        palette: pairs of colours (sRGB, 0 to 1), one of which each solid takes.
+        sigma: σ of the logarithm of depth at 10 m; see :func:`depth_sigma`.
+        law: class → probability, for materials whose class is ambiguous; without, a solid's kind is its class.
+    """
+
+    pattern: Pattern
+    palette: tuple[tuple[Colour, Colour], ...]
+    sigma: float
+    law: dict[str, float] = field(default_factory=dict)
+
+
+def depth_sigma(sigma: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """σ of log-depth: ``sigma · (½ + depth / 20 m)``, so that far surfaces are measured worse."""
+    return sigma * (0.5 + depth / 20)
+
+
+# Wave vectors of a fixed, irregular star of plane waves, wavelengths from 1 down to 1/7: their sum looks like noise,
+# costs little, and fades wave by wave where a pixel is larger than the wavelength.
+_TURNS = np.linspace(0, 4.4, 7)
+_TILT = np.array([0.1, 0.9, -0.5, 0.4, -0.8, 0.6, -0.2])
+_WAVES = np.stack([np.cos(_TURNS**2) * np.cos(_TILT), np.sin(_TURNS**2) * np.cos(_TILT), np.sin(_TILT)], 1)
+_WAVES = (2 * np.pi * np.geomspace(1, 7, 7)[:, None] * _WAVES).astype(np.float32)
+
+
+def _fade(footprint: np.ndarray, size: float) -> np.ndarray:
+    """1 where a pixel resolves details of this size (metres), falling to 0 where it does not."""
+    return 1 / (1 + (footprint * (1.5 / size)) ** 2)
+
+
+def noise(position: np.ndarray, footprint: np.ndarray, size: float) -> np.ndarray:
+    """Smooth noise (N,) about 0, nearly all of it within ±1, whose largest features measure ``size`` metres."""
+    total = np.zeros_like(footprint)
+    x, y, z = position / np.float32(size)
+    for i, (a, b, c) in enumerate(_WAVES):
+        wave = np.sin(a * x + b * y + c * z + np.float32(1.7 * i) + total)  # bent by the waves before it
+        total += np.float32(0.5 / (1 + 0.35 * i)) * wave * _fade(footprint, size / (1 + i))
+    return total * np.float32(0.6)
+
+
+def _surface(position: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates along the face of a solid: across and up, or the two horizontal ones on top."""
+    x, y, z = position
+    steep, east = np.abs(normal[2]) < 0.7, np.abs(normal[0]) > np.abs(normal[1])
+    return np.where(steep & east, y, x), np.where(steep, z, y)
+
+
+def _hash(a: np.ndarray, b: np.ndarray | float = 0.0) -> np.ndarray:
+    """A number in [0, 1) for a pair of whole numbers."""
+    value = np.sin(a * np.float32(12.9898) + b * np.float32(4.1414)) * np.float32(437.585)
+    return value - np.floor(value)
+
+
+def speckle(size: float) -> Pattern:
+    """Irregular, as grass, sand or rust."""
+
+    def pattern(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+        return 0.5 + 0.5 * noise(position, footprint, size)
+
+    return pattern
+
+
+def tiles(width: float, height: float, joint: float, offset: float = 0.0, variety: float = 0.3) -> Pattern:
+    """Bricks, slabs or planks: rectangles of slightly different shade with joints of the second colour."""
+
+    def pattern(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+        across, up = _surface(position, normal)
+        row = np.floor(up / height)
+        column = across / width + offset * (row % 2)
+        inside_u, inside_v = (column % 1) * width, up - row * height
+        edge = np.minimum(np.minimum(inside_u, width - inside_u), np.minimum(inside_v, height - inside_v))
+        shade = variety * _hash(np.floor(column), row)
+        lines = (edge < joint / 2).astype(np.float32)
+        mean = 1 - (1 - joint / width) * (1 - joint / height)
+        fade = _fade(footprint, min(width, height))
+        return (shade + (1 - shade) * lines) * fade + (variety / 2 + mean) * (1 - fade)
+
+    return pattern
+
+
+def windows(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    """A façade: panes of the second colour."""
+    across, up = _surface(position, normal)
+    u, v = (across / 2.2) % 1, ((up + 0.6) / 2.6) % 1
+    pane = (np.abs(u - 0.5) < 0.24) & (np.abs(v - 0.55) < 0.27)
+    bars = (np.abs(u - 0.5) < 0.02) | (np.abs(v - 0.6) < 0.02)
+    return pane * (1 - 0.6 * bars) * (np.abs(normal[2]) < 0.7) * _fade(footprint, 1.0) + 0.0 * u
+
+
+def bands(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    """Segments around the vertical, as of a beach ball."""
+    angle = np.arctan2(normal[1], normal[0])
+    return 0.5 + 0.5 * np.clip(np.sin(4 * angle) * 6, -1, 1) * _fade(footprint, 0.25)
+
+
+def brushed(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    """Bright and dark streaks that follow the normal, as of metal."""
+    return 0.5 + 0.5 * np.sin(5 * normal[0] + 3 * normal[1] + 2 * normal[2])
+
+
+def checker(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    """Cubes of two colours."""
+    x, y, z = np.sin(position * np.float32(np.pi / 0.22))
+    return 0.5 + 0.5 * np.clip(x * y * z * 12, -1, 1) * _fade(footprint, 0.22)
+
+
+def stripes(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    """Slanted stripes of two colours."""
+    wave = np.sin((position[0] + position[1] + 1.6 * position[2]) * np.float32(np.pi / 0.2))
+    return 0.5 + 0.5 * np.clip(wave * 4, -1, 1) * _fade(footprint, 0.2)
+
+
+GRASS = Material(
+    speckle(0.7), (((0.30, 0.46, 0.16), (0.52, 0.62, 0.28)), ((0.24, 0.42, 0.20), (0.42, 0.58, 0.24))), 0.05
+)
+SAND = Material(
+    speckle(1.1), (((0.74, 0.62, 0.42), (0.88, 0.78, 0.58)), ((0.66, 0.52, 0.36), (0.80, 0.68, 0.50))), 0.03
+)
+PAVING = Material(tiles(0.9, 0.9, 0.05, 0.5, 0.35), (((0.66, 0.64, 0.62), (0.42, 0.41, 0.41)),), 0.02)
+GRAVEL = Material(speckle(0.28), (((0.36, 0.34, 0.40), (0.80, 0.76, 0.80)),), 0.07, {"ground": 0.7, "path": 0.3})
+BRICK = Material(tiles(0.5, 0.2, 0.04, 0.5, 0.45), (((0.64, 0.27, 0.19), (0.80, 0.74, 0.68)),
+                                                     ((0.56, 0.22, 0.20), (0.74, 0.70, 0.66))), 0.03)  # fmt: skip
+FACADE = Material(windows, (((0.90, 0.82, 0.64), (0.20, 0.27, 0.36)), ((0.87, 0.66, 0.52), (0.22, 0.26, 0.34)),
+                            ((0.86, 0.88, 0.88), (0.22, 0.30, 0.38)), ((0.66, 0.76, 0.80), (0.18, 0.24, 0.32))),
+                  0.02)  # fmt: skip
+CONCRETE = Material(tiles(1.2, 0.6, 0.05, 0.0, 0.25), (((0.52, 0.54, 0.54), (0.32, 0.33, 0.34)),), 0.04,
+                    {"wall": 0.4, "box": 0.6})  # fmt: skip
+WOOD = Material(tiles(8.0, 0.16, 0.03, 0.3, 0.45), (((0.66, 0.45, 0.25), (0.30, 0.18, 0.10)),
+                                                     ((0.56, 0.35, 0.20), (0.26, 0.15, 0.09))), 0.03)  # fmt: skip
+PAINT = Material(speckle(1.5), (((0.20, 0.38, 0.72), (0.26, 0.45, 0.78)), ((0.90, 0.70, 0.16), (0.95, 0.78, 0.24)),
+                                ((0.88, 0.87, 0.84), (0.94, 0.93, 0.90)), ((0.16, 0.48, 0.42), (0.22, 0.56, 0.48)),
+                                ((0.72, 0.16, 0.16), (0.80, 0.22, 0.20))), 0.02)  # fmt: skip
+RUBBER = Material(bands, (((0.92, 0.90, 0.86), (0.78, 0.18, 0.20)), ((0.92, 0.90, 0.86), (0.16, 0.36, 0.66)),
+                          ((0.94, 0.78, 0.24), (0.18, 0.42, 0.36))), 0.05)  # fmt: skip
+STEEL = Material(brushed, (((0.42, 0.46, 0.52), (0.84, 0.88, 0.92)),), 0.12)
+RUST = Material(speckle(0.35), (((0.34, 0.15, 0.08), (0.78, 0.42, 0.18)),), 0.09, {"cylinder": 0.7, "pole": 0.3})
+# Unseen unless asked for: patterns and colours that nothing above has.
+NEON = Material(checker, (((0.95, 0.10, 0.75), (0.10, 0.06, 0.14)), ((0.10, 0.95, 0.90), (0.50, 0.08, 0.70))), 0.05)
+SIGNAL = Material(stripes, (((0.55, 0.98, 0.10), (0.45, 0.05, 0.70)), ((0.98, 0.35, 0.85), (0.05, 0.80, 0.85))), 0.05)

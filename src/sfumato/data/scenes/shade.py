@@ -1,0 +1,111 @@
+"""From surfaces to colours.
+
+Every surface is Lambertian, so that a true correspondence has the same colour in both views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sfumato.data.scenes.lens import sunshine
+from sfumato.data.scenes.materials import noise
+from sfumato.data.scenes.solids import FAR, Solid, hidden, normal
+from sfumato.data.scenes.world import Light, World
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Where rays end, sorted by solid.
+
+    Args:
+        points: (3, N) metres; anything in the sky.
+        rays: (3, N), of any length.
+        depth: (N,) metres, ``inf`` in the sky.
+        index: of the solid (N,), ascending, −1 in the sky.
+        pixel: width of a pixel 1 m away, metres.
+    """
+
+    points: np.ndarray
+    rays: np.ndarray
+    depth: np.ndarray
+    index: np.ndarray
+    pixel: float
+
+
+def colours(world: World, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Linear red, green and blue, and whether the sun shines there; (N,) each."""
+    direction = hits.rays / np.sqrt((hits.rays * hits.rays).sum(0))
+    colour, lit = np.empty_like(direction), np.zeros(hits.index.shape, bool)
+    sky = int(np.searchsorted(hits.index, 0))
+    colour[:, :sky] = _sky(world.light, direction[:, :sky])
+    if sky < hits.index.size:
+        normals, albedo = np.empty_like(direction), np.empty_like(direction)
+        for number, part in _groups(hits.index, sky):
+            size = hits.depth[part] * np.float32(hits.pixel)
+            normals[:, part], albedo[:, part] = _surface(
+                world.solids[number], hits.points[:, part], direction[:, part], size
+            )
+        met = np.s_[..., sky:]
+        lit[met], colour[met] = _shade(world, hits.points[met], normals[met], albedo[met], hits.depth[met])
+    return (*colour, lit)
+
+
+def _groups(index: np.ndarray, start: int) -> Iterator[tuple[int, slice]]:
+    """The values of a sorted array and where each of them is."""
+    stops = [*(np.flatnonzero(np.diff(index[start:])) + start + 1), len(index)]
+    for begin, stop in zip([start, *stops], stops):
+        yield int(index[begin]), slice(begin, stop)
+
+
+def _surface(solid: Solid, points: np.ndarray, ray: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normals and albedo (3, N) of a solid where pixels see it in unit directions, ``size`` (N,) metres wide."""
+    offset = points - np.array(solid.centre, np.float32)[:, None]
+    outward = normal(solid, offset)
+    slant = np.abs((outward * ray).sum(0))
+    footprint = size / np.maximum(slant, np.float32(0.08))
+    c, s = solid.own_from_world[0, :2].astype(np.float32)
+    own, facing = (np.stack([c * v[0] + s * v[1], c * v[1] - s * v[0], v[2]]) for v in (offset, outward))
+    share = np.clip(solid.material.pattern(own + np.float32(solid.phase), facing, footprint), 0, 1)
+    first, second = solid.colours[:, :, None]
+    return outward, first + (second - first) * share
+
+
+def _shade(
+    world: World, points: np.ndarray, normals: np.ndarray, albedo: np.ndarray, depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the sun reaches surfaces (N,), and their colour (3, N): of sun, sky, light from the ground, and haze."""
+    light, sun = world.light, world.light.towards_sun
+    cosine = normals[0] * sun[0] + normals[1] * sun[1] + normals[2] * sun[2]
+    lit = cosine > 0
+    rows = np.flatnonzero(lit)
+    lit[rows] = ~hidden(world.solids[1:], sunshine(sun.astype(float)), points[:, rows])  # the ground shades nobody
+    up = np.float32(0.5) + np.float32(0.5) * normals[2]
+    corner = 1 - np.float32(0.45) * np.exp(-3 * np.maximum(points[2], 0)) * (1 - np.abs(normals[2]))  # little sky there
+    direct = np.float32(1.1 - 0.5 * light.clouds) * cosine * lit
+    above, below = up * corner, (1 - up) * corner
+    haze = 1 - np.exp(-((depth * np.float32(1 / FAR)) ** 2))
+    colour = np.empty_like(albedo)
+    for i in range(3):
+        ambient = 0.35 * light.zenith[i] + 0.25 * light.horizon[i]
+        seen = albedo[i] * (light.sun[i] * (direct + np.float32(0.16) * below) + ambient * above)
+        colour[i] = seen + (light.horizon[i] - seen) * haze
+    return lit, colour
+
+
+def _sky(light: Light, direction: np.ndarray) -> np.ndarray:
+    """Colours (3, N) in unit directions: a gradient, clouds, and the sun's glow."""
+    height = np.clip(direction[2], 0, 1)
+    base = light.horizon[:, None] + (light.zenith - light.horizon)[:, None] * np.sqrt(height * (2 - height))
+    above = np.maximum(height, np.float32(0.02))
+    roof = np.stack([direction[0] / above, direction[1] / above, np.full_like(above, 7 * light.towards_sun[0])])
+    thick = noise(roof, 0.004 / above**2, 2.5) + np.float32(light.clouds - 0.55)
+    cloud = np.clip(thick * 1.6, 0, 1) * np.clip(height * 6, 0, 1) * np.float32(0.85)
+    white = (0.25 + 0.75 * light.sun)[:, None]
+    towards = (
+        direction[0] * light.towards_sun[0] + direction[1] * light.towards_sun[1] + direction[2] * light.towards_sun[2]
+    )
+    glow = np.maximum(towards, 0) ** 24
+    return base + (white - base) * cloud + light.sun[:, None] * glow * np.float32(0.5)
