@@ -96,6 +96,15 @@ class Attention(nn.Module):
         return F.dropout(tokens.transpose(1, 2).reshape(x.shape))
 
 
+class OwnNoise(nn.Module):
+    """Chance that comes from the network itself."""
+
+    def forward(self, x):
+        tokens = x.flatten(2)
+        attended = F.scaled_dot_product_attention(tokens, tokens, tokens, dropout_p=0.5).reshape(x.shape)
+        return torch.cat([F.dropout(x), attended, torch.rand_like(x)], 1)
+
+
 class Branching(nn.Module):
     """What it does depends on what was dropped."""
 
@@ -256,6 +265,16 @@ def test_a_network_that_cannot_be_recorded_runs_whole_and_says_so(build, reason,
         draws = torch.cat(list(method.draws(IMAGE, generator=seeded())))
     assert draws.shape == (4, *IMAGE.shape)
     assert (draws[0] != draws[1]).any()
+
+
+def test_chance_of_the_network_itself_stays_chance():
+    first, second = sampled(OwnNoise(), 2).unflatten(2, (3, 3))
+    assert (first != second).transpose(0, 1).flatten(1).any(1).all()
+
+
+def test_fused_attention_without_its_own_dropout_is_computed_once():
+    operations = int(MCDropout(Attention()).plan(IMAGE).split()[1])
+    assert operations == 3  # random bits, comparison, product
 
 
 def test_a_network_that_writes_into_its_buffers_by_chance_runs_whole():

@@ -8,7 +8,6 @@ those are kept, with the tensors that the rest handed them, and only those run a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from sfumato.methods.tape import Place, Step, Tape, leaves_of, mapped, pruned
 
 _FLOW = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ESCAPES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.__dlpack__}
@@ -29,71 +30,6 @@ class _Overwritten(Exception):  # noqa: N818
     """The result of this operation is overwritten later on: record again, and keep a copy of it."""
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor that differs between runs lies in its storage."""
-
-    slot: int
-    size: torch.Size
-    stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
-
-    def view(self, storages: dict[int, Tensor]) -> Tensor:
-        base = storages[self.slot]
-        if base.dtype != self.dtype:
-            base = torch.empty(0, dtype=self.dtype, device=base.device).set_(base.untyped_storage())
-        return base.as_strided(self.size, self.stride, self.offset)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """An operation that runs again.
-
-    ``makes`` pairs a position among its results with the slot of the storage made there; ``changes`` holds the slots
-    it makes or writes into, ``frees`` those nobody reads after it.
-    """
-
-    operator: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    makes: tuple[tuple[int, int], ...]
-    changes: frozenset[int]
-    draws: bool
-    frees: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What :func:`record` saw.
-
-    Args:
-        output: of the recorded run.
-        operations: how many operations that run took.
-        steps: those of them that run again in :meth:`replay`.
-    """
-
-    output: Tensor
-    operations: int
-    steps: list[_Step]
-    _result: Any
-
-    def replay(self) -> Tensor:
-        """The output of another run, drawn from the same generators in their present state."""
-        storages: dict[int, Tensor] = {}
-
-        def present(leaf: Any) -> Any:
-            return leaf.view(storages) if isinstance(leaf, _Place) else leaf
-
-        with torch.no_grad():
-            for step in self.steps:
-                results = _leaves(step.operator(*_mapped(present, step.args), **_mapped(present, step.kwargs)))
-                storages |= {slot: results[position] for position, slot in step.makes}
-                for slot in step.frees:
-                    del storages[slot]
-            return present(self._result) if isinstance(self._result, _Place) else self._result.clone()
-
-
 class _Recorder(TorchDispatchMode):
     """Runs every operation, and notes the ones that differ."""
 
@@ -101,7 +37,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.copied = copied
         self.operations = 0
-        self.steps: list[_Step] = []
+        self.steps: list[Step] = []
         # Weak references as keys: they hold no memory, but no later storage can take the address of an earlier one.
         self.origin: dict[StorageWeakRef, int] = {}
         self.slots: dict[StorageWeakRef, int] = {}
@@ -117,16 +53,16 @@ class _Recorder(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             raise Unhoistable(f"it calls {func}, of which torch says neither what it reads nor what it writes")
         index, self.operations = self.operations, self.operations + 1
-        read = {_storage(leaf) for leaf in _leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        read = {_storage(leaf) for leaf in leaves_of((args, kwargs)) if isinstance(leaf, Tensor)}
         draws = _draws(func, args, kwargs)
         differs = draws or any(storage in self.slots for storage in read)
         if differs and _steers(func, args):
             raise Unhoistable(f"what it does next depends on chance, through {func}")
         written = _written(func, args, kwargs)
         self._protect(written, differs)
-        noted: Any = _mapped(self.place, (args, kwargs)) if differs else ((), {})
+        noted: Any = mapped(self.place, (args, kwargs)) if differs else ((), {})
         result = func(*args, **kwargs)
-        leaves = _leaves(result)
+        leaves = leaves_of(result)
         fresh = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and _storage(leaf) not in read]
         self.origin |= {_storage(leaves[i]): index for i in fresh}
         if index in self.copied and not differs:
@@ -154,7 +90,7 @@ class _Recorder(TorchDispatchMode):
         makes = tuple((i, len(self.slots) + k) for k, i in enumerate(fresh))
         self.slots |= {_storage(leaves[i]): slot for i, slot in makes}
         changes = frozenset(slot for _, slot in makes) | {self.slots[storage] for storage in written}
-        self.steps.append(_Step(*call, makes, changes, draws))
+        self.steps.append(Step(*call, makes, changes, draws))
 
     def place(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -163,7 +99,7 @@ class _Recorder(TorchDispatchMode):
         if slot is None:
             self.handed.add(_storage(leaf))
             return leaf
-        return _Place(slot, leaf.shape, leaf.stride(), int(leaf.storage_offset()), leaf.dtype)
+        return Place(slot, leaf.shape, leaf.stride(), int(leaf.storage_offset()), leaf.dtype)
 
 
 class _Watch(TorchFunctionMode):
@@ -175,30 +111,15 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _leaves(value: Any) -> list[Any]:
-    """What operators take or return, flat: torch's own pytree does this for every type, and 5 times slower."""
-    if isinstance(value, list | tuple):
-        return [leaf for item in value for leaf in _leaves(item)]
-    return _leaves(list(value.values())) if isinstance(value, dict) else [value]
-
-
-def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    if type(value) in (list, tuple):
-        return type(value)([_mapped(function, item) for item in value])
-    if isinstance(value, dict):
-        return {key: _mapped(function, item) for key, item in value.items()}
-    return function(value)
-
-
 def _storage(tensor: Tensor) -> StorageWeakRef:
-    if tensor.layout is not torch.strided or tensor.is_conj() or tensor.is_neg():
-        raise Unhoistable(f"it uses a tensor of layout {tensor.layout} or with a lazy sign")
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        raise Unhoistable("it uses a tensor that is not plain memory: sparse, quantised or lazily conjugated")
     return StorageWeakRef(tensor.untyped_storage())
 
 
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether ``func`` draws random numbers; fused attention is tagged so but does not, its dropout being off."""
-    return torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in func.name()
+    """Whether ``func`` draws random numbers; fused attention is marked so, but does only if its own dropout is on."""
+    return torch.Tag.nondeterministic_seeded in func.tags and _named(func, args, kwargs).get("dropout_p") != 0
 
 
 def _steers(func: Any, args: Any) -> bool:
@@ -211,25 +132,17 @@ def _steers(func: Any, args: Any) -> bool:
 def _written(func: Any, args: Any, kwargs: Any) -> set[StorageWeakRef]:
     if not func._schema.is_mutable:
         return set()
-    named = dict(zip((argument.name for argument in func._schema.arguments), args)) | kwargs
-    written = [named.get(a.name) for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return {_storage(leaf) for leaf in _leaves(written) if isinstance(leaf, Tensor)}
+    named = _named(func, args, kwargs)
+    written = [named[a.name] for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return {_storage(leaf) for leaf in leaves_of(written) if isinstance(leaf, Tensor)}
 
 
-def _pruned(steps: list[_Step], result: Any) -> list[_Step]:
-    """The steps that the result needs, each told which slots nobody needs after it; draws stay, to keep the order."""
-    needed = {result.slot} if isinstance(result, _Place) else set()
-    kept: list[_Step] = []
-    for step in reversed(steps):
-        if step.draws or not needed.isdisjoint(step.changes):
-            reads = {leaf.slot for leaf in _leaves((step.args, step.kwargs)) if isinstance(leaf, _Place)}
-            step.frees.extend((step.changes | reads) - needed)
-            needed |= reads
-            kept.append(step)
-    return kept[::-1]
+def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    arguments = func._schema.arguments
+    return {a.name: a.default_value for a in arguments} | dict(zip((a.name for a in arguments), args)) | kwargs
 
 
-def record(run: Callable[[], Tensor]) -> Recording:
+def record(run: Callable[[], Tensor]) -> Tape:
     """Run once, and note what must run again for another draw.
 
     Args:
@@ -243,7 +156,11 @@ def record(run: Callable[[], Tensor]) -> Recording:
         try:
             with torch.no_grad(), _Watch(), _Recorder(copied) as recorder:
                 output = run()
-                result = recorder.place(output)
-            return Recording(output, recorder.operations, _pruned(recorder.steps, result), result)
+                place = recorder.place(output)
+            result = place if isinstance(place, Place) else output.clone()
+            return Tape(output, recorder.operations, pruned(recorder.steps, result), result)
         except _Overwritten as overwritten:
-            copied.add(overwritten.args[0])
+            (operation,) = overwritten.args
+            if operation in copied:
+                raise Unhoistable("it does not do the same twice") from None
+            copied.add(operation)
