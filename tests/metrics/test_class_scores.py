@@ -102,6 +102,19 @@ def test_batch_size_and_order_change_nothing(order, batch):
     same({k: v[order] for k, v in together.per_image().items()}, apart.per_image(), 0)
 
 
+def test_rows_stay_in_order_when_they_are_joined_and_modes_mix():
+    prediction, target, valid = world(1, images=70, size=(4, 4))
+    together, apart = scored(5, (prediction, target, valid)), ClassScores(5)
+    with torch.inference_mode():
+        apart.reset()
+        apart.update(part(prediction, [0]), target[[0]], valid[[0]])
+    for i in range(1, 70):
+        apart.update(part(prediction, [i]), target[[i]], valid[[i]])
+    assert len(apart.counts) < 10
+    same(together.per_image(), apart.per_image(), 0)
+    same(together.compute(), apart.compute())
+
+
 def test_what_lies_in_the_void_changes_nothing():
     prediction, target, valid = world(2)
     probs = prediction.probs.where(valid[:, None], torch.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
@@ -12,6 +13,9 @@ from sfumato.metrics import bootstrap
 from sfumato.metrics.rows import Statistics, fields, pack, unpack
 
 S = TypeVar("S", bound=Statistics)
+
+BLOCK = 64
+"""Rows that are joined to one tensor."""
 
 
 class Scores(Metric, Generic[S]):
@@ -37,11 +41,14 @@ class Scores(Metric, Generic[S]):
 
     def add(self, image: S, fine: dict[str, Tensor]) -> None:
         """Add the statistics of one image, and the fine version of those of its histograms that are coarse."""
-        counts, sums = pack(image)
-        self.counts.append(counts)
-        self.sums.append(sums)
+        for rows, row in zip((self.counts, self.sums), pack(image)):
+            rows.append(row)
+            if sum(len(block) for block in rows[-BLOCK:]) == BLOCK:  # small tensors between large ones waste memory
+                rows[-BLOCK:] = [torch.cat(rows[-BLOCK:])]
         for name in self._fine:
-            setattr(self, name, getattr(self, name) + fine[name])
+            total = getattr(self, name)
+            foreign = total.is_inference() and not torch.is_inference_mode_enabled()  # may not be written to
+            setattr(self, name, total + fine[name] if foreign else total.add_(fine[name]))
 
     def _filled(self) -> None:
         """A process without images holds an empty row, so that it can take part in gathering."""
