@@ -86,6 +86,10 @@ def table(
     return rows
 
 
+def _spread(values: list[float]) -> tuple[float, float | None]:
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--camvid", type=Path, required=True)

@@ -24,5 +24,6 @@ class Homoscedastic(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(channels_out // 2, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Locations and the one log scale, (B, 2 D, H, W)."""
         location = self.location(image)
         return torch.cat([location, self.log_scale.expand_as(location)], 1)

@@ -156,12 +156,12 @@ def fit(
         raise FileExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
     if path.exists() and (changed := Plan.load(path).difference(plan)):
         raise ValueError(f"{path} is another plan than asked for ({changed}): change --out, or the plan")
-    folder.mkdir(parents=True, exist_ok=True)
-    plan.save(path)
     task, likelihood = question(plan)
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
     probe = build(plan, likelihood)
     predict(METHODS[plan.method]((probe,), 1), torch.zeros(1, 3, *plan.crop), likelihood=likelihood)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.save(path)
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
     for member in range(plan.members):
