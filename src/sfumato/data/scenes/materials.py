@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# position (3, N) metres, normal (3, N), footprint of a pixel (N,) metres → share of the second colour (N,), 0 to 1
-Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Vectors = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y and z, (N,) each
+# position (metres), normal, footprint of a pixel (N,) metres → share of the second colour (N,), 0 to 1
+Pattern = Callable[[Vectors, Vectors, np.ndarray], np.ndarray]
 Colour = tuple[float, float, float]
 
 
@@ -51,17 +52,17 @@ def _fade(footprint: np.ndarray, size: float) -> np.ndarray:
     return 1 / (1 + (footprint * (1.5 / size)) ** 2)
 
 
-def noise(position: np.ndarray, footprint: np.ndarray, size: float) -> np.ndarray:
+def noise(position: Vectors, footprint: np.ndarray, size: float) -> np.ndarray:
     """Smooth noise (N,) about 0, nearly all of it within ±1, whose largest features measure ``size`` metres."""
     total = np.zeros_like(footprint)
-    x, y, z = position / np.float32(size)
+    x, y, z = (p * np.float32(1 / size) for p in position)
     for i, (a, b, c) in enumerate(_WAVES):
         wave = np.sin(a * x + b * y + c * z + np.float32(1.7 * i) + total)  # bent by the waves before it
         total += np.float32(0.5 / (1 + 0.35 * i)) * wave * _fade(footprint, size / (1 + i))
     return total * np.float32(0.6)
 
 
-def _surface(position: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _surface(position: Vectors, normal: Vectors) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along the face of a solid: across and up, or the two horizontal ones on top."""
     x, y, z = position
     steep, east = np.abs(normal[2]) < 0.7, np.abs(normal[0]) > np.abs(normal[1])
@@ -77,7 +78,7 @@ def _hash(a: np.ndarray, b: np.ndarray | float = 0.0) -> np.ndarray:
 def speckle(size: float) -> Pattern:
     """Irregular, as grass, sand or rust."""
 
-    def pattern(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    def pattern(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
         return 0.5 + 0.5 * noise(position, footprint, size)
 
     return pattern
@@ -86,7 +87,7 @@ def speckle(size: float) -> Pattern:
 def tiles(width: float, height: float, joint: float, offset: float = 0.0, variety: float = 0.3) -> Pattern:
     """Bricks, slabs or planks: rectangles of slightly different shade with joints of the second colour."""
 
-    def pattern(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+    def pattern(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
         across, up = _surface(position, normal)
         row = np.floor(up / height)
         column = across / width + offset * (row % 2)
@@ -101,7 +102,7 @@ def tiles(width: float, height: float, joint: float, offset: float = 0.0, variet
     return pattern
 
 
-def windows(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+def windows(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
     """A façade: panes of the second colour."""
     across, up = _surface(position, normal)
     u, v = (across / 2.2) % 1, ((up + 0.6) / 2.6) % 1
@@ -110,34 +111,34 @@ def windows(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> 
     return pane * (1 - 0.6 * bars) * (np.abs(normal[2]) < 0.7) * _fade(footprint, 1.0) + 0.0 * u
 
 
-def bands(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+def bands(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
     """Segments around the vertical, as of a beach ball."""
     angle = np.arctan2(normal[1], normal[0])
     return 0.5 + 0.5 * np.clip(np.sin(4 * angle) * 6, -1, 1) * _fade(footprint, 0.25)
 
 
-def brushed(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+def brushed(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
     """Bright and dark streaks that follow the normal, as of metal."""
     return 0.5 + 0.5 * np.sin(5 * normal[0] + 3 * normal[1] + 2 * normal[2])
 
 
-def checker(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+def checker(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
     """Cubes of two colours."""
-    x, y, z = np.sin(position * np.float32(np.pi / 0.22))
+    x, y, z = (np.sin(p * np.float32(np.pi / 0.22)) for p in position)
     return 0.5 + 0.5 * np.clip(x * y * z * 12, -1, 1) * _fade(footprint, 0.22)
 
 
-def stripes(position: np.ndarray, normal: np.ndarray, footprint: np.ndarray) -> np.ndarray:
+def stripes(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
     """Slanted stripes of two colours."""
     wave = np.sin((position[0] + position[1] + 1.6 * position[2]) * np.float32(np.pi / 0.2))
     return 0.5 + 0.5 * np.clip(wave * 4, -1, 1) * _fade(footprint, 0.2)
 
 
 GRASS = Material(
-    speckle(0.7), (((0.30, 0.46, 0.16), (0.52, 0.62, 0.28)), ((0.24, 0.42, 0.20), (0.42, 0.58, 0.24))), 0.05
+    speckle(0.7), (((0.30, 0.46, 0.16), (0.52, 0.62, 0.28)), ((0.24, 0.42, 0.20), (0.42, 0.58, 0.24))), 0.20
 )
 SAND = Material(
-    speckle(1.1), (((0.74, 0.62, 0.42), (0.88, 0.78, 0.58)), ((0.66, 0.52, 0.36), (0.80, 0.68, 0.50))), 0.03
+    speckle(1.1), (((0.74, 0.62, 0.42), (0.88, 0.78, 0.58)), ((0.66, 0.52, 0.36), (0.80, 0.68, 0.50))), 0.12
 )
 PAVING = Material(tiles(0.9, 0.9, 0.05, 0.5, 0.35), (((0.66, 0.64, 0.62), (0.42, 0.41, 0.41)),), 0.08)
 GRAVEL = Material(speckle(0.28), (((0.36, 0.34, 0.40), (0.80, 0.76, 0.80)),), 0.28, {"ground": 0.7, "path": 0.3})
