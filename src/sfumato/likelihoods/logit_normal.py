@@ -53,7 +53,7 @@ class LogitNormal:
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """``−log mean_s softmax(f ± σε_s)_target`` (B, H, W) in nats, 0 where not valid.
 
-        The noise comes from torch's global generator.
+        The noise comes from torch's global generator, so two calls differ; memory does not grow with S.
         """
         return _SampledNLL.apply(output, target.where(valid, 0), valid, self.samples)  # pyright: ignore
 
@@ -104,13 +104,14 @@ class _SampledNLL(torch.autograd.Function):
         work = _two_rows(output)
         nll = work.new_empty(len(work), work.shape[-1])
         sampler = _Sampler(work, samples)
-        for image, labels, losses in zip(work, target.flatten(1), nll, strict=True):
-            _swap(image, labels)
+        places = target.flatten(1) * work.shape[-1] + torch.arange(work.shape[-1], device=work.device)
+        for image, place, losses in zip(work, places, nll, strict=True):
+            _swap(image, place)
             image[1] = softplus(image[1])
             image *= _LOG2_E
             for rows, loss in zip(image.split(sampler.pixels, -1), losses.split(sampler.pixels), strict=True):
                 _block(rows, *sampler.draw(len(loss)), loss)
-            _swap(image, labels)
+            _swap(image, place)
         ctx.save_for_backward(work.view(output.shape), valid)
         return nll.mul_(-math.log(2)).add_(math.log(samples)).view(target.shape).where(valid, 0.0)
 
@@ -145,10 +146,12 @@ class _Sampler:
         return noise, self.room[: 2 * count].view(2, *noise.shape)
 
 
-def _swap(rows: Tensor, target: Tensor) -> None:
-    """Exchange class 0 with the target's class in every pixel of (2, K, N), so that no sample has to look it up."""
-    flat, first = rows.flatten(1), rows[:, 0].clone()
-    index = (target * rows.shape[-1] + torch.arange(rows.shape[-1], device=rows.device)).expand(2, -1)
+def _swap(rows: Tensor, place: Tensor) -> None:
+    """Exchange class 0 with the target's class in every pixel of (2, K, N), so that no sample has to look it up.
+
+    ``place`` (N,) is where the target's entry lies among the K · N of a row.
+    """
+    flat, first, index = rows.flatten(1), rows[:, 0].clone(), place.expand(2, -1)
     own = flat.gather(1, index)
     flat.scatter_(1, index, first)
     rows[:, 0] = own
