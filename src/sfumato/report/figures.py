@@ -105,10 +105,11 @@ def panel(shown: Sequence[Shown], task: Task, path: str | Path) -> Path:
             row[0].imshow(rgb(each.image))
             row[1].imshow(painted(each.target, task, each.valid), interpolation="nearest")
             row[2].imshow(painted(best, task), interpolation="nearest")
-            error = seen.error.where(each.valid.cpu(), float("nan"))
+            error = seen.error.where(each.valid.cpu(), float("nan")).numpy()
             row[3].imshow(error, cmap=blame, vmin=0, vmax=furthest, interpolation="nearest")
             for axis, part in zip(row[4:], PARTS):
-                axis.imshow(getattr(seen, part), cmap=COLOURS, vmin=0, vmax=scales[part][1], interpolation="nearest")
+                layer = getattr(seen, part).numpy()
+                axis.imshow(layer, cmap=COLOURS, vmin=0, vmax=scales[part][1], interpolation="nearest")
         for axis, title in zip(axes[0], ("image", "truth", "prediction", "error", *PARTS)):
             axis.set_title(title)
         if views[0].error_unit:
@@ -129,7 +130,9 @@ def _grid(rows: int, columns: int, size: Sequence[int], width: float) -> tuple[F
 
 
 def _map(figure: Figure, axis: Axes, values: Tensor, unit: str, scale: tuple[float, float], colours: Any) -> None:
-    axis.imshow(values.detach().float().cpu(), cmap=colours, vmin=scale[0], vmax=scale[1], interpolation="nearest")
+    axis.imshow(
+        values.detach().float().cpu().numpy(), cmap=colours, vmin=scale[0], vmax=scale[1], interpolation="nearest"
+    )
     _bar(figure, axis, unit, scale, colours)
 
 

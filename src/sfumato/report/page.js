@@ -8,7 +8,7 @@
     image: "The image as the network sees it.",
     truth: "What is known to be right; see-through where nothing is known.",
     prediction: "The network’s best guess.",
-    error: data.errorUnit ? "Distance between the best guess and the truth." : "Where the best guess is wrong.",
+    error: data.errorUnit ? "Distance between the best guess and the truth; see-through where that is unknown." : "Red where the best guess is wrong; see-through where the truth is unknown.",
     total: "How unsure the network is in all.",
     aleatoric: "The world’s part: ambiguity and noise that more data would not remove.",
     epistemic: "The network’s part: what it has not learned, and more data would teach it.",
@@ -219,6 +219,7 @@
     made.addEventListener("click", act);
     return made;
   };
+  const named = (layer) => Object.assign(document.createElement("span"), { textContent: layer });
   const thumb = (index) => {
     const picture = new Image();
     picture.src = data.images[index].image;
@@ -231,7 +232,7 @@
 
   at("groups").append(...Object.keys(data.groups).filter((g) => data.groups[g].length)
     .map((group) => button({ group }, () => choose(group), `${group} (${data.groups[group].length})`)));
-  at("tiles").append(...LAYERS.map((layer) => button({ layer }, () => toggle(layer), canvas(1, 1), layer)));
+  at("tiles").append(...LAYERS.map((layer) => button({ layer }, () => toggle(layer), canvas(1, 1), named(layer))));
   at("ramp").src = (() => {
     const strip = canvas(256, 1), out = new ImageData(256, 1);
     data.colours.forEach((rgb, i) => out.data.set([...rgb, 255], 4 * i));

@@ -71,7 +71,7 @@ def _html(story: Story) -> str:
 
 
 def _figures(story: Story, data: dict[str, Any]) -> dict[str, str]:
-    drawn = {}
+    drawn: dict[str, str] = dict.fromkeys(("reliability", "rejection", "history", "contrast"), "")
     if story.reliability is not None:
         drawn["reliability"] = curves.reliability(story.reliability)
     if story.rejection is not None:
@@ -110,6 +110,8 @@ def _data(story: Story) -> tuple[dict[str, Any], Key | None]:
 def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
     """Ends of the scales that all images share; ``worst`` is the largest error, ``error`` where its colours end."""
     ends = {part: top([getattr(seen, part) for seen in views]) for part in PARTS}
+    # A part a thousand times smaller than the total is nothing but rounding: it shall look like nothing.
+    ends = {part: max(end, ends["total"] / 1000) for part, end in ends.items()}
     errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]
     worst = max((float(e[e.isfinite()].max()) for e in errors if e.isfinite().any()), default=0.0)
     return {**ends, "error": top(errors), "worst": worst or 1.0}

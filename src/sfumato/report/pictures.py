@@ -166,7 +166,7 @@ def painted(values: Tensor, task: Task, valid: Tensor | None = None) -> np.ndarr
 def uri(pixels: np.ndarray, kind: str = "PNG") -> str:
     """Pixels (H, W), (H, W, 3) or (H, W, 4) uint8 as a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
+    Image.fromarray(pixels).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

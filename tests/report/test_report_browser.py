@@ -1,0 +1,126 @@
+"""The page in a browser: deep links, keys, layers and the threshold, without an error on the console."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfumato.predictions import ClassPrediction
+from sfumato.report import Shown, Story, parts, write
+from sfumato.tasks import Semantic
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
+         "--virtual-time-budget=6000"]  # fmt: skip
+# Waits for the page, acts as a reader would, and leaves what it saw in the DOM.
+ACTOR = """<script>(async () => {
+  const at = (id) => document.getElementById(id), seen = {}, pause = () => new Promise((r) => setTimeout(r, 100));
+  while (!document.body.dataset.shown) await pause();
+  const look = (name) => { seen[name] = { kept: at("kept").textContent, score: at("score").textContent,
+    hash: location.hash, image: document.body.dataset.shown, picture: at("stage").toDataURL().length,
+    caption: at("caption").textContent, thumbs: at("thumbs").children.length,
+    on: [...document.querySelectorAll("#tiles [aria-pressed=true]")].map((b) => b.dataset.layer).join() }; };
+  look("start");
+  for (const [name, act] of [
+    ["cut", () => { at("cut").value = 90; at("cut").dispatchEvent(new Event("input")); }],
+    ["epistemic", () => document.querySelector("[data-layer=epistemic]").click()],
+    ["off", () => document.querySelector("[data-layer=epistemic]").click()],
+    ["key", () => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "3", bubbles: true }))],
+    ["right", () => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }))],
+    ["left", () => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }))],
+    ["worst", () => document.querySelector("[data-group=worst]").click()],
+  ]) { act(); await pause(); await pause(); look(name); }
+  document.title = "seen:" + btoa(unescape(encodeURIComponent(JSON.stringify(seen))));
+})();</script>"""
+
+
+def browse(page, folder, hash=""):
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"{page.as_uri()}{hash}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return done.stdout
+
+
+def text_of(dom, id):
+    return re.search(rf'id="{id}"[^>]*>([^<]*)<', dom)[1]
+
+
+@pytest.fixture(scope="module")
+def pages(class_story, value_story, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    return {
+        "classes": write(class_story, folder / "classes.html"),
+        "values": write(value_story, folder / "values.html"),
+    }
+
+
+def kept(shown, by, threshold):
+    """Fraction kept and errors of the kept, straight from the prediction."""
+    keep = (parts(shown.prediction)[by][0] <= threshold) & shown.valid
+    return keep, keep.sum().item() / shown.valid.sum().item()
+
+
+def test_a_deep_link_shows_the_truth_of_classes(pages, class_story, tmp_path):
+    dom = browse(pages["classes"], tmp_path, "#image=3&layer=total&threshold=0.4")
+    shown = class_story.shown[3]
+    keep, fraction = kept(shown, "total", float(text_of(dom, "threshold").split()[0]))
+    accuracy = (shown.prediction.label[0] == shown.target)[keep].float().mean().item()
+    assert float(text_of(dom, "threshold").split()[0]) == pytest.approx(0.4, abs=0.01)
+    assert float(text_of(dom, "kept").split()[0]) == pytest.approx(100 * fraction, abs=1)
+    assert float(text_of(dom, "score").split()[0]) == pytest.approx(100 * accuracy, abs=0.5)
+    assert shown.name in dom
+
+
+def test_a_deep_link_shows_the_truth_of_values(pages, value_story, tmp_path):
+    dom = browse(pages["values"], tmp_path, "#image=2&layer=error&by=epistemic&threshold=0.5")
+    shown = value_story.shown[2]
+    keep, fraction = kept(shown, "epistemic", float(text_of(dom, "threshold").split()[0]))
+    rmse = (shown.prediction.mean[0] - shown.target)[0][keep].square().mean().sqrt().item()
+    assert float(text_of(dom, "kept").split()[0]) == pytest.approx(100 * fraction, abs=1)
+    assert float(text_of(dom, "score").split()[0]) == pytest.approx(rmse, rel=0.03)
+    assert text_of(dom, "score").endswith(" m")
+    assert re.search(r'data-layer="error"[^>]*aria-pressed="true"', dom)
+
+
+def test_a_reader_can_act(pages, tmp_path):
+    acted = tmp_path / "acted.html"
+    html = pages["classes"].read_text(encoding="utf-8")
+    acted.write_text(html.replace("</body>", ACTOR + "</body>"), encoding="utf-8")
+    dom = browse(acted, tmp_path)
+    seen = json.loads(base64.b64decode(re.search(r"<title>seen:([^<]+)</title>", dom)[1]))
+    assert seen["start"]["on"] == "total"
+    assert seen["start"]["kept"] == "100.0 %"
+    assert float(seen["cut"]["kept"].split()[0]) < 100
+    assert float(seen["cut"]["score"].split()[0]) > float(seen["start"]["score"].split()[0])
+    assert "threshold=" in seen["cut"]["hash"]
+    assert seen["cut"]["picture"] != seen["start"]["picture"]
+    assert (seen["epistemic"]["on"], seen["off"]["on"], seen["key"]["on"]) == ("epistemic", "image", "error")
+    assert seen["epistemic"]["kept"] == seen["cut"]["kept"]  # looking at another layer does not move the threshold
+    assert (seen["right"]["image"], seen["left"]["image"]) == ("1", "0")
+    assert seen["worst"]["thumbs"] == 3
+    assert "1 of 3" in seen["worst"]["caption"]
+
+
+def test_names_do_not_run(class_story, tmp_path):
+    evil = "<img src=x onerror=console.error(1)>"
+    shown = replace(class_story.shown[0], name=evil, scores={})
+    story = replace(
+        class_story, title=evil, shown=[shown], groups={evil: [evil]}, shift=None, reliability=None, history={}
+    )
+    dom = browse(write(story, tmp_path / "evil.html"), tmp_path)
+    assert "<img src=x" not in dom.partition("application/json")[0]
+
+
+def test_one_black_pixel_without_truth(tmp_path):
+    law = ClassPrediction(torch.full((1, 2, 1, 1), 0.5), torch.zeros(1, 1, 1))
+    void = Shown("void", torch.zeros(3, 1, 1), law, torch.zeros(1, 1).long(), torch.zeros(1, 1).bool())
+    story = Story("Void", {}, Semantic(("a", "b"), ((0, 0, 0), (255, 255, 255))), {}, [void])
+    dom = browse(write(story, tmp_path / "void.html"), tmp_path)
+    assert (text_of(dom, "kept"), text_of(dom, "score")) == ("–", "–")

@@ -1,0 +1,112 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfumato.predictions import ClassPrediction
+from sfumato.report import Shown, Story, page, write
+from sfumato.tasks import Semantic
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+def data_of(html):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
+
+
+@pytest.fixture(scope="module", params=["class_story", "value_story"])
+def told(request, tmp_path_factory):
+    story = request.getfixturevalue(request.param)
+    return story, write(story, tmp_path_factory.mktemp("page") / "report.html").read_text(encoding="utf-8")
+
+
+def test_nothing_reaches_out(told):
+    _, html = told
+    addresses = set(re.findall(r"""(?:src|href|url\()\s*=?\s*["'(]?\s*((?:https?:)?//[^"')\s>]+)""", html))
+    assert addresses == set()
+    assert "default-src 'none'" in html
+    assert "<script src" not in html
+
+
+def test_everything_asked_for_is_told(told):
+    story, html = told
+    for fact in story.facts.values():
+        assert fact in html
+    for words in ("Reliability.", "Rejection.", "Out of distribution: unseen objects", "validation loss", "ratio"):
+        assert words in html
+    data = data_of(html)
+    assert [image["name"] for image in data["images"]][: len(story.shown)] == [each.name for each in story.shown]
+    assert list(data["groups"]) == ["all", "best", "worst", "most uncertain", "out of distribution: unseen objects"]
+    for image in data["images"]:
+        assert all(
+            image[layer].startswith("data:image/") for layer in ("image", "truth", "prediction", "parts", "error")
+        )
+
+
+def test_ids_are_unique(told):
+    ids = re.findall(r'\sid="([^"]+)"', told[1])
+    assert len(ids) == len(set(ids))
+
+
+def test_names_are_text_never_markup(class_story, tmp_path):
+    first = replace(class_story.shown[0], name=EVIL, scores={EVIL: 1.0})
+    task = replace(class_story.task, names=(EVIL, *class_story.task.names[1:]))
+    story = replace(
+        class_story, title=EVIL, facts={EVIL: EVIL}, scores={EVIL: (1.0, 0.0, 2.0)}, task=task, shown=[first],
+        groups={EVIL: [EVIL]}, reliability=None, rejection=None, shift=replace(class_story.shift, name=EVIL),
+        history={EVIL: ([1], [1.0])},
+    )  # fmt: skip
+    html = write(story, tmp_path / "evil.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert html.count("<script") == 2
+    assert data_of(html)["images"][0]["name"] == EVIL
+
+
+def test_the_page_stays_small_whatever_is_shown(class_story, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "WEIGHT", 40_000)
+    story = replace(class_story, reliability=None, rejection=None, history={}, shift=None)
+    html = write(story, tmp_path / "small.html").read_text(encoding="utf-8")
+    texts = [text for image in data_of(html)["images"] for text in image.values() if isinstance(text, str)]
+    assert sum(map(len, texts)) <= 40_000
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2)])
+def test_odd_images_without_any_truth(size, tmp_path):
+    law = ClassPrediction(torch.full((1, 2, *size), 0.5), torch.zeros(1, *size))
+    nothing = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.bool)
+    task = Semantic(("a", "b"), ((0, 0, 0), (255, 255, 255)))
+    shown = Shown("void", torch.zeros(3, *size), law, *nothing, scores={"miou": float("nan")})
+    html = write(Story("Void", {}, task, {}, [shown]), tmp_path / "void.html").read_text(encoding="utf-8")
+    assert "One draw was made" in html
+    assert data_of(html)["images"][0]["scores"] == {}
+
+
+def test_a_story_without_images_is_a_page(class_story, tmp_path):
+    html = write(Story("Scores only", {"seed": "0"}, class_story.task, class_story.scores), tmp_path / "bare.html")
+    assert 'id="viewer"' not in html.read_text(encoding="utf-8")
+
+
+def test_groups_name_images_that_are_shown(class_story, tmp_path):
+    with pytest.raises(ValueError, match="group 'best' names 'nobody'"):
+        write(replace(class_story, groups={"best": ["nobody"]}), tmp_path / "x.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_old_page(class_story, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(self, text, **_):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            write(replace(class_story, shown=(), groups={}, shift=None), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "old"
