@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfumato.data.scenes.lens import BASELINE, Lens, camera, intrinsics, moved, pose
+from sfumato.data.scenes.lens import BASELINE, camera, intrinsics, moved, pose
 from sfumato.data.scenes.materials import depth_sigma
 from sfumato.data.scenes.render import View, render
 from sfumato.data.scenes.shifts import check, shift
-from sfumato.data.scenes.solids import NOVEL, Solid, hidden
+from sfumato.data.scenes.solids import NOVEL, Solid
 from sfumato.data.scenes.world import CLASSES, PALETTE, World, build
 from sfumato.tasks import Depth, Semantic
 
@@ -99,7 +98,7 @@ class Scenes(Dataset[Sample]):
         views = render(world, lenses, self.size)
         maps = _targets(world, views[0], targets)
         if self.views:
-            maps |= _correspondences(world, views[0], lenses)
+            maps |= _correspondences(*views)
         maps |= {f"world_from_{n}": p.astype(np.float32) for n, p in zip(("camera", "right", "next"), poses)}
         maps["intrinsics"] = intrinsics(self.size).astype(np.float32)
         noise = [int(n) for n in shifts.integers(2**62, size=3)]
@@ -133,12 +132,12 @@ def _targets(world: World, view: View, rng: np.random.Generator) -> Maps:
     met = view.index >= 0
     depth = np.where(met, view.depth, np.float32(0))
     sigma = depth_sigma(base, depth)
-    drawn = (rng.random(met.shape, np.float32) >= laws.cumsum(1).T[:-1, view.index]).sum(0)
+    drawn = (rng.random(met.shape, np.float32) >= laws.cumsum(1).T[:-1].take(view.index, 1)).sum(0)
     noisy = depth * np.exp(sigma * rng.standard_normal(met.shape, np.float32))
     return {
         "classes": np.where(novel, 0, drawn),
         "classes_valid": ~novel,
-        "class_probs": laws.T[:, view.index],
+        "class_probs": laws.T.take(view.index, 1),
         "depth": noisy[None],
         "depth_valid": met,
         "depth_true": depth[None],
@@ -167,18 +166,17 @@ def _centres(instance: np.ndarray) -> np.ndarray:
     return vectors.astype(np.float32).reshape(2, *instance.shape)
 
 
-def _correspondences(world: World, view: View, lenses: Sequence[Lens]) -> Maps:
+def _correspondences(view: View, right: View, later: View) -> Maps:
     """Where the right and the next camera see what the first one sees, and whether they do."""
-    _, right, later = lenses
     height, width = size = view.index.shape
     met = np.flatnonzero(view.index >= 0)
-    points = view.points.reshape(3, -1)[:, met]
+    points = view.points.reshape(3, -1).take(met, 1)
     maps: Maps = {}
-    for name, lens in (("disparity", right), ("flow", later)):
-        u, v, t = lens.place(points)
+    for name, sight in (("disparity", right.sight), ("flow", later.sight)):
+        u, v, t = sight.lens.place(points)
         seen = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (t > 0)
         rows = np.flatnonzero(seen)
-        seen[rows] = ~hidden(world.solids, lens, points[:, rows])
+        seen[rows] = ~sight.hides(u[rows], v[rows], t[rows])
         valid, motion = np.zeros(height * width, bool), np.zeros((2, height * width), np.float32)
         valid[met], motion[:, met] = seen, np.stack([u - met % width, v - met // width])
         maps[name], maps[f"{name}_valid"] = motion.reshape(2, *size), valid.reshape(size)

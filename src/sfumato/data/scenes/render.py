@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.data.scenes.lens import Lens
+from sfumato.data.scenes.rays import Sight
 from sfumato.data.scenes.shade import Hits, colours
-from sfumato.data.scenes.solids import see
 from sfumato.data.scenes.world import World
 
 
@@ -22,17 +22,20 @@ class View:
         depth: along the optical axis (H, W) metres, ``inf`` in the sky.
         index: of the solid (H, W), −1 in the sky.
         points: of the world (3, H, W) metres; in the sky, where the camera stands.
+        sight: the world as the camera sees it.
     """
 
     image: np.ndarray
     depth: np.ndarray
     index: np.ndarray
     points: np.ndarray
+    sight: Sight
 
 
 def render(world: World, lenses: Sequence[Lens], size: tuple[int, int]) -> list[View]:
     """What each camera sees; pixels of all of them are shaded together, which is faster."""
-    depth, index = (np.stack(maps) for maps in zip(*(see(world.solids, lens, size) for lens in lenses)))
+    sights = [Sight(world.bodies, lens) for lens in lenses]
+    depth, index = (np.stack(maps) for maps in zip(*(sight.first(size) for sight in sights)))
     rays = np.stack([_rays(lens, size) for lens in lenses], 1)
     origins = np.stack([lens.origin for lens in lenses], 1).astype(np.float32)[:, :, None, None]
     points = origins + rays * np.where(index < 0, np.float32(0), depth)
@@ -44,7 +47,7 @@ def render(world: World, lenses: Sequence[Lens], size: tuple[int, int]) -> list[
         channel[order] = values
     image = np.sqrt(np.clip(colour, 0, 1)).reshape(3, *index.shape)
     image = _soften(image, 2 * index + lit.reshape(index.shape))
-    return [View(image[:, i], depth[i], index[i], points[:, i]) for i in range(len(lenses))]
+    return [View(image[:, i], depth[i], index[i], points[:, i], sight) for i, sight in enumerate(sights)]
 
 
 def _rays(lens: Lens, size: tuple[int, int]) -> np.ndarray:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.data.scenes.lens import sunshine
-from sfumato.data.scenes.materials import noise
-from sfumato.data.scenes.solids import FAR, Solid, hidden, normal
+from sfumato.data.scenes.materials import Vectors, noise
+from sfumato.data.scenes.rays import FAR, Sight
+from sfumato.data.scenes.solids import Solid, normal
 from sfumato.data.scenes.world import Light, World
 
 
@@ -44,10 +45,13 @@ def colours(world: World, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarra
     if sky < hits.index.size:
         normals, albedo = np.empty_like(direction), np.empty_like(direction)
         for number, part in _groups(hits.index, sky):
-            size = hits.depth[part] * np.float32(hits.pixel)
-            normals[:, part], albedo[:, part] = _surface(
-                world.solids[number], hits.points[:, part], direction[:, part], size
-            )
+            solid, size = world.solids[number], hits.depth[part] * np.float32(hits.pixel)
+            offset = tuple(x[part] - np.float32(c) for x, c in zip(hits.points, solid.centre))
+            outward = normal(solid, offset)
+            slant = np.abs(sum(n * r[part] for n, r in zip(outward, direction)))
+            share = _share(solid, offset, outward, size / np.maximum(slant, np.float32(0.08)))
+            for i, (first, second) in enumerate(solid.colours.T):
+                normals[i, part], albedo[i, part] = outward[i], first + (second - first) * share
         met = np.s_[..., sky:]
         lit[met], colour[met] = _shade(world, hits.points[met], normals[met], albedo[met], hits.depth[met])
     return (*colour, lit)
@@ -60,17 +64,12 @@ def _groups(index: np.ndarray, start: int) -> Iterator[tuple[int, slice]]:
         yield int(index[begin]), slice(begin, stop)
 
 
-def _surface(solid: Solid, points: np.ndarray, ray: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normals and albedo (3, N) of a solid where pixels see it in unit directions, ``size`` (N,) metres wide."""
-    offset = points - np.array(solid.centre, np.float32)[:, None]
-    outward = normal(solid, offset)
-    slant = np.abs((outward * ray).sum(0))
-    footprint = size / np.maximum(slant, np.float32(0.08))
+def _share(solid: Solid, offset: Vectors, outward: Vectors, footprint: np.ndarray) -> np.ndarray:
+    """How much of its second colour a solid has (N,), where it is ``offset`` from its centre."""
     c, s = solid.own_from_world[0, :2].astype(np.float32)
-    own, facing = (np.stack([c * v[0] + s * v[1], c * v[1] - s * v[0], v[2]]) for v in (offset, outward))
-    share = np.clip(solid.material.pattern(own + np.float32(solid.phase), facing, footprint), 0, 1)
-    first, second = solid.colours[:, :, None]
-    return outward, first + (second - first) * share
+    own, facing = ((c * x + s * y, c * y - s * x, z) for x, y, z in (offset, outward))
+    x, y, z = (p + np.float32(solid.phase) for p in own)
+    return np.clip(solid.material.pattern((x, y, z), facing, footprint), 0, 1)
 
 
 def _shade(
@@ -81,7 +80,8 @@ def _shade(
     cosine = normals[0] * sun[0] + normals[1] * sun[1] + normals[2] * sun[2]
     lit = cosine > 0
     rows = np.flatnonzero(lit)
-    lit[rows] = ~hidden(world.solids[1:], sunshine(sun.astype(float)), points[:, rows])  # the ground shades nobody
+    sunny = sunshine(sun.astype(float))
+    lit[rows] = ~Sight(world.bodies, sunny).hides(*sunny.place(points.take(rows, 1)))
     up = np.float32(0.5) + np.float32(0.5) * normals[2]
     corner = 1 - np.float32(0.45) * np.exp(-3 * np.maximum(points[2], 0)) * (1 - np.abs(normals[2]))  # little sky there
     direct = np.float32(1.1 - 0.5 * light.clouds) * cosine * lit
@@ -100,7 +100,7 @@ def _sky(light: Light, direction: np.ndarray) -> np.ndarray:
     height = np.clip(direction[2], 0, 1)
     base = light.horizon[:, None] + (light.zenith - light.horizon)[:, None] * np.sqrt(height * (2 - height))
     above = np.maximum(height, np.float32(0.02))
-    roof = np.stack([direction[0] / above, direction[1] / above, np.full_like(above, 7 * light.towards_sun[0])])
+    roof = (direction[0] / above, direction[1] / above, np.full_like(above, 7 * light.towards_sun[0]))
     thick = noise(roof, 0.004 / above**2, 2.5) + np.float32(light.clouds - 0.55)
     cloud = np.clip(thick * 1.6, 0, 1) * np.clip(height * 6, 0, 1) * np.float32(0.85)
     white = (0.25 + 0.75 * light.sun)[:, None]

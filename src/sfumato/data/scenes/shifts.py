@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from sfumato.data.scenes.solids import FAR
+from sfumato.data.scenes.rays import FAR
 
 SHIFTS = ("fog", "darkness", "blur", "noise")
 

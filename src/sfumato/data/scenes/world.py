@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sfumato.data.scenes import materials as m
-from sfumato.data.scenes.solids import BALL, BOX, GEM, NOVEL, TUBE, Shape, Solid, Triple
+from sfumato.data.scenes.rays import Bodies
+from sfumato.data.scenes.solids import BALL, BOX, GEM, GROUND, NOVEL, STRIP, TUBE, Shape, Solid, Triple
 
 CLASSES = ("sky", "ground", "path", "wall", "box", "sphere", "cylinder", "pole")
 PALETTE = ((134, 190, 226), (118, 150, 72), (178, 160, 140), (186, 96, 72), (226, 168, 60), (200, 64, 110),
@@ -32,6 +34,11 @@ class World:
 
     solids: tuple[Solid, ...]
     light: Light
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        """What rays meet."""
+        return Bodies(self.solids)
 
 
 # sun, zenith, horizon (sRGB); lowest and highest sun (degrees); clouds
@@ -106,9 +113,9 @@ def _distance(solid: Solid, x: float, y: float) -> float:
 
 def _lay_ground(b: _Builder) -> None:
     rng = b.rng
-    b.add(BOX, "ground", b.pick(m.GRASS, m.SAND, p=[0.7, 0.3]), (0, 0, -1), (200, 200, 1))
+    b.add(GROUND, "ground", b.pick(m.GRASS, m.SAND, p=[0.7, 0.3]), (0, 0, -1), (200, 200, 1))
     if rng.random() < 0.65:
-        b.add(BOX, "path", m.PAVING, (rng.uniform(-1.5, 1.5), 30, 0), (rng.uniform(1.0, 2.4), 60, 0.01),
+        b.add(STRIP, "path", m.PAVING, (rng.uniform(-1.5, 1.5), 30, 0), (rng.uniform(1.0, 2.4), 60, 0.01),
               rng.uniform(-0.25, 0.25))  # fmt: skip
     for _ in range(rng.integers(0, 3)):
         y = rng.uniform(4, 16)
