@@ -25,7 +25,7 @@ lint: .venv/ready  ## style and types
 	$(BIN)/pyright
 
 docs: .venv/ready  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: lint test docs  ## all that CI checks
 

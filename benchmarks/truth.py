@@ -3,9 +3,9 @@
     python benchmarks/truth.py             # everything; goes on where it was stopped
     python benchmarks/truth.py --only fit  # train alone
 
-Trains on ¼, ½ and all of the scenes, three seeds each, for classes (logit-normal) and for depth (Gaussian on log
+Trains on ¼, ½ and all of the scenes, for classes (logit-normal) and for depth (Gaussian on log
 depth), and compares what the networks say of their uncertainty with what is known of the scenes they are shown.
-Each network gives MC dropout; the three seeds of a size together give an ensemble. The last line is JSON.
+Each network gives MC dropout; several seeds of a size together give an ensemble. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sfumato.predictions import predict
 from sfumato.training import Plan, Run, derive, fit, generator_for, learnt, question
 
 HERE = Path(__file__).parent
-SIZE, TRAIN, SHOWN, SEEDS = (64, 96), 1024, 100, (0, 1, 2)
+SIZE, TRAIN, SHOWN = (64, 96), 1024, 100
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
 STEPS = 1536  # of 8 images: the same for every amount of data
 DEPTH, CLASSES = ("depth", "gaussian"), ("classes", "logit-normal")
@@ -105,28 +105,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
     parser.add_argument("--only", choices=("fit",))
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--task", choices=("classes", "depth"), action="append")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    seeds = range(options.seeds)
     runs = {
         (task, images, seed): trained(options.runs, task, likelihood, images, seed)
-        for seed in SEEDS
+        for seed in seeds
         for task, likelihood in (DEPTH, CLASSES)
         if task in (options.task or ("classes", "depth"))
         for images in PARTS_OF_DATA[::-1]
     }
     if options.only:
         return
-    result: dict[str, object] = {"size": SIZE, "images": PARTS_OF_DATA, "steps": STEPS, "seeds": SEEDS}
-    sigmas = [sigma(runs["depth", TRAIN, seed]) for seed in SEEDS]
+    result: dict[str, object] = {"size": SIZE, "images": PARTS_OF_DATA, "steps": STEPS, "seeds": options.seeds}
+    sigmas = [sigma(runs["depth", TRAIN, seed]) for seed in seeds]
     result |= {f"sigma_{name}": mean(each[name] for each in sigmas) for name in sigmas[0]}
-    errors = [class_error(runs["classes", TRAIN, seed]) for seed in SEEDS]
-    result |= {"class_mae": mean(e["possible"] for e in errors), "class_mae_all_classes": mean(e["every"] for e in errors)}
+    errors = [class_error(runs["classes", TRAIN, seed]) for seed in seeds]
+    result |= {
+        "class_mae": mean(e["possible"] for e in errors),
+        "class_mae_all_classes": mean(e["every"] for e in errors),
+    }
     for task, _ in (CLASSES, DEPTH):
-        for method in ("mc_dropout", "ensemble"):
+        for method in ("mc_dropout", "ensemble")[: options.seeds]:
             rows = []
             for images in PARTS_OF_DATA:
-                members = [runs[task, images, seed] for seed in SEEDS]
+                members = [runs[task, images, seed] for seed in seeds]
                 if method == "ensemble":
                     rows.append(parts(members[0], DeepEnsemble(tuple(m.networks[0] for m in members)), task))
                 else:
@@ -139,7 +144,7 @@ def main() -> None:
                 "epistemic_ood_ratio": whole["epistemic_novel"] / whole["epistemic"],
                 "aleatoric_ood_ratio": whole["aleatoric_novel"] / whole["aleatoric"],
             }
-    result |= result["classes_ensemble"]  # the headline: the method that approximates the posterior best
+    result |= result["classes_mc_dropout"]  # the headline: the package's default
     (HERE / "results" / "truth.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
