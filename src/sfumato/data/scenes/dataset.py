@@ -169,17 +169,13 @@ def _centres(instance: np.ndarray) -> np.ndarray:
 def _correspondences(view: View, right: View, later: View) -> Maps:
     """Where the right and the next camera see what the first one sees, and whether they do."""
     height, width = size = view.index.shape
-    met = np.flatnonzero(view.index >= 0)
-    points = view.points.reshape(3, -1).take(met, 1)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     maps: Maps = {}
     for name, sight in (("disparity", right.sight), ("flow", later.sight)):
-        u, v, t = sight.lens.place(points)
-        seen = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (t > 0)
-        rows = np.flatnonzero(seen)
-        seen[rows] = ~sight.hides(u[rows], v[rows], t[rows])
-        valid, motion = np.zeros(height * width, bool), np.zeros((2, height * width), np.float32)
-        valid[met], motion[:, met] = seen, np.stack([u - met % width, v - met // width])
-        maps[name], maps[f"{name}_valid"] = motion.reshape(2, *size), valid.reshape(size)
+        u, v, t = sight.lens.place(view.points)
+        valid = (view.index >= 0) & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (t > 0)
+        valid[valid] = ~sight.hides(u[valid], v[valid], t[valid])
+        maps[name], maps[f"{name}_valid"] = np.stack([u - x, v - y]) * (view.index >= 0), valid
     focal = intrinsics(size)[0, 0]
     maps["disparity"] = np.float32(focal * BASELINE) / view.depth[None]  # exact, and 0 in the sky
     return maps

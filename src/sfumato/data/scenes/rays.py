@@ -97,10 +97,13 @@ class Sight:
         frames = self.frames.astype(np.float32)
         for number in range(1, len(frames)):  # the ground hides nothing that is above it
             left, right, top, bottom, front = frames[number]
-            rows = np.flatnonzero((t > front) & (u > left) & (u < right) & (v > top) & (v < bottom))
-            if rows.size:
-                near, far = self.span(number, u.take(rows), v.take(rows))
-                result[rows] |= (near < np.minimum(far, t.take(rows))) & (near > 0)
+            rows = np.flatnonzero((u > left) & (u < right))
+            vs, ts = v.take(rows), t.take(rows)
+            some = np.flatnonzero((ts > front) & (vs > top) & (vs < bottom))
+            if some.size:
+                rows, vs, ts = rows.take(some), vs.take(some), ts.take(some)
+                near, far = self.span(number, u.take(rows), vs)
+                result[rows] |= (near < np.minimum(far, ts)) & (near > 0)
         return result
 
 

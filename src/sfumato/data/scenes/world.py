@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,10 +106,10 @@ class _Builder:
 def _distance(solid: Solid, x: float, y: float) -> float:
     """From a point on the ground to what stands there; what lies flat is not in the way."""
     if solid.centre[2] + solid.half[2] < 0.1:
-        return np.inf
+        return math.inf
     dx, dy = x - solid.centre[0], y - solid.centre[1]
-    c, s = np.cos(solid.yaw), np.sin(solid.yaw)
-    return float(np.hypot(max(abs(c * dx + s * dy) - solid.half[0], 0), max(abs(c * dy - s * dx) - solid.half[1], 0)))
+    c, s = math.cos(solid.yaw), math.sin(solid.yaw)
+    return math.hypot(max(abs(c * dx + s * dy) - solid.half[0], 0), max(abs(c * dy - s * dx) - solid.half[1], 0))
 
 
 def _lay_ground(b: _Builder) -> None:
