@@ -24,9 +24,9 @@ from sfumato.predictions import predict
 from sfumato.training import Plan, Run, derive, fit, generator_for, learnt, question
 
 HERE = Path(__file__).parent
-SIZE, TRAIN, SHOWN = (64, 96), 1024, 100
+SIZE, TRAIN, SHOWN = (96, 128), 1024, 100
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
-STEPS = 1536  # of 8 images: the same for every amount of data
+STEPS = 3072  # of 8 images: the same for every amount of data
 DEPTH, CLASSES = ("depth", "gaussian"), ("classes", "logit-normal")
 
 
@@ -36,7 +36,7 @@ def trained(runs: Path, task: str, likelihood: str, images: int, seed: int) -> R
     train = Scenes(TRAIN, size=SIZE, seed=0)
     plan = Plan(
         data="scenes", task=task, task_args=vars(train.tasks[task]), likelihood=likelihood, native=SIZE, limit=images,
-        members=1, epochs=STEPS * 8 // images, network_args={"dropout": 0.2}, scale=(1, 1), colour=0, seed=100 * seed,
+        members=1, epochs=STEPS * 8 // images, network_args={"dropout": 0.1}, scale=(1, 1), colour=0, seed=100 * seed,
     )  # fmt: skip
     question(plan)
     if (folder / "weights-0.safetensors").exists():

@@ -18,6 +18,9 @@ from sfumato.data.scenes.solids import NOVEL, Solid
 from sfumato.data.scenes.world import CLASSES, PALETTE, World, build
 from sfumato.tasks import Depth, Semantic
 
+# Metres above the ground. Were it to vary, one picture would leave the scale of the world open, and no network could
+# tell the noise of depth from that.
+HEIGHT = 1.6
 Sample = dict[str, Any]
 Maps = dict[str, np.ndarray]
 _SKY = np.eye(len(CLASSES), dtype=np.float32)[CLASSES.index("sky")]
@@ -116,7 +119,7 @@ class Scenes(Dataset[Sample]):
 
 def _poses(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the camera, of its right neighbour, and of itself a moment later."""
-    left = pose(np.array([0, 0, rng.uniform(1.2, 2.0)]), rng.uniform(-0.2, 0.2), rng.uniform(-0.12, 0.02))
+    left = pose(np.array([0, 0, HEIGHT]), rng.uniform(-0.2, 0.2), rng.uniform(-0.12, 0.02))
     right = moved(left, np.array([BASELINE, 0, 0]))
     step = np.array([rng.uniform(-0.12, 0.12), rng.uniform(-0.03, 0.03), rng.uniform(0.15, 0.6)])
     later = moved(left, step, rng.uniform(-0.025, 0.025), rng.uniform(-0.012, 0.012))
