@@ -78,6 +78,8 @@ def table(
             folder = runs / f"{names[which]}-{seed}"
             if (folder / "weights-0.safetensors").exists():
                 each.append(scored(Run.open(folder), dataset, others, awake))
+        if not each:
+            continue
         rows[row] = {"seeds": len(each)} | {
             name: [mean(e[name] for e in each), stdev(e[name] for e in each) if len(each) > 1 else None]
             for name in wanted

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 HEAVY = {"lightning", "matplotlib", "kornia", "torchvision", "jsonargparse", "jinja2", "sklearn", "cv2"}
-LIGHT = ("contracts", "predictions", "likelihoods", "methods", "models", "data")
+LIGHT = ("contracts", "predictions", "likelihoods", "methods", "models", "tasks", "data", "data.scenes")
 
 
 def test_nothing_heavy_is_loaded():

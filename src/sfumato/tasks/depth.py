@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Gaussian, Laplace
-from sfumato.metrics import ValueScores
+
+if TYPE_CHECKING:
+    from sfumato.metrics import ValueScores
 
 # Near is warm, far is cold: nine anchors of matplotlib's turbo, reversed.
 _NEAR_TO_FAR = torch.tensor(
@@ -60,6 +62,8 @@ class Depth:
 
     def scores(self) -> ValueScores:
         """Fresh scores of value predictions."""
+        from sfumato.metrics import ValueScores  # here, because torchmetrics brings matplotlib along
+
         return ValueScores(self.unit)
 
     @property

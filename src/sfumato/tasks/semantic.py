@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Categorical, LogitNormal
-from sfumato.metrics import ClassScores
+
+if TYPE_CHECKING:
+    from sfumato.metrics import ClassScores
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Semantic:
 
     def scores(self) -> ClassScores:
         """Fresh scores of class predictions."""
+        from sfumato.metrics import ClassScores  # here, because torchmetrics brings matplotlib along
+
         return ClassScores(len(self.names))
 
     @property
