@@ -201,9 +201,11 @@ def test_a_users_own_network_by_class_path(tmp_path):
     assert predict_image(fitted(tmp_path / "run", own), scenes(1, 5)[0]["image"]).probs.shape == (1, 8, 16, 24)
 
 
-def test_network_of_wrong_channels(tmp_path):
-    own = replace(plan(method="deterministic"), network="torch.nn.Conv2d")
-    own = replace(own, network_args={"in_channels": 3, "out_channels": 5, "kernel_size": 1})
+def test_network_of_wrong_channels(tmp_path, monkeypatch):
+    code = "import torch\nclass Net(torch.nn.Conv2d):\n    def __init__(self, channels): super().__init__(3, 5, 1)\n"
+    (tmp_path / "five_channels.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = replace(plan(method="deterministic"), network="five_channels.Net", network_args={})
     with pytest.raises(ValueError, match="8 output channels"):
         fitted(tmp_path / "run", own)
 

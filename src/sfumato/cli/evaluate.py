@@ -68,6 +68,8 @@ def evaluate(
             **{name: values.tolist() for name, values in scores.per_image().items() if name in headline},
         },
     }
+    if not _alone():
+        return
     if ood:
         story["ood"] = contrast(opened, dataset, ood, ood_root, samples, not (quiet or json))
         table |= story["ood"]["scores"]
@@ -81,6 +83,17 @@ def evaluate(
     else:
         shown = table if all else {name: row for name, row in table.items() if name in headline}
         show(shown, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
+
+
+def _alone() -> bool:
+    """Whether this is the first process; what it does from here on, it does without the others."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return True
+    first = distributed.get_rank() == 0
+    distributed.destroy_process_group()
+    return first
 
 
 def data_of(run: Run, data: str, root: str, split: str) -> Dataset:

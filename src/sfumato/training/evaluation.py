@@ -25,7 +25,7 @@ class Evaluation:
     """What :func:`evaluate` found.
 
     Args:
-        scores: the task's scores, merged over processes.
+        scores: the task's scores; what they compute is merged over processes, so all processes must ask.
         order: (n,) int64, which image of the data set each entry of ``scores.per_image()`` is of.
         uncertainty: (n,) mean total uncertainty of each, in the same order.
     """
@@ -69,11 +69,6 @@ class _Scorer(L.LightningModule):
         self.scores.update(prediction, batch[key], batch[key + "_valid"])
         self.order.update(index)
         self.uncertainty.update(prediction.total.mean())
-
-    def on_test_end(self) -> None:
-        # While the processes still live: what is merged now can be read in any of them later.
-        for metric in (self.scores, self.order, self.uncertainty):
-            metric.sync()
 
 
 def evaluate(
