@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from sfumato.contracts import Prediction, Task
@@ -143,6 +144,8 @@ def _bar(figure: Figure, axes: Any, unit: str, scale: tuple[float, float], colou
     bar.set_label(unit)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(length=2)
+    bar.locator = MaxNLocator(4)
+    bar.update_ticks()
 
 
 def _key(figure: Figure, axes: np.ndarray, colours: Key) -> None:
@@ -150,4 +153,5 @@ def _key(figure: Figure, axes: np.ndarray, colours: Key) -> None:
         _bar(figure, axes, colours.unit, colours.ends, ListedColormap(colours.bar / 255))
     if colours.swatches:
         handles = [Patch(color=colour, label=name) for name, colour in colours.swatches]
-        figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 8), frameon=False, fontsize=8)
+        columns = min(len(handles), 8)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)

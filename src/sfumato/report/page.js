@@ -60,12 +60,12 @@
       }
       for (let c = 1; c < 256; c++) { kept[c] += kept[c - 1]; wrong[c] += wrong[c - 1]; }
       ready.kept[part] = kept; ready.wrong[part] = wrong;
-      layers[part] = coloured(parts, (i) => data.colours[Math.round(255 * (parts.data[i + channel] / 255) ** 2)]);
+      layers[part] = coloured(parts, (i) => data.colours[parts.data[i + channel]]);
     }
     layers.error = coloured(error, (i) => {
       if (error.data[i + 2] < 128) return null;
       const e = ((error.data[i] << 8) | error.data[i + 1]) / 65535 * data.ends.worst;
-      return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colours[Math.min(255, Math.round(255 * e / data.ends.error))];
+      return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colours[Math.min(255, Math.round(255 * Math.sqrt(e / data.ends.error)))];
     });
     return ready;
   };
@@ -131,9 +131,9 @@
     at("swatches").hidden = layer !== "truth" && layer !== "prediction";
     if (!values) return;
     const end = data.ends[layer];
-    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {
+    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colours run with the square root
       const tick = document.createElement("span");
-      tick.textContent = (f === 1 ? "≥ " : "") + number(f * end);
+      tick.textContent = (f === 1 ? "≥ " : "") + number(f * f * end);
       return tick;
     }));
     at("unit").textContent = part ? data.label : data.errorUnit;
@@ -144,14 +144,14 @@
     for (let c = 0; c < 256; c++) if (kept[c] >= 0.02 * n && kept[c] > 0) points.push([kept[c] / n, scored(wrong[c], kept[c])]);
     const scores = points.map((p) => p[1]), low = data.score === "accuracy" ? Math.min(...scores, 0.99) : 0;
     const high = data.score === "accuracy" ? 1 : Math.max(...scores, 1e-9);
-    const x = (k) => 30 + 200 * k, y = (s) => 76 - 64 * (s - low) / (high - low);
+    const x = (k) => 38 + 192 * k, y = (s) => 76 - 64 * (s - low) / (high - low);
     const now = [kept[state.cut] / n, scored(wrong[state.cut], kept[state.cut])];
     const dot = Number.isFinite(now[1]) && now[1] >= low && now[1] <= high ? `<circle cx="${x(now[0])}" cy="${y(now[1])}" r="4" fill="#b4532a"/>` : "";
     at("risk").innerHTML = n === 0 ? "" :
-      `<path d="M30 12V76H230" fill="none" stroke="#c5ccd3"/>` +
+      `<path d="M38 12V76H230" fill="none" stroke="#c5ccd3"/>` +
       `<polyline points="${points.map((p) => x(p[0]) + "," + y(p[1])).join(" ")}" fill="none" stroke="#5f6b78" stroke-width="1.5"/>${dot}` +
-      `<text x="26" y="16" text-anchor="end">${axis(high)}</text><text x="26" y="78" text-anchor="end">${axis(low)}</text>` +
-      `<text x="30" y="90">0</text><text x="230" y="90" text-anchor="end">100 % kept</text>`;
+      `<text x="34" y="16" text-anchor="end">${axis(high)}</text><text x="34" y="78" text-anchor="end">${axis(low)}</text>` +
+      `<text x="38" y="90">0</text><text x="230" y="90" text-anchor="end">100 % kept</text>`;
   };
   const axis = (s) => (data.score === "accuracy" ? Math.round(100 * s) + "%" : number(s));
   const readout = (ready) => {
