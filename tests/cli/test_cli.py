@@ -170,15 +170,29 @@ def test_print_config_is_yaml(capsys):
     assert "epochs: 3" in capsys.readouterr().out
 
 
-def test_two_processes_score_like_one(run):
+@pytest.fixture(scope="module")
+def script(run):
+    """The command, on few scenes, as a program that can be started in several processes."""
+    path = run.parent / "score.py"
+    path.write_text(
+        "import sys\nfrom sfumato.data import open as o\nfrom sfumato.cli import main\n"
+        "for s in o.SCENES: o.SCENES[s] = o.SCENES[s] | {'count': 5}\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    return path
+
+
+def test_two_processes_train_one_run(script, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, str(script), "fit", "--devices=2", f"--out={out}", *QUICK[:2], *QUICK[3:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.count("The run is in") == 1
+    assert (out / "weights-0.safetensors").exists()
+
+
+def test_two_processes_score_like_one(run, script):
     """The draws of an image depend on its number, so sharing the images out changes nothing."""
     found = []
     for devices in ("1", "2"):
-        script = run.parent / "score.py"
-        script.write_text(
-            "import sys\nfrom sfumato.data import open as o\nfrom sfumato.cli import main\n"
-            "for s in o.SCENES: o.SCENES[s] = o.SCENES[s] | {'count': 5}\nsys.exit(main(sys.argv[1:]))\n"
-        )
         command = [sys.executable, str(script), "evaluate", str(run), "--samples=2", f"--devices={devices}", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))

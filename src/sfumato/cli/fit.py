@@ -38,7 +38,7 @@ def fit(
     training.fit(
         known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, progress=not quiet
     )  # fmt: skip
-    print(f"The run is in {folder}. Next: sfumato evaluate {folder}")
+    training.say(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 
 
 def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:

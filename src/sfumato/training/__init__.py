@@ -2,7 +2,7 @@
 
 from sfumato.training.evaluation import Evaluation, evaluate, generator_for, predict_image, predicted, predictions
 from sfumato.training.plan import Plan, derive, fast_precision, working_size
-from sfumato.training.run import METHODS, Run, fit, learnt, question
+from sfumato.training.run import METHODS, Run, fit, learnt, question, say
 
 __all__ = [
     "METHODS",
@@ -19,5 +19,6 @@ __all__ = [
     "predicted",
     "predictions",
     "question",
+    "say",
     "working_size",
 ]

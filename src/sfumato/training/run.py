@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
@@ -73,6 +74,12 @@ class Run:
         for network in self.networks:
             network.to(device)
         return self
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Print, in the first process only."""
+    print(text)
 
 
 def weights_path(folder: Path, member: int) -> Path:
@@ -152,16 +159,18 @@ def fit(
         ValueError: if the network's output does not fit the likelihood, or the plan is not that of the run resumed.
     """
     path = folder / "plan.yaml"
-    if path.exists() and not resume:
+    first = rank_zero_only.rank == 0  # other processes start later, and find what this one left
+    if first and path.exists() and not resume:
         raise FileExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
-    if path.exists() and (changed := Plan.load(path).difference(plan)):
+    if first and path.exists() and (changed := Plan.load(path).difference(plan)):
         raise ValueError(f"{path} is another plan than asked for ({changed}): change --out, or the plan")
     task, likelihood = question(plan)
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
     probe = build(plan, likelihood)
     predict(METHODS[plan.method]((probe,), 1), torch.zeros(1, 3, *plan.crop), likelihood=likelihood)
-    folder.mkdir(parents=True, exist_ok=True)
-    plan.save(path)
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        plan.save(path)
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
     for member in range(plan.members):
