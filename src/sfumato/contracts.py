@@ -33,6 +33,10 @@ class Prediction(Protocol):
         """The part the network causes, because it has not learned this. (B, H, W)"""
         ...
 
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same prediction at another (height, width)."""
+        ...
+
     def to(self, device: torch.device | str) -> Self:
         """The same prediction on another device."""
         ...

@@ -160,3 +160,21 @@ def test_notebooks_show_every_map():
         page = predict(Given(outputs(0, 3, channels)), likelihood=likelihood)._repr_html_()
         assert page.count("<img") == 4
         assert all(name in page for name in ("total", "aleatoric", "epistemic"))
+
+
+def test_resizing_leaves_no_doubt_about_the_network_that_was_not_there():
+    # Two halves, each certain of another class: halfway between them the law is a mixture, but every draw agrees on it.
+    certain = torch.zeros(3, 1, 2, 4, 4)
+    certain[:, :, 0, :, :2] = certain[:, :, 1, :, 2:] = 40
+    prediction = predict(Given(certain), likelihood=Categorical(2)).resized((8, 8))
+    assert prediction.total.max() > 0.3
+    assert prediction.epistemic.max() < 1e-6
+    assert torch.allclose(prediction.probs.sum(1), torch.ones(1, 8, 8))
+
+
+def test_resizing_keeps_what_is_even():
+    drawn = outputs(0, 4, 2)[..., :1, :1].expand(-1, -1, -1, 3, 5)
+    before = predict(Given(drawn), likelihood=Gaussian(dims=1, unit="m"))
+    after = before.resized((6, 7))
+    assert torch.allclose(after.epistemic, before.epistemic[:, :1, :1].expand(-1, 6, 7), rtol=1e-4)
+    assert after.unit == "m"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.predictions import store
 from sfumato.predictions.notebook import strip
+from sfumato.predictions.resize import resized
 
 
 def entropy(probs: Tensor, dim: int = 1) -> Tensor:
@@ -68,6 +69,16 @@ class ClassPrediction:
     def best(self) -> Tensor:
         """The best guess to compare with a target: :attr:`label`."""
         return self.label
+
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same prediction at another (height, width).
+
+        Between two pixels that disagree the interpolated law is a mixture; that doubt is about where the edge lies, not
+        about the network, so the epistemic part is interpolated and the aleatoric part is what is left of the total.
+        """
+        probs, epistemic = resized(self.probs, size), resized(self.epistemic, size)
+        image = None if self.image is None else resized(self.image, size)
+        return replace(self, probs=probs, aleatoric=(entropy(probs) - epistemic).clamp_min(0), image=image)
 
     def to(self, device: torch.device | str) -> Self:
         """The same prediction on ``device``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.predictions import store
 from sfumato.predictions.notebook import strip
+from sfumato.predictions.resize import resized
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ class ValuePrediction:
             raise ValueError(f"level is {level}, expected a coverage in (0, 1) such as 0.9")
         half = torch.special.ndtri(torch.tensor((1 + level) / 2)).item() * self.std
         return self.mean - half, self.mean + half
+
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same prediction at another (height, width); mean and variances are interpolated."""
+        maps = {"mean": self.mean, "aleatoric_variance": self.aleatoric_variance}
+        maps |= {"epistemic_variance": self.epistemic_variance}
+        maps |= {} if self.image is None else {"image": self.image}
+        return replace(self, **{name: resized(values, size) for name, values in maps.items()})
 
     def to(self, device: torch.device | str) -> Self:
         """The same prediction on ``device``."""

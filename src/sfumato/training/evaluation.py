@@ -10,12 +10,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 from torchmetrics import CatMetric
 
 from sfumato.contracts import Method, Prediction
 from sfumato.predictions import predict
+from sfumato.predictions.resize import resized
 from sfumato.training.learner import Images
 from sfumato.training.run import Run, learnt
 
@@ -157,17 +157,4 @@ def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: 
     seen = (max(1, round(height * factors[0])), max(1, round(width * factors[1])))
     small = resized(image[None], seen).clamp(0, 1)
     prediction = predict(run.method(samples), small, likelihood=run.likelihood, generator=generator_for(0, seed))
-    fields = {
-        field.name: resized(value, (height, width))
-        for field in dataclasses.fields(prediction)  # pyright: ignore[reportArgumentType]
-        if isinstance(value := getattr(prediction, field.name), Tensor)
-    }
-    return dataclasses.replace(prediction, **fields, image=image[None])  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, H, W) or (B, C, H, W) at another size, by bilinear interpolation that averages what it shrinks."""
-    if maps.shape[-2:] == size:
-        return maps
-    four = maps if maps.ndim == 4 else maps[:, None]
-    return interpolate(four, size=size, mode="bilinear", antialias=True).reshape(*maps.shape[:-2], *size)
+    return dataclasses.replace(prediction.resized((height, width)), image=image[None])  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -159,7 +159,7 @@ def fit(
         ValueError: if the network's output does not fit the likelihood, or the plan is not that of the run resumed.
     """
     path = folder / "plan.yaml"
-    first = rank_zero_only.rank == 0  # other processes start later, and find what this one left
+    first = getattr(rank_zero_only, "rank", 0) == 0  # other processes start later, and find what this one left
     if first and path.exists() and not resume:
         raise FileExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
     if first and path.exists() and (changed := Plan.load(path).difference(plan)):
