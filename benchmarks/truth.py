@@ -2,6 +2,7 @@
 
     python benchmarks/truth.py             # everything; goes on where it was stopped
     python benchmarks/truth.py --only fit  # train alone
+    python benchmarks/truth.py --seeds 1 --images 1024  # less of it
 
 Trains on ¼, ½ and all of the scenes, for classes (logit-normal) and for depth (Gaussian on log
 depth), and compares what the networks say of their uncertainty with what is known of the scenes they are shown.
@@ -24,9 +25,9 @@ from sfumato.predictions import predict
 from sfumato.training import Plan, Run, derive, fit, generator_for, learnt, question
 
 HERE = Path(__file__).parent
-SIZE, TRAIN, SHOWN = (96, 128), 1024, 100
+SIZE, TRAIN, SHOWN = (64, 96), 1024, 100
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
-STEPS = 3072  # of 8 images: the same for every amount of data
+STEPS = 1536  # of 8 images: the same for every amount of data
 DEPTH, CLASSES = ("depth", "gaussian"), ("classes", "logit-normal")
 
 
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
     parser.add_argument("--only", choices=("fit",))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, nargs="+", default=PARTS_OF_DATA, help="how many scenes to train on")
     parser.add_argument("--task", choices=("classes", "depth"), action="append")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -115,14 +117,14 @@ def main() -> None:
         for seed in seeds
         for task, likelihood in (DEPTH, CLASSES)
         if task in (options.task or ("classes", "depth"))
-        for images in PARTS_OF_DATA[::-1]
+        for images in options.images[::-1]
     }
     if options.only:
         return
-    result: dict[str, object] = {"size": SIZE, "images": PARTS_OF_DATA, "steps": STEPS, "seeds": options.seeds}
-    sigmas = [sigma(runs["depth", TRAIN, seed]) for seed in seeds]
+    result: dict[str, object] = {"size": SIZE, "images": options.images, "steps": STEPS, "seeds": options.seeds}
+    sigmas = [sigma(runs["depth", options.images[-1], seed]) for seed in seeds]
     result |= {f"sigma_{name}": mean(each[name] for each in sigmas) for name in sigmas[0]}
-    errors = [class_error(runs["classes", TRAIN, seed]) for seed in seeds]
+    errors = [class_error(runs["classes", options.images[-1], seed]) for seed in seeds]
     result |= {
         "class_mae": mean(e["possible"] for e in errors),
         "class_mae_all_classes": mean(e["every"] for e in errors),
@@ -130,7 +132,7 @@ def main() -> None:
     for task, _ in (CLASSES, DEPTH):
         for method in ("mc_dropout", "ensemble")[: options.seeds]:
             rows = []
-            for images in PARTS_OF_DATA:
+            for images in options.images:
                 members = [runs[task, images, seed] for seed in seeds]
                 if method == "ensemble":
                     rows.append(parts(members[0], DeepEnsemble(tuple(m.networks[0] for m in members)), task))
