@@ -23,6 +23,7 @@ from sfumato.tasks import Depth, Semantic
 HEIGHT = 1.6
 Sample = dict[str, Any]
 Maps = dict[str, np.ndarray]
+_RIM = 0.499  # px; a picture ends at the centres of its outermost pixels, which rounding must not exclude
 _SKY = np.eye(len(CLASSES), dtype=np.float32)[CLASSES.index("sky")]
 
 
@@ -176,7 +177,8 @@ def _correspondences(view: View, right: View, later: View) -> Maps:
     maps: Maps = {}
     for name, sight in (("disparity", right.sight), ("flow", later.sight)):
         u, v, t = sight.lens.place(view.points)
-        valid = (view.index >= 0) & (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1) & (t > 0)
+        beside, above = np.abs(u - (width - 1) / 2), np.abs(v - (height - 1) / 2)  # the middle
+        valid = (view.index >= 0) & (t > 0) & (beside <= width / 2 - _RIM) & (above <= height / 2 - _RIM)
         valid[valid] = ~sight.hides(u[valid], v[valid], t[valid])
         maps[name], maps[f"{name}_valid"] = np.stack([u - x, v - y]) * (view.index >= 0), valid
     focal = intrinsics(size)[0, 0]
