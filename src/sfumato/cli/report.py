@@ -80,7 +80,8 @@ def _shown(run: Run, dataset: Dataset, index: int, table: Mapping[str, list[floa
 
     sample, prediction = predicted(run, dataset, index, samples=samples)
     row = table["index"].index(index)
-    scores = {name: values[row] for name, values in table.items() if name != "index"}
+    known = run.task.scores().headline
+    scores = {name: table[name][row] for name in ("uncertainty", known[0], "nll", "ause")}
     key = run.task.key
     return Shown(sample["name"], sample["image"], prediction, sample[key], sample[key + "_valid"], scores)
 
@@ -104,9 +105,9 @@ def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
 def _reliability(curve: Mapping[str, list[float]]) -> Any:
     from sfumato.report import Reliability
 
-    kind = "confidence" if "confidence" in curve else "nominal"
-    observed = curve["accuracy"] if "accuracy" in curve else curve["observed"]
-    return Reliability(curve[kind], observed, curve["count"] if kind == "confidence" else (), kind)
+    if "confidence" in curve:
+        return Reliability(curve["confidence"], curve["accuracy"], curve["count"], "confidence")
+    return Reliability(curve["nominal"], curve["observed"], (), "quantile level")
 
 
 def _rejection(curve: Mapping[str, list[float]], task: Any) -> Any:
@@ -114,7 +115,10 @@ def _rejection(curve: Mapping[str, list[float]], task: Any) -> Any:
 
     kept = curve["coverage"]
     if "accuracy" in curve:
-        return Rejection(kept, {"total uncertainty": [1 - a for a in curve["accuracy"]]}, "error rate")
+        risk = [1 - accuracy for accuracy in curve["accuracy"]]
+        wrong = risk[-1] if kept[-1] >= kept[0] else risk[0]  # of all pixels; the best order leaves them out first
+        oracle = [max(0.0, 1 - (1 - wrong) / share) if share > 0 else 0.0 for share in kept]
+        return Rejection(kept, {"total uncertainty": risk, "oracle": oracle}, "error rate")
     return Rejection(kept, {"total uncertainty": curve["rmse"], "oracle": curve["oracle"]}, f"RMSE ({task.unit})")
 
 
