@@ -16,8 +16,9 @@ help:  ## what can be made
 demo: .venv/ready  ## train on generated scenes, score them, open runs/demo/report.html
 	$(BIN)/sfumato demo
 
+# One thread each: two workers that want two threads each spend most of their time waiting for one another.
 test: .venv/ready  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff check .
