@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 
-def demo(out: Path = Path("runs/demo"), epochs: int = 10, seed: int = 0) -> None:
+def demo(out: Path = Path("runs/demo"), epochs: int = 6, seed: int = 0) -> None:
     """Train on generated scenes, score in and out of distribution, end at a report: about three minutes on 2 cores.
 
     Args:
@@ -20,6 +20,6 @@ def demo(out: Path = Path("runs/demo"), epochs: int = 10, seed: int = 0) -> None
 
     if (out / "plan.yaml").exists():
         shutil.rmtree(out)
-    fit(task="classes", likelihood="logit-normal", samples=10, epochs=epochs, seed=seed, out=out)
+    fit(task="classes", likelihood="logit-normal", samples=6, epochs=epochs, seed=seed, out=out)
     evaluate(out, ood="scenes:novel")
     report(out)

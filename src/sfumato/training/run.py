@@ -207,7 +207,7 @@ def _fit_member(
         num_nodes=num_nodes,
         precision=plan.precision,  # pyright: ignore[reportArgumentType]
         max_epochs=plan.epochs,
-        check_val_every_n_epoch=max(1, plan.epochs // 5),
+        check_val_every_n_epoch=max(1, plan.epochs // 3),
         limit_val_batches=0 if val is None else 1.0,
         num_sanity_val_steps=0,
         logger=[CSVLogger(folder, "log", f"member-{member}"), TensorBoardLogger(folder, "log", f"member-{member}")],
