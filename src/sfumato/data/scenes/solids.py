@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +22,11 @@ class Shape:
 
     slabs: tuple[Triple, ...] = ()
     round: tuple[Triple, ...] = ()
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Slabs and then round axes (k, 3)."""
+        return np.array(self.slabs + self.round)
 
 
 BALL = Shape(round=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
@@ -59,13 +66,13 @@ class Solid:
     @cached_property
     def own_from_world(self) -> np.ndarray:
         """Rotation (3, 3) into the axes of the solid."""
-        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
         return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
     @cached_property
     def rows(self) -> np.ndarray:
         """Slabs and then round axes (k, 3) that act on metres in the world, from the centre."""
-        return np.array(self.shape.slabs + self.shape.round) / np.array(self.half) @ self.own_from_world
+        return self.shape.rows / np.array(self.half) @ self.own_from_world
 
     @cached_property
     def corners(self) -> np.ndarray:
@@ -76,18 +83,24 @@ class Solid:
 def normal(solid: Solid, offset: Vectors) -> Vectors:
     """Outward unit normals at points of its surface, which are given from its centre, metres."""
     flat = len(solid.shape.slabs)
-    heights = [a * offset[0] + b * offset[1] + c * offset[2] for a, b, c in solid.rows.astype(np.float32)]
-    result, best = [np.zeros_like(offset[0]) for _ in range(3)], np.float32(0)
+    heights = [weighted(row, offset) for row in solid.rows.tolist()]
+    x, y, z = (np.zeros_like(offset[0]) for _ in range(3))
+    best: np.ndarray | float = 0.0
     if solid.shape.round:
-        result = [
-            sum((h * np.float32(r) for h, r in zip(heights[flat:], c)), np.float32(0)) for c in solid.rows[flat:].T
-        ]
-        scale = 1 / np.sqrt(sum((x * x for x in result), np.float32(1e-20)))
-        result = [x * scale for x in result]
-        best = np.sqrt(sum((h * h for h in heights[flat:]), np.float32(0)))
+        x, y, z = (weighted(column, heights[flat:]) for column in solid.rows[flat:].T.tolist())
+        scale = 1 / np.sqrt(np.maximum(x * x + y * y + z * z, np.float32(1e-20)))
+        x, y, z = x * scale, y * scale, z * scale
+        best = np.sqrt(sum(h * h for h in heights[flat:]))
     for row, height in zip(solid.rows[:flat], heights):
-        outer, side = np.abs(height) > best, np.sign(height)
-        best = np.maximum(best, np.abs(height))
-        for x, r in zip(result, (row / np.linalg.norm(row)).astype(np.float32)):
-            np.copyto(x, side * r, where=outer)
-    return result[0], result[1], result[2]
+        size = np.abs(height)
+        outer, best = size > best, np.maximum(size, best)
+        side = np.sign(height)
+        for component, share in zip((x, y, z), (row / np.linalg.norm(row)).tolist()):
+            np.copyto(component, side * np.float32(share), where=outer)
+    return x, y, z
+
+
+def weighted(weights: Sequence[float], vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """``Σ weight · vector`` in float32, without the terms that are 0."""
+    terms = [v * np.float32(w) for w, v in zip(weights, vectors) if abs(w) > 1e-9]
+    return sum(terms[1:], terms[0]) if terms else np.zeros_like(vectors[0])
