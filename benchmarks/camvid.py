@@ -28,13 +28,13 @@ from sfumato.training import Run, generator_for
 
 HERE = Path(__file__).parent
 SEEDS, SAMPLES = (0, 1, 2), 20
-CAMVID = ["--data=camvid", "--crop=[128,176]", "--epochs=26"]
-SEVENSCENES = ["--data=sevenscenes", "--likelihood=laplace", "--size=[96,128]", "--epochs=16"]
+CAMVID = ["--data=camvid", "--crop=[128,176]", "--epochs=44", "--batch=4"]
+SEVENSCENES = ["--data=sevenscenes", "--likelihood=laplace", "--size=[96,128]", "--epochs=16", "--batch=4"]
 SETTINGS = {
     "camvid-categorical": [*CAMVID, "--likelihood=categorical"],
+    "sevenscenes-heteroscedastic": SEVENSCENES,
     "camvid-logit-normal": [*CAMVID, "--likelihood=logit-normal"],
     "sevenscenes-homoscedastic": [*SEVENSCENES, "--network=homoscedastic.Homoscedastic"],
-    "sevenscenes-heteroscedastic": SEVENSCENES,
 }
 ROWS = {"plain": (0, False), "aleatoric": (1, False), "epistemic": (0, True), "both": (1, True)}
 CLASS_SCORES = ("miou", "accuracy", "class_accuracy", "nll", "ece", "error_auroc")
@@ -45,7 +45,7 @@ def fit(name: str, seed: int, root: Path, runs: Path) -> None:
     """Train with the command a user would type; goes on with what was interrupted, leaves what is finished."""
     arguments = [*SETTINGS[name], f"--root={root}", f"--seed={100 * seed}", "--method=mc-dropout"]
     arguments += ['--network_args={"dropout": 0.2}', f"--out={runs / f'{name}-{seed}'}", "--resume", "--quiet"]
-    subprocess.run([sys.executable, "-m", "sfumato.cli", "fit", *arguments], check=True, cwd=HERE)
+    subprocess.run([sys.executable, "-m", "sfumato", "fit", *arguments], check=True, cwd=HERE)
 
 
 def scored(run: Run, dataset: Dataset, others: Dataset | None, awake: bool) -> dict[str, float]:
@@ -102,8 +102,8 @@ def main() -> None:
     sys.path.insert(0, str(HERE))  # for homoscedastic.py, a user's own network
     roots = {"camvid": options.camvid.absolute(), "sevenscenes": options.sevenscenes.absolute()}
     if not options.score:
-        for seed in SEEDS:
-            for name in SETTINGS:
+        for name in SETTINGS:
+            for seed in SEEDS:
                 fit(name, seed, roots[name.partition("-")[0]], options.runs.absolute())
     camvid = load("camvid", roots["camvid"], "val", (180, 240))
     foreign = load("sevenscenes", roots["sevenscenes"], "val", (180, 240))

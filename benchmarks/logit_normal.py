@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -87,12 +88,13 @@ def loss_alone(likelihood) -> Callable[[], None]:
 def interleaved(
     steps: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Median and least seconds of each step; one round warms up."""
+    """Median and least seconds of each step, in an order of their own each round; one round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = random.Random(0)
     for _ in range(repeats + 1):
-        for name, step in steps.items():
+        for name in order.sample(list(steps), len(steps)):  # what a step leaves in the caches should hit all alike
             start = clock()
-            step()
+            steps[name]()
             seconds[name].append(clock() - start)
     kept = {name: values[1:] for name, values in seconds.items()}
     return {n: statistics.median(v) for n, v in kept.items()}, {n: min(v) for n, v in kept.items()}
@@ -187,7 +189,7 @@ def replayed_noise(target: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument(
         "--cpu-time", action="store_true", help="count processor time, which other processes disturb less"
     )

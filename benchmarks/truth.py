@@ -2,7 +2,7 @@
 
     python benchmarks/truth.py             # everything; goes on where it was stopped
     python benchmarks/truth.py --only fit  # train alone
-    python benchmarks/truth.py --seeds 1 --images 1024  # less of it
+    python benchmarks/truth.py --seeds 1 --images 2048  # less of it
 
 Trains on ¼, ½ and all of the scenes, for classes (logit-normal) and for depth (Gaussian on log
 depth), and compares what the networks say of their uncertainty with what is known of the scenes they are shown.
@@ -25,9 +25,9 @@ from sfumato.predictions import predict
 from sfumato.training import Plan, Run, derive, fit, generator_for, learnt, question
 
 HERE = Path(__file__).parent
-SIZE, TRAIN, SHOWN = (64, 96), 1024, 100
+SIZE, TRAIN, SHOWN = (64, 96), 2048, 100
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
-STEPS = 1536  # of 8 images: the same for every amount of data
+STEPS, BATCH = 10_240, 4  # the same for every amount of data
 DEPTH, CLASSES = ("depth", "gaussian"), ("classes", "logit-normal")
 
 
@@ -37,12 +37,12 @@ def trained(runs: Path, task: str, likelihood: str, images: int, seed: int) -> R
     train = Scenes(TRAIN, size=SIZE, seed=0)
     plan = Plan(
         data="scenes", task=task, task_args=vars(train.tasks[task]), likelihood=likelihood, native=SIZE, limit=images,
-        members=1, epochs=STEPS * 8 // images, network_args={"dropout": 0.1}, scale=(1, 1), colour=0, seed=100 * seed,
+        members=1, batch=BATCH, epochs=STEPS * BATCH // images, network_args={"dropout": 0.1}, seed=100 * seed,
     )  # fmt: skip
     question(plan)
     if (folder / "weights-0.safetensors").exists():
         return Run.open(folder)
-    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan)
+    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
     return fit(plan, train, None, folder, resume=True, progress=False)
 
 

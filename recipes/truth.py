@@ -30,11 +30,10 @@ task = train.tasks["depth"]
 plan = Plan(
     data="scenes", task="depth", task_args=vars(task), likelihood="gaussian", method="deterministic", members=1,
     native=size, epochs=options.epochs, network_args={"dropout": 0.0},
-    scale=(1, 1), colour=0,  # a zoomed scene would have another noise at the same depth
 )  # fmt: skip
 
 with tempfile.TemporaryDirectory() as folder:
-    run = fit(derive(learnt(train, task), task, plan), train, val, Path(folder) / "run")
+    run = fit(derive(learnt(train, task), task, plan, train.augmentation), train, val, Path(folder) / "run")
 
 learned, true = [], []
 for sample in (val[index] for index in range(len(val))):

@@ -57,6 +57,19 @@ def test_a_plan_is_a_config_and_can_be_overridden(run, tmp_path):
     assert first.replace("seed: 0", "seed: 7") == second
 
 
+def test_scenes_are_neither_zoomed_nor_recoloured(run):
+    """A zoomed scene would have another noise at the same depth than its law says."""
+    from sfumato.training.plan import Plan
+
+    plan = Plan.load(run / "plan.yaml")
+    assert (plan.scale, plan.colour) == ((1.0, 1.0), 0.0)
+
+
+def test_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "sfumato", "--version"], capture_output=True, text=True, check=True)
+    assert "sfumato" in done.stdout
+
+
 def test_evaluate_prints_a_table_and_json(run, capsys):
     assert main(["evaluate", str(run), "--samples", "2", "--quiet"]) == 0
     table = capsys.readouterr().out

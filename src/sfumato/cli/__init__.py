@@ -75,7 +75,3 @@ def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
         subcommands.add_subcommand(command.__name__, sub, help=summary)
         table[command.__name__] = command
     return parser, table
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -47,6 +47,7 @@ def evaluate(
     """
     from sfumato import training
     from sfumato.cli.worlds import contrast
+    from sfumato.predictions.store import whole
 
     opened = training.Run.open(run)
     dataset = data_of(opened, data, root, split)
@@ -71,13 +72,12 @@ def evaluate(
     if not _alone():
         return
     if ood:
-        story["ood"] = contrast(opened, dataset, ood, ood_root, samples, not (quiet or json))
-        table |= story["ood"]["scores"]
+        scored, story["ood"] = contrast(opened, dataset, ood, ood_root, samples, not (quiet or json))
+        table |= scored
         headline |= {name for name in table if name.startswith(("ood_ratio", "ood_auroc"))}
     path = Path(run) / "evaluation.json"
-    part = path.with_name(path.name + ".part")
-    part.write_text(jsonlib.dumps(without_nan(story)))
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(jsonlib.dumps(without_nan(story)))
     if json:
         print(jsonlib.dumps(without_nan({name: row[0] for name, row in table.items()})))
     else:

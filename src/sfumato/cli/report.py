@@ -52,7 +52,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
         groups={group: [shown[i].name for i in members] for group, members in groups.items()},
         reliability=_reliability(found["curves"]["reliability"]),
         rejection=_rejection(found["curves"]["rejection"], opened.task),
-        shift=_shift(opened, found.get("ood"), samples),
+        shift=_shift(opened, found, samples),
         history=_history(Path(run)),
     )
     print(f"The report is {write(story, out or Path(run) / 'report.html')}")
@@ -122,9 +122,9 @@ def _rejection(curve: Mapping[str, list[float]], task: Any) -> Any:
     return Rejection(kept, {"total uncertainty": curve["rmse"], "oracle": curve["oracle"]}, f"RMSE ({task.unit})")
 
 
-def _shift(run: Run, found: Mapping[str, Any] | None, samples: int | None) -> Any:
+def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
     """The other world, with a few of its images; their targets, if any, are not compared with."""
-    if found is None:
+    if (ood := found.get("ood")) is None:
         return None
     import torch
 
@@ -132,7 +132,7 @@ def _shift(run: Run, found: Mapping[str, Any] | None, samples: int | None) -> An
     from sfumato.report import Contrast, Shift, Shown
     from sfumato.training.evaluation import predicted
 
-    world = other_world(run, found["name"], found["root"])
+    world = other_world(run, ood["name"], ood["root"])
     count = len(world)  # pyright: ignore[reportArgumentType]
     shown = []
     for index in range(0, count, max(1, count // EACH))[:EACH]:
@@ -140,12 +140,12 @@ def _shift(run: Run, found: Mapping[str, Any] | None, samples: int | None) -> An
         key = run.task.key
         nothing = torch.zeros_like(prediction.best[0]), torch.zeros(sample["image"].shape[1:], dtype=torch.bool)  # pyright: ignore[reportAttributeAccessIssue]
         target, valid = (
-            (sample[key], sample[key + "_valid"]) if run.plan.data == found["name"].partition(":")[0] else nothing
+            (sample[key], sample[key + "_valid"]) if run.plan.data == ood["name"].partition(":")[0] else nothing
         )
         shown.append(Shown(sample["name"], sample["image"], prediction, target, valid))
-    contrasts = {part: Contrast(**each) for part, each in found["parts"].items()}
+    contrasts = {part: Contrast(**each) for part, each in ood["parts"].items()}
     scores = {name: tuple(row) for name, row in found["scores"].items() if name.startswith("ood_auroc")}
-    return Shift(found["name"], contrasts, shown, scores)
+    return Shift(ood["name"], contrasts, shown, scores)
 
 
 def _history(run: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from sfumato.cli.evaluate import Table
     from sfumato.training import Run
 
 STRIDE = 5  # every fifth pixel each way is enough to draw a histogram; the scores read them all
@@ -23,8 +24,8 @@ def other_world(run: Run, name: str, root: str) -> Dataset:
 
 def contrast(
     run: Run, inside: Dataset, name: str, root: str, samples: int | None, progress: bool = True
-) -> dict[str, Any]:
-    """How uncertainty differs between two worlds, as what JSON can hold: scores, histograms, the worlds' names.
+) -> tuple[Table, dict[str, Any]]:
+    """How uncertainty differs between two worlds: scores, and as what JSON can hold, histograms and the world's name.
 
     In the other world the pixels that its samples call ``novel`` are new, else all of them.
     """
@@ -52,9 +53,5 @@ def contrast(
                 thin, new = (m[..., ::STRIDE, ::STRIDE] for m in (parts(prediction)[part], novel))
                 maps.append(thin[new] if foreign else thin.flatten())
     contrasts = {part: Contrast.of(torch.cat(seen[False][part]), torch.cat(seen[True][part])) for part in seen[False]}
-    return {
-        "name": name,
-        "root": root,
-        "scores": tabulate(scores),
-        "parts": {part: asdict(each) for part, each in contrasts.items()},
-    }
+    parts_seen = {part: asdict(each) for part, each in contrasts.items()}
+    return tabulate(scores), {"name": name, "root": root, "parts": parts_seen}

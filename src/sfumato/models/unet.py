@@ -101,4 +101,4 @@ class UNet(nn.Module):
         for rise in reversed(self.decoder):
             x = rise(x, skips.pop())
         x = self.sharpen(torch.cat([detail, _doubled(x)], 1))
-        return self.head(x)[..., :height, :width]
+        return self.head(x[..., :height, :width])

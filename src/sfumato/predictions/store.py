@@ -1,9 +1,11 @@
-"""Move, save and load a prediction, whichever its fields."""
+"""Move, save and load a prediction, whichever its fields; write any file whole or not at all."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +15,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 P = TypeVar("P")
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, renamed when the block ends.
+
+    So a reader never meets half a file, and a full disk or a kill leaves the old one as it was.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _fields(prediction: Any) -> dict[str, Any]:
@@ -26,14 +43,13 @@ def moved(prediction: P, device: torch.device | str) -> P:
 
 
 def save(prediction: Any, path: str | Path) -> None:
-    """Tensors as they are, the rest as JSON metadata; written beside and then renamed, so never half."""
+    """Tensors as they are, the rest as JSON metadata."""
     fields = _fields(prediction)
     tensors = {k: v.detach().cpu().contiguous() for k, v in fields.items() if isinstance(v, Tensor)}
     rest = {k: v for k, v in fields.items() if not isinstance(v, Tensor)}
     metadata = {"type": type(prediction).__name__, "fields": json.dumps(rest)}
-    part = Path(path).with_name(Path(path).name + ".part")
-    save_file(tensors, part, metadata)
-    part.replace(path)
+    with whole(path) as part:
+        save_file(tensors, part, metadata)
 
 
 def load(cls: type[P], path: str | Path) -> P:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from sfumato.contracts import Prediction, Task
+from sfumato.predictions.store import whole
 from sfumato.report.pictures import PARTS, Key, key, painted, rgb, span, top, view
 from sfumato.report.story import Shown
 
@@ -32,15 +33,10 @@ STYLE: Any = {
 
 
 def write_png(figure: Figure, path: str | Path) -> Path:
-    """Save beside and rename, so that a full disk leaves the old file whole."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
+    """Save a figure, whole or not at all."""
+    with whole(path) as part:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight", pad_inches=0.04)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def save_map(values: Tensor, path: str | Path, label: str, unit: str, scale: tuple[float, float]) -> Path:

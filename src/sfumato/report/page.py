@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 import sfumato
 from sfumato.contracts import Task
+from sfumato.predictions.store import whole
 from sfumato.report import curves
 from sfumato.report.figures import COLOURS
 from sfumato.report.glossary import WORDS
@@ -34,19 +35,15 @@ def write(story: Story, path: str | Path) -> Path:
         path: of the HTML file; its folder must exist.
 
     Returns:
-        The path. It is written beside and then renamed: a full disk leaves the old page whole.
+        The path.
 
     Raises:
         ValueError: if a group names an image that is not shown.
         OSError: if the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as part:
         part.write_text(_html(story), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

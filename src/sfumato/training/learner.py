@@ -15,6 +15,7 @@ from sfumato.contracts import Likelihood, Task
 from sfumato.data.augmentation import Augmentation
 from sfumato.methods import Deterministic
 from sfumato.predictions import predict
+from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
 
 
@@ -112,9 +113,8 @@ class WholeFiles(TorchCheckpointIO):
     """Checkpoints that are written beside and renamed, so a kill leaves the last whole one; read as tensors only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = f"{path}.part"
-        super().save_checkpoint(checkpoint, part, storage_options)
-        Path(part).replace(path)
+        with whole(path) as part:
+            super().save_checkpoint(checkpoint, part, storage_options)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         try:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sfumato.contracts import Likelihood
+from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
 
 
@@ -65,9 +66,8 @@ def build(plan: Plan, likelihood: Likelihood) -> Normalised:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Parameters and buffers as safetensors, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, part)
-    part.replace(path)
+    with whole(path) as part:
+        save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, part)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

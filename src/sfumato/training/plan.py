@@ -12,6 +12,7 @@ import yaml
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Task
+from sfumato.predictions.store import whole
 
 PIXELS_ON_CPU = 48_000  # more than this per image and an epoch takes minutes on a few cores
 AUGMENTATION = {"scale": (0.75, 1.5), "colour": 0.2}  # for photographs; a data set may say otherwise
@@ -45,7 +46,7 @@ class Plan:
         std: likewise.
         counts: valid pixels of each class in the training images, or of all values; as seen by ``plan``.
         images: how many training images there are.
-        limit: train on the first ``limit`` images only, spread evenly; 0 for all.
+        limit: train on so many of the images only, spread evenly over them; 0 for all.
         batch: images a step and device.
         epochs: passes over the training images; 0 for as many as make a run look at 12,000 images.
         learning_rate: the largest of a one-cycle schedule (AdamW).
@@ -87,9 +88,8 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write as YAML, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
-        part.replace(path)
+        with whole(path) as part:
+            part.write_text(yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
 
     def difference(self, other: Plan) -> str:
         """The first three entries that differ, as text; empty where the plans are the same."""

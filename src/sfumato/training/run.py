@@ -69,12 +69,6 @@ class Run:
         """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
         return METHODS[self.plan.method](self.networks, samples or self.plan.samples)
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same run with its networks moved to ``device``."""
-        for network in self.networks:
-            network.to(device)
-        return self
-
 
 @rank_zero_only
 def say(text: str) -> None:

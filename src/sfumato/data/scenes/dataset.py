@@ -85,6 +85,11 @@ class Scenes(Dataset[Sample]):
             raise ValueError(f"severity is {self.severity} without a shift: name one, or leave severity at 0")
 
     @property
+    def augmentation(self) -> dict[str, Any]:
+        """Neither zoom, under which the law of depth's noise would change, nor colour, by which materials differ."""
+        return {"scale": (1.0, 1.0), "colour": 0.0}
+
+    @property
     def tasks(self) -> dict[str, Any]:
         """Classes, and depth in metres."""
         return {"classes": Semantic(CLASSES, PALETTE), "depth": Depth(1.0, 80.0, "m")}
