@@ -9,6 +9,7 @@ ROOT = Path(sfumato.__file__).parent
 ROOMS = (
     "contracts",
     "predictions",
+    "calibration",
     "likelihoods",
     "methods",
     "metrics",

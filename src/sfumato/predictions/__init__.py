@@ -2,6 +2,16 @@
 
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
 from sfumato.predictions.fold import predict
+from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.values import ValueMoments, ValuePrediction
 
-__all__ = ["ClassMoments", "ClassPrediction", "ValueMoments", "ValuePrediction", "entropy", "predict"]
+__all__ = [
+    "ClassMoments",
+    "ClassPrediction",
+    "PredictionInterval",
+    "PredictionSet",
+    "ValueMoments",
+    "ValuePrediction",
+    "entropy",
+    "predict",
+]

@@ -71,6 +71,12 @@ class ClassPrediction:
         """The best guess to compare with a target: :attr:`label`."""
         return self.label
 
+    def with_probs(self, probs: Tensor) -> Self:
+        """The same prediction with another law (B, K, H, W); its parts keep their shares of the total."""
+        before = self.total
+        share = (self.aleatoric / before).where(before > 0, 1.0)
+        return replace(self, probs=probs, aleatoric=share.clamp(0, 1) * entropy(probs))
+
     def resized(self, size: tuple[int, int]) -> Self:
         """The same prediction at another (height, width).
 

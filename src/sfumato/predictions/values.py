@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -27,6 +28,8 @@ class ValuePrediction:
         unit: of the mean, as in ``"m"``.
         draws: how many draws were folded; with 1 the epistemic part is 0 because it was not asked for.
         image: (B, 3, H, W) in [0, 1], only to be looked at.
+        quantiles: (Q,) of ``(y − mean) / std`` at levels ``i / (Q + 1)``, the same in every pixel, where the law is
+            known to have another shape than the normal one; None for that.
 
     Source: Kendall and Gal (2017), "What uncertainties do we need", §3.
     Pitfall: variances add, standard deviations do not.
@@ -38,6 +41,7 @@ class ValuePrediction:
     unit: str = ""
     draws: int = 1
     image: Tensor | None = None
+    quantiles: Tensor | None = None
 
     @property
     def variance(self) -> Tensor:
@@ -70,7 +74,9 @@ class ValuePrediction:
         return self.mean
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Central interval of the normal law with these moments, each end (B, D, H, W) in ``unit``.
+        """Central interval of the law, each end (B, D, H, W) in ``unit``.
+
+        Of the normal law with these moments, unless the prediction carries the quantiles of another.
 
         Args:
             level: nominal coverage in (0, 1).
@@ -85,8 +91,16 @@ class ValuePrediction:
         """
         if not 0 < level < 1:
             raise ValueError(f"level is {level}, expected a coverage in (0, 1) such as 0.9")
-        half = torch.special.ndtri(torch.tensor((1 + level) / 2)).item() * self.std
-        return self.mean - half, self.mean + half
+        low, high = (self._standard((1 + sign * level) / 2) for sign in (-1, 1))
+        return self.mean + low * self.std, self.mean + high * self.std
+
+    def _standard(self, level: float) -> float:
+        """The quantile of ``(y − mean) / std`` at this level."""
+        if self.quantiles is None:
+            return float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64)))
+        place = min(max(level * (len(self.quantiles) + 1) - 1, 0), len(self.quantiles) - 1)
+        low, high = self.quantiles[math.floor(place)], self.quantiles[math.ceil(place)]
+        return float(torch.lerp(low, high, place - math.floor(place)))
 
     def resized(self, size: tuple[int, int]) -> Self:
         """The same prediction at another (height, width); mean and variances are interpolated."""

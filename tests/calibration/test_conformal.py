@@ -1,0 +1,177 @@
+"""The promises, checked by drawing images anew many times, and the arithmetic behind them, checked by brute force."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from scipy.stats import binom
+
+from sfumato.calibration import ConformalIntervals, ConformalSets, images_needed
+from sfumato.calibration.conformal import (
+    MULTIPLES,
+    THRESHOLDS,
+    _above,
+    _below,
+    controlled,
+    p_value,
+)
+from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction
+
+K, SIZE = 5, (12, 16)
+
+
+def images(count, seed):
+    """Images that differ in how badly they are predicted; pixels of one are not independent of each other."""
+    generator = torch.Generator().manual_seed(seed)
+    held = []
+    for _ in range(count):
+        truth = torch.randint(K, (1, *SIZE), generator=generator)
+        skill = 3 * torch.rand((), generator=generator)
+        logits = skill * torch.nn.functional.one_hot(truth, K).movedim(-1, 1)
+        probs = torch.softmax(logits + torch.randn(1, K, *SIZE, generator=generator), 1)
+        valid = torch.rand(1, *SIZE, generator=generator) > 0.1
+        held.append((ClassPrediction(probs, torch.zeros(1, *SIZE)), truth.where(valid, 99), valid))
+    return held
+
+
+def depths(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    held = []
+    for _ in range(count):
+        mean = 5 + torch.rand(1, 1, *SIZE, generator=generator)
+        scale = (torch.randn((), generator=generator)).exp()
+        target = mean + scale * torch.randn(1, 1, *SIZE, generator=generator)
+        held.append((ValuePrediction(mean, torch.ones(1, 1, *SIZE), torch.zeros(1, 1, *SIZE)), target,
+                     torch.ones(1, *SIZE) > 0))  # fmt: skip
+    return held
+
+
+def risk(guarantee, held, of=None):
+    """Mean over images of the share of pixels missed."""
+    rows = []
+    for prediction, target, valid in held:
+        counted = valid if of is None else valid & (target == of)
+        missed = guarantee(prediction).missed(target.where(valid, 0) if target.dtype == torch.int64 else target)
+        rows.append(missed[counted].double().mean())
+    return torch.stack(rows).nanmean().item()
+
+
+@pytest.mark.parametrize(("make", "kind"), [(images, ConformalSets), (depths, ConformalIntervals)])
+@pytest.mark.parametrize("level", [0.8, 0.9])
+def test_expected_risk_stays_below_the_level(make, kind, level):
+    """Over 60 draws of 30 held-out images; the mean risk may exceed 1 − level by chance only."""
+    other = make(200, 10_000)
+    risks = torch.tensor([risk(kind.fit(make(30, seed), level), other) for seed in range(60)])
+    error = risks.std() / math.sqrt(60)
+    assert risks.mean() <= 1 - level + 3 * error
+    assert risks.mean() >= 1 - level - 1.5 / 31 - 3 * error  # and is not kept by sets of everything
+
+
+@pytest.mark.parametrize(("make", "kind"), [(images, ConformalSets), (depths, ConformalIntervals)])
+def test_risk_stays_below_the_level_as_often_as_promised(make, kind):
+    """The share of 40 draws whose risk exceeds 0.2 is at most δ = 0.2, within a binomial's bounds."""
+    other = make(100, 20_000)
+    failed = sum(risk(kind.fit(make(40, seed), 0.8, 0.2), other) > 0.2 for seed in range(40))
+    assert failed <= binom.ppf(0.999, 40, 0.2)
+
+
+def test_false_negatives_of_one_class_stay_below_the_level():
+    other = images(200, 30_000)
+    fitted = [ConformalSets.fit(images(30, seed), 0.9, of=2) for seed in range(40)]
+    risks = torch.tensor([risk(g, other, of=2) for g in fitted])
+    assert risks.mean() <= 0.1 + 3 * risks.std() / math.sqrt(40)
+    members = fitted[0](other[0][0]).members
+    best = torch.nn.functional.one_hot(other[0][0].label, K).movedim(-1, 1).bool()
+    keep = [0, 1, 3, 4]
+    assert torch.equal(members[:, keep], best[:, keep])  # of the other classes, only the most probable
+
+
+def test_losses_are_what_counting_gives():
+    own = torch.tensor([1.0, 0.3, 0.3, 1e-3, 0.0])
+    brute = torch.tensor([float((own < t).float().mean()) for t in THRESHOLDS])
+    assert torch.allclose(_below(own), brute)
+    error = torch.tensor([0.0, 0.5, 2.0, 1e9])
+    brute = torch.tensor([float((error > m).float().mean()) for m in MULTIPLES])
+    assert torch.allclose(_above(error), brute)
+    assert _below(own)[-1] == _above(error)[-1] == 0
+
+
+def test_the_choice_is_the_least_careful_that_keeps_the_promise():
+    losses = torch.linspace(1, 0, 11).expand(20, -1)
+    place = controlled(losses, 0.3, 0)
+    assert (20 * losses[0, place] + 1) / 21 <= 0.3 < (20 * losses[0, place - 1] + 1) / 21
+
+
+def test_the_bound_is_that_of_the_binomial_or_hoeffding():
+    for n, mean, alpha in ((50, 0.02, 0.1), (200, 0.05, 0.1), (30, 0.0, 0.2)):
+        entropy = (mean * math.log(mean / alpha) if mean else 0) + (1 - mean) * math.log((1 - mean) / (1 - alpha))
+        expected = min(math.exp(-n * entropy), math.e * binom.cdf(math.ceil(n * mean - 1e-9), n, alpha))
+        assert p_value(mean, alpha, n) == pytest.approx(expected)
+    assert p_value(0.2, 0.1, 50) == 1
+
+
+@pytest.mark.parametrize(("level", "delta"), [(0.9, 0), (0.95, 0), (0.9, 0.1), (0.5, 0.01)])
+def test_too_few_images_are_counted(level, delta):
+    needed = images_needed(1 - level, delta)
+    perfect = torch.zeros(needed, 4)
+    controlled(perfect, 1 - level, delta)
+    with pytest.raises(ValueError, match=f"at least {needed}"):
+        controlled(perfect[1:], 1 - level, delta)
+
+
+def test_sets_hold_the_label_and_intervals_the_mean():
+    held = images(20, 0)
+    sets = ConformalSets.fit(held, 0.5)(held[0][0])
+    assert sets.members.gather(1, held[0][0].label[:, None]).all()
+    assert int(sets.size.min()) >= 1
+    values = depths(20, 0)
+    interval = ConformalIntervals.fit(values, 0.5)(values[0][0])
+    assert bool((interval.lower <= values[0][0].mean).all() & (interval.upper >= values[0][0].mean).all())
+
+
+def test_higher_levels_never_shrink():
+    held, prediction = images(40, 0), images(1, 7)[0][0]
+    sizes = [ConformalSets.fit(held, level)(prediction).size for level in (0.6, 0.8, 0.9, 0.95)]
+    assert all(bool((b >= a).all()) for a, b in pairwise(sizes))
+
+
+def test_an_image_without_the_class_does_not_count():
+    held = images(20, 0)
+    blank = [(p, torch.zeros_like(t), v) for p, t, v in images(5, 1)]
+    assert ConformalSets.fit(held + blank, 0.9, of=2).images == ConformalSets.fit(held, 0.9, of=2).images == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"level": 1.0}, "level is 1.0"),
+        ({"delta": -0.1}, "delta is -0.1"),
+        ({"of": 7}, "no class 7"),
+        ({"level": 0.99}, "at least 99"),
+    ],
+)
+def test_bad_requests(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ConformalSets.fit(images(20, 0), **arguments)
+
+
+def test_a_hopeless_sigma_is_named():
+    held = [(ValuePrediction(p.mean, 0 * p.mean, 0 * p.mean), t, v) for p, t, v in depths(20, 0)]
+    with pytest.raises(ValueError, match="calibrate with"):
+        ConformalIntervals.fit(held)
+
+
+def test_kept_in_files(tmp_path):
+    held = images(20, 0)
+    sets = ConformalSets.fit(held)(held[0][0])
+    sets.save(tmp_path / "sets")
+    assert torch.equal(PredictionSet.load(tmp_path / "sets").members, sets.members)
+    values = depths(20, 0)
+    interval = ConformalIntervals.fit(values)(values[0][0])
+    interval.save(tmp_path / "interval")
+    again = PredictionInterval.load(tmp_path / "interval")
+    assert torch.equal(again.upper, interval.upper)
+    assert again.level == 0.9
+    assert "<img" in interval._repr_html_()
+    assert "<img" in sets._repr_html_()
