@@ -1,7 +1,8 @@
 """The architecture in one file: read this first.
 
 A **method** draws the outputs of a network; a **likelihood** says what an output means; a **prediction** holds
-the meaning, split into aleatoric and epistemic; everything after it (score, report, serve) speaks only of predictions.
+the meaning, split into aleatoric and epistemic; everything after it (calibrate, score, report, serve) speaks only of
+predictions.
 
 Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensions, ``H × W`` pixels, ``S`` draws.
 """
@@ -39,6 +40,16 @@ class Prediction(Protocol):
 
     def to(self, device: torch.device | str) -> Self:
         """The same prediction on another device."""
+        ...
+
+
+class Calibrator(Protocol):
+    """What is put right after training, fitted on held-out images: a prediction in, the same kind out."""
+
+    fitted_on: Any  # names of the images that it must not be scored on
+
+    def __call__(self, prediction: Any) -> Any:
+        """The prediction, corrected."""
         ...
 
 
@@ -94,8 +105,19 @@ class Task(Protocol):
     key: ClassVar[str]  # the sample entry that holds the target; key + "_valid" holds its mask (H, W) bool
     likelihoods: ClassVar[tuple[str, ...]]  # the names that likelihood() accepts, the default first
 
+    calibrators: ClassVar[tuple[str, ...]]  # the names that calibrator() accepts, the default first
+
     def likelihood(self, name: str) -> Likelihood:
         """The likelihood called ``name`` for this task."""
+        ...
+
+    def calibrator(self, name: str) -> Any:
+        """The class of calibrators called ``name``: its ``fit`` takes held-out predictions, targets and masks."""
+        ...
+
+    @property
+    def guarantee(self) -> Any:
+        """The class of guarantees for this task's predictions."""
         ...
 
     def scores(self) -> Any:

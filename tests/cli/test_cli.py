@@ -90,6 +90,47 @@ def test_evaluate_compares_worlds_and_report_shows_them(run, capsys):
     assert "logit-normal" in page
 
 
+def test_calibrate_evaluate_predict_report(run, tmp_path, capsys):
+    from shutil import copytree
+
+    folder = str(copytree(run, tmp_path / "run"))
+    assert main(["calibrate", folder, "--samples=2", "--quiet"]) == 0
+    assert "Next, on other images: sfumato evaluate" in capsys.readouterr().out
+    assert main(["evaluate", folder, "--samples=2", "--quiet"]) == 2
+    assert said(capsys)[0].endswith("--method none`")
+    promised = ["--method=conformal", "--level=0.6", "--split=val[50%:80%]", "--of=ground"]
+    assert main(["calibrate", folder, *promised, "--samples=2", "--quiet"]) == 0
+    assert "false negatives of ground" in capsys.readouterr().out
+    assert main(["evaluate", folder, "--split=val[80%:]", "--samples=2", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "uncalibrated" in printed
+    assert "risk" in printed
+    assert main(["report", folder, "--samples=2"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "further classes" in page
+    assert "Temperature on 3 other images" in page
+    image = tmp_path / "a.png"
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(image)
+    assert main(["predict", folder, str(image), "--out", str(tmp_path / "out"), "--samples=2"]) == 0
+    assert (tmp_path / "out" / "a_sets.png").exists()
+    assert main(["calibrate", folder, "--method=none"]) == 0
+    assert not (tmp_path / "run" / "calibrator.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split=train"], "trained on these images"),
+        (["--method=platt"], "expected one of temperature"),
+        (["--method=conformal"], "3 held-out images are too few for level 0.9: it needs at least 9"),
+        (["--method=conformal", "--of=dog"], "no class 'dog'"),
+    ],
+)
+def test_calibrate_refuses(run, capsys, arguments, message):
+    assert main(["calibrate", str(run), "--samples=2", "--quiet", *arguments]) == 2
+    assert message in said(capsys)[0]
+
+
 @pytest.mark.parametrize(("mode", "size"), [("RGB", (30, 20)), ("L", (24, 16)), ("RGBA", (24, 16)), ("RGB", (1, 1))])
 def test_predict_writes_every_map(run, tmp_path, mode, size):
     image = tmp_path / "photo.png"

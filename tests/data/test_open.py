@@ -22,6 +22,14 @@ def test_scenes_under_a_shift():
     assert dark.mean() < 0.9 * plain.mean()
 
 
+def test_parts_are_blocks_that_share_nothing():
+    whole, first, last = (load("scenes", split=split, size=(12, 16)) for split in ("val", "val[:50%]", "val[50%:]"))
+    assert (len(first), len(last)) == (50, 50)
+    assert first.tasks.keys() == whole.tasks.keys()
+    assert [first[49]["name"], last[0]["name"]] == [whole[49]["name"], whole[50]["name"]]
+    assert len(load("scenes", split="val[25%:30%]")) == 5
+
+
 def test_files(tmp_path):
     for folder in ("train", "trainannot"):
         (tmp_path / folder).mkdir()
@@ -33,6 +41,8 @@ def test_files(tmp_path):
 
 
 def test_faults(tmp_path):
+    with pytest.raises(ValueError, match="50% to 50% of 100 images holds none"):
+        load("scenes", split="val[50%:50%]")
     with pytest.raises(ValueError, match=r"data is 'citiscapes', expected scenes, camvid, sevenscenes or a folder"):
         load("citiscapes")
     with pytest.raises(ValueError, match="camvid lies in files: say where with --root"):

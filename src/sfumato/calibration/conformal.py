@@ -35,7 +35,8 @@ class ConformalSets:
         level: 1 − the risk allowed, in (0, 1).
         delta: how often the second promise may fail, in (0, 1); 0 for the first promise.
         images: how many held-out images it rests on.
-        fitted_on: names of these, which must not be scored on.
+        of: the class whose false negatives the promise is about; None for all classes.
+        fitted_on: names of the images that it must not be scored on.
 
     Source: Angelopoulos et al. (2024), "Conformal risk control"; Bates et al. (2021), "Distribution-free,
     risk-controlling prediction sets".
@@ -47,6 +48,7 @@ class ConformalSets:
     level: float
     delta: float = 0.0
     images: int = 0
+    of: int | None = None
     fitted_on: Sequence[str] = ()
 
     @classmethod
@@ -72,7 +74,11 @@ class ConformalSets:
         if of is not None:
             thresholds = torch.full((classes,), 2.0)  # of the others, only where they are the most probable
             thresholds[of] = THRESHOLDS[place]
-        return cls(thresholds, level, delta, len(losses))
+        return cls(thresholds, level, delta, len(losses), of)
+
+    def counted(self, target: Tensor, valid: Tensor) -> Tensor:
+        """The pixels (B, H, W) that the promise is about."""
+        return valid if self.of is None else valid & (target == self.of)
 
     def __call__(self, prediction: ClassPrediction) -> PredictionSet:
         """The set of every pixel."""
@@ -93,7 +99,7 @@ class ConformalIntervals:
         level: 1 − the risk allowed, in (0, 1).
         delta: how often the second promise may fail, in (0, 1); 0 for the first promise.
         images: how many held-out images it rests on.
-        fitted_on: names of these, which must not be scored on.
+        fitted_on: names of the images that it must not be scored on.
 
     Source and pitfall: as of :class:`ConformalSets`; Lei et al. (2018) for dividing errors by σ.
     """
@@ -121,6 +127,10 @@ class ConformalIntervals:
         if not math.isfinite(MULTIPLES[place]):
             raise ValueError(f"not even {MULTIPLES[-2]:.0f} σ keeps level {level}: calibrate with `scale` first")
         return cls(MULTIPLES[place : place + 1].clone(), level, delta, len(losses))
+
+    def counted(self, target: Tensor, valid: Tensor) -> Tensor:
+        """The pixels (B, H, W) that the promise is about: all that are valid."""
+        return valid
 
     def __call__(self, prediction: ValuePrediction) -> PredictionInterval:
         """The interval of every pixel."""

@@ -76,7 +76,8 @@ class LocalTemperature:
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-        return cls(*(w.detach() for w in weights))
+        a, b, c, d, e, f = (w.detach() for w in weights)
+        return cls(a, b, c, d, e, f)
 
     def temperature(self, prediction: ClassPrediction) -> Tensor:
         """T of every pixel (B, H, W), > 0."""

@@ -90,8 +90,8 @@ class QuantileMap:
         place = torch.searchsorted(upto, wanted).clamp_max(len(counts) - 1)
         inside = 1 - (upto[place] - wanted) / counts[place].clamp_min(1)
         low, high = _edge(place), _edge(place + 1)
-        moments = (torch.tensor([v]).float() for v in (first, max(second - first**2, 1e-12)))
-        return cls((low + inside * (high - low)).float(), *moments)
+        variance = torch.tensor([max(second - first**2, 1e-12)])
+        return cls((low + inside * (high - low)).float(), torch.tensor([first]), variance)
 
     def __call__(self, prediction: ValuePrediction) -> ValuePrediction:
         """The prediction with the moments and the shape of that law."""

@@ -1,4 +1,4 @@
-"""The command line: ``sfumato demo | fit | evaluate | predict | report``; a file for each command."""
+"""The command line: ``sfumato demo | fit | calibrate | evaluate | predict | report``; a file for each command."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
     from jsonargparse import ArgumentParser
 
     from sfumato import __version__
+    from sfumato.cli.calibrate import calibrate
     from sfumato.cli.demo import demo
     from sfumato.cli.evaluate import evaluate
     from sfumato.cli.fit import fit
@@ -65,7 +66,7 @@ def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
     parser = ArgumentParser(prog="sfumato", description="Uncertainty in dense prediction.", version=__version__)
     subcommands = parser.add_subcommands()
     table: dict[str, Callable[..., None]] = {}
-    for command in (demo, fit, evaluate, predict, report):
+    for command in (demo, fit, calibrate, evaluate, predict, report):
         summary = (command.__doc__ or "").partition("\n\n")[0]
         sub = ArgumentParser(description=summary)
         sub.add_argument("--config", action="config", help="YAML file with these settings; `fit` takes a plan.yaml")

@@ -56,13 +56,20 @@ def evaluate(
     )
     scores = found.scores
     table, headline = tabulate(scores), set(scores.headline)
+    before, curves_before = {}, {}
+    if found.uncalibrated is not None:
+        before, curves_before = tabulate(found.uncalibrated), _lists(found.uncalibrated.curves())
+    if found.sets is not None:
+        table |= tabulate(found.sets)
+        headline |= set(found.sets.headline)
     story: dict[str, Any] = {
         "data": data or opened.plan.data,
         "root": root or ("" if data else opened.plan.root),
         "split": split,
         "images": len(dataset),  # pyright: ignore[reportArgumentType]
         "scores": table,
-        "curves": {name: {k: v.tolist() for k, v in columns.items()} for name, columns in scores.curves().items()},
+        "uncalibrated": {"scores": before, "curves": curves_before},
+        "curves": _lists(scores.curves()),
         "per_image": {
             "index": found.order.tolist(),
             "uncertainty": found.uncertainty.tolist(),
@@ -82,7 +89,11 @@ def evaluate(
         print(jsonlib.dumps(without_nan({name: row[0] for name, row in table.items()})))
     else:
         shown = table if all else {name: row for name, row in table.items() if name in headline}
-        show(shown, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
+        show(shown, before, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
+
+
+def _lists(curves: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    return {name: {k: v.tolist() for k, v in columns.items()} for name, columns in curves.items()}
 
 
 def _alone() -> bool:
@@ -123,14 +134,16 @@ def tabulate(scores: Any) -> Table:
     return {name: (value, float(low), float(high)) for name, (value, (low, high)) in rows.items()}
 
 
-def show(table: Table, title: str) -> None:
-    """Print the table."""
+def show(table: Table, before: Table, title: str) -> None:
+    """Print the table, beside what the scores were without the calibrator, if there are such."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    shown = RichTable("score", "value", "95 % interval by image", title=title, title_justify="left")
+    columns = ("score", *(("uncalibrated", "calibrated") if before else ("value",)), "95 % interval by image")
+    shown = RichTable(*columns, title=title, title_justify="left")
     for name, (value, low, high) in table.items():
-        shown.add_row(name, f"{value:.4g}", "" if math.isnan(low) else f"{low:.4g} to {high:.4g}")
+        old = [f"{before[name][0]:.4g}" if name in before else ""] if before else []
+        shown.add_row(name, *old, f"{value:.4g}", "" if math.isnan(low) else f"{low:.4g} to {high:.4g}")
     Console().print(shown)
 
 

@@ -22,13 +22,14 @@ def predict(
     Args:
         run: folder that `fit` left.
         inputs: image files, folders, globs or videos; frames of a video are numbered.
-        out: folder for NAME_label.png, NAME_total.png, … and NAME.safetensors; is made.
+        out: folder for NAME_label.png, NAME_total.png, … and NAME.safetensors, and NAME_sets of a run with a
+            guarantee; is made.
         samples: how many outputs MC dropout draws.
         seed: of the draws.
     """
     from rich.progress import track
 
-    from sfumato.report import save_maps
+    from sfumato.report import save_maps, save_sizes
     from sfumato.training import Run
     from sfumato.training.evaluation import predict_image
 
@@ -41,6 +42,10 @@ def predict(
             prediction = predict_image(opened, image, samples=samples, seed=seed)
             prediction.save(out / f"{name}.safetensors")
             save_maps(prediction, opened.task, out, name)
+            if opened.guarantee is not None:
+                region = opened.guarantee(prediction)
+                region.save(out / f"{name}_sets.safetensors")
+                save_sizes(region, out / f"{name}_sets.png")
             written += 1
     print(f"{written} predictions in {out}")
 

@@ -28,6 +28,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     """
     from sfumato import training
     from sfumato.cli.evaluate import data_of
+    from sfumato.metrics import SetScores
     from sfumato.report import Story, write
 
     opened = training.Run.open(run)
@@ -42,15 +43,18 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     groups = _groups(found["per_image"])
     chosen = dict.fromkeys(i for members in groups.values() for i in members)
     shown = {i: _shown(opened, dataset, i, found["per_image"], samples) for i in chosen}
-    headline = opened.task.scores().headline
+    headline = (*opened.task.scores().headline, *SetScores.headline)
+    before = found["uncalibrated"]
     story = Story(
         title=f"{Path(run).name}: how sure, and why not",
         facts=_facts(opened, found),
         task=opened.task,
         scores={name: tuple(row) for name, row in found["scores"].items() if name in headline},
+        before={name: row[0] for name, row in before["scores"].items()},
+        sizes=_sizes(opened),
         shown=tuple(shown.values()),
         groups={group: [shown[i].name for i in members] for group, members in groups.items()},
-        reliability=_reliability(found["curves"]["reliability"]),
+        reliability=_reliability(found["curves"]["reliability"], before["curves"].get("reliability")),
         rejection=_rejection(found["curves"]["rejection"], opened.task),
         shift=_shift(opened, found, samples),
         history=_history(Path(run)),
@@ -83,7 +87,24 @@ def _shown(run: Run, dataset: Dataset, index: int, table: Mapping[str, list[floa
     known = run.task.scores().headline
     scores = {name: table[name][row] for name in ("uncertainty", known[0], "nll", "ause")}
     key = run.task.key
-    return Shown(sample["name"], sample["image"], prediction, sample[key], sample[key + "_valid"], scores)
+    truth = sample[key], sample[key + "_valid"]
+    return Shown(sample["name"], sample["image"], prediction, *truth, scores, _size(run, prediction))
+
+
+def _size(run: Run, prediction: Any) -> Any:
+    """What the set or interval of each pixel adds to the best guess (H, W); None if the run makes no promise."""
+    if run.guarantee is None:
+        return None
+    size = run.guarantee(prediction).size[0]
+    return size if size.is_floating_point() else size - 1
+
+
+def _sizes(run: Run) -> tuple[str, str]:
+    """What these sizes are called, and their unit."""
+    if run.guarantee is None:
+        return "", ""
+    unit = getattr(run.task, "unit", "")
+    return ("interval width", unit) if unit else ("further classes", "classes")
 
 
 def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
@@ -99,15 +120,30 @@ def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
         "network": f"{members}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
         "budget": f"{plan.epochs} epochs, batch {plan.batch}, {plan.precision}",
         "seed": str(plan.seed),
-    }
+    } | _afterwards(run)
 
 
-def _reliability(curve: Mapping[str, list[float]]) -> Any:
+def _afterwards(run: Run) -> dict[str, str]:
+    """What was done to the run after training."""
+    facts = {}
+    if run.calibrator is not None:
+        facts["calibrated by"] = f"{type(run.calibrator).__name__} on {len(run.calibrator.fitted_on)} other images"
+    if (promise := run.guarantee) is not None:
+        sure = f"with probability {1 - promise.delta:.4g}" if promise.delta else "in expectation"
+        what = "of all pixels" if getattr(promise, "of", None) is None else f"of {run.task.names[promise.of]}"  # pyright: ignore
+        facts["guaranteed"] = (
+            f"{sure} at most {1 - promise.level:.2g} {what} missed, from {promise.images} other images"
+        )
+    return facts
+
+
+def _reliability(curve: Mapping[str, list[float]], before: Mapping[str, list[float]] | None) -> Any:
     from sfumato.report import Reliability
 
+    old = None if before is None else _reliability(before, None)
     if "confidence" in curve:
-        return Reliability(curve["confidence"], curve["accuracy"], curve["count"], "confidence")
-    return Reliability(curve["nominal"], curve["observed"], (), "quantile level")
+        return Reliability(curve["confidence"], curve["accuracy"], curve["count"], "confidence", old)
+    return Reliability(curve["nominal"], curve["observed"], (), "quantile level", old)
 
 
 def _rejection(curve: Mapping[str, list[float]], task: Any) -> Any:
@@ -142,7 +178,7 @@ def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
         target, valid = (
             (sample[key], sample[key + "_valid"]) if run.plan.data == ood["name"].partition(":")[0] else nothing
         )
-        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid))
+        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, _size(run, prediction)))
     contrasts = {part: Contrast(**each) for part, each in ood["parts"].items()}
     scores = {name: tuple(row) for name, row in found["scores"].items() if name.startswith("ood_auroc")}
     return Shift(ood["name"], contrasts, shown, scores)

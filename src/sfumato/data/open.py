@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import Dataset
 
 from sfumato.data.camvid import CamVid
 from sfumato.data.folder import Folder
@@ -25,16 +28,48 @@ SCENES: dict[str, dict[str, Any]] = {
 }
 
 
+class Part(Dataset[dict[str, Any]]):
+    """Consecutive images of a data set, of which they keep all else.
+
+    Args:
+        whole: the data set.
+        first: share of its images that come before, in [0, 1).
+        last: share up to which they go, in (0, 1].
+
+    Raises:
+        ValueError: if no image lies between.
+
+    Pitfall: frames of a video resemble their neighbours, so parts are blocks and never drawn at random.
+    """
+
+    def __init__(self, whole: Any, first: float, last: float) -> None:
+        start, end = round(first * len(whole)), round(last * len(whole))
+        if not 0 <= start < end <= len(whole):
+            raise ValueError(f"{first:.0%} to {last:.0%} of {len(whole)} images holds none: ask for a larger part")
+        self.whole, self.images = whole, range(start, end)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.whole[self.images[index]]
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """Those of the whole."""
+        return self.whole.tasks
+
+
 def load(
     name: str, root: str | Path = "", split: str = "train", size: Size = None
-) -> CamVid | Folder | Scenes | SevenScenes:
+) -> CamVid | Folder | Part | Scenes | SevenScenes:
     """Open a data set.
 
     Args:
         name: ``scenes``, ``camvid``, ``sevenscenes``, or the path of a folder that holds ``sfumato.yaml``.
         root: where ``camvid`` or ``sevenscenes`` lies; folders are looked for in it.
         split: ``train`` or ``val`` of all but folders, which name their own; of ``scenes`` also ``novel`` and the
-            shifts, ``fog-1`` to ``fog-5`` and so on.
+            shifts, ``fog-1`` to ``fog-5`` and so on. ``val[:50%]`` is the first half of it, ``val[50%:]`` the other.
         size: (height, width) of images, pixels; None for the data's own.
 
     Returns:
@@ -44,6 +79,9 @@ def load(
         FileNotFoundError: if files are missing.
         ValueError: for an unknown name or split.
     """
+    if part := re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", split):
+        first, last = int(part[2] or 0) / 100, int(part[3] or 100) / 100
+        return Part(load(name, root, part[1], size), first, last)
     if name == "scenes":
         if split not in SCENES:
             raise ValueError(f"split of scenes is {split!r}, expected one of {', '.join(SCENES)}")

@@ -88,18 +88,23 @@ class ValueStatistics:
         }
 
 
-def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatistics, dict[str, Tensor]]:
+def count(
+    mean: Tensor, variance: Tensor, target: Tensor, quantiles: Tensor | None = None
+) -> tuple[ValueStatistics, dict[str, Tensor]]:
     """Statistics of the valid pixels of one image.
 
     Args:
         mean: (D, N) in the target's unit.
         variance: (D, N) in its square, ≥ 0.
         target: (D, N).
+        quantiles: of the standardised error; None for those of the normal law.
 
     Returns:
         The statistics with coarse ranks, and the fine ranks (5, 65536).
     """
-    pixels = values.per_pixel(mean, variance, target)
+    law = ValuePrediction(mean, variance, torch.zeros_like(variance), quantiles=quantiles)
+    low, high = law.interval(0.9)
+    pixels = (*values.per_pixel(mean, variance, target), (high - low).mean(0))
     square, spread = (mean - target).square().sum(0), variance.sum(0).sqrt()
     by_spread, by_error = histogram.key(spread), histogram.key(square.sqrt())
     columns = [(by_spread, None), (by_spread, square), (by_error, None), (by_error, square)]
@@ -109,9 +114,9 @@ def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatisti
         for key, column in columns
     ])  # fmt: skip
     ratio = values.ratio(mean, target)
-    level = torch.special.ndtr((target - mean) / variance.clamp_min(values.TINY).sqrt())
+    level = values.cumulative((target - mean) / variance.clamp_min(values.TINY).sqrt(), quantiles)
     bins = (level * LEVELS).ceil_().sub_(1).clamp_(0, LEVELS - 1).int().flatten()
-    inside = (target - mean).abs() <= values.HALF_WIDTH_90 * variance.sqrt()
+    inside = (target >= low) & (target <= high)
     whole = torch.tensor([square.numel() > 0, square.numel()], device=mean.device)
     statistics = ValueStatistics(
         images=whole[0],
@@ -128,6 +133,9 @@ def count(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[ValueStatisti
 
 class ValueScores(Scores[ValueStatistics]):
     """Every score of value predictions over all valid pixels of a data set.
+
+    NLL and CRPS are those of the normal law with the predicted moments, also where a prediction carries the quantiles
+    of another law; coverage, width and quantile calibration follow the quantiles.
 
     Args:
         unit: of the values, as in ``"m"``.
@@ -163,6 +171,6 @@ class ValueScores(Scores[ValueStatistics]):
             )
         for mean, variance, truth, mask in zip(prediction.mean.float(), prediction.variance.float(), target, valid):
             index = mask.flatten().nonzero()[:, 0]
-            law = [x.flatten(1).index_select(1, index) for x in (mean, variance, truth.float())]
-            values.check(*law)
-            self.add(*count(*law))
+            m, v, t = (x.flatten(1).index_select(1, index) for x in (mean, variance, truth.float()))
+            values.check(m, v, t)
+            self.add(*count(m, v, t, prediction.quantiles))

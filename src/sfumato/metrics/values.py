@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 SUMS = ("square", "epe", "abs_rel", "sq_rel", "square_log", "log", "nll", "crps", "width")
-"""What :func:`per_pixel` returns."""
+"""What :func:`per_pixel` returns, and last the width of the central 90 % interval, mean over D."""
 
 TINY = torch.finfo(torch.float32).tiny
-HALF_WIDTH_90 = 1.6448536269514722
-"""Half the width of the central 90 % interval of a normal law, in σ."""
 
 
 def check(mean: Tensor, variance: Tensor, target: Tensor) -> None:
@@ -45,6 +43,21 @@ def gaussian_crps(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
     return spread * (z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
 
 
+def cumulative(standardised: Tensor, quantiles: Tensor | None) -> Tensor:
+    """The predicted probability in [0, 1] of a smaller value than this one, given as ``(y − μ)/σ``.
+
+    Args:
+        standardised: any shape.
+        quantiles: (Q,) at levels ``i / (Q + 1)``, between which the law is linear; None for the normal law.
+    """
+    if quantiles is None:
+        return torch.special.ndtr(standardised)
+    ends = quantiles.to(standardised)
+    after = torch.searchsorted(ends, standardised.contiguous()).clamp(1, len(ends) - 1)
+    low, high = ends[after - 1], ends[after]
+    return (after + ((standardised - low) / (high - low).clamp_min(TINY)).clamp(0, 1)) / (len(ends) + 1)
+
+
 def ratio(mean: Tensor, target: Tensor) -> Tensor:
     """``max(ŷ/y, y/ŷ)`` (N,), the largest over D; infinite where either is not above 0."""
     both = (mean > 0) & (target > 0)
@@ -52,7 +65,7 @@ def ratio(mean: Tensor, target: Tensor) -> Tensor:
 
 
 def per_pixel(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-    """What :data:`SUMS` names, each (N,).
+    """What :data:`SUMS` names, but the width, each (N,).
 
     Errors are lengths over D. The relative and logarithmic ones ask for positive values and are NaN elsewhere.
 
@@ -69,5 +82,4 @@ def per_pixel(mean: Tensor, variance: Tensor, target: Tensor) -> tuple[Tensor, .
     positive = (mean > 0) & (target > 0)
     log = (mean / target).log().where(positive, torch.nan).abs().sum(0)
     nll, crps = (score(mean, variance, target).sum(0) for score in (gaussian_nll, gaussian_crps))
-    width = 2 * HALF_WIDTH_90 * variance.sqrt().mean(0)
-    return square, error, error / size, square / size, log.square(), log, nll, crps, width
+    return square, error, error / size, square / size, log.square(), log, nll, crps

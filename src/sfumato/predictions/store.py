@@ -52,18 +52,20 @@ def save(prediction: Any, path: str | Path) -> None:
         save_file(tensors, part, metadata)
 
 
-def load(cls: type[P], path: str | Path) -> P:
-    """Read a prediction of type ``cls``.
+def load(cls: type[P] | tuple[type[P], ...], path: str | Path) -> P:
+    """Read what :func:`save` wrote, of type ``cls`` or of one of these.
 
     Raises:
         ValueError: if the file is cut off or holds something else.
     """
+    known = {kind.__name__: kind for kind in (cls if isinstance(cls, tuple) else (cls,))}
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): predict again to write it anew") from error
-    if metadata.get("type") != cls.__name__:
-        raise ValueError(f"{path} holds a {metadata.get('type', 'file of unknown type')}, expected a {cls.__name__}")
-    return cls(**tensors, **json.loads(metadata["fields"]))
+        raise ValueError(f"{path} is not a whole safetensors file ({error}): write it anew") from error
+    found = metadata.get("type", "file of unknown type")
+    if found not in known:
+        raise ValueError(f"{path} holds a {found}, expected a {' or a '.join(known)}")
+    return known[found](**tensors, **json.loads(metadata["fields"]))

@@ -91,11 +91,11 @@ class ValuePrediction:
         """
         if not 0 < level < 1:
             raise ValueError(f"level is {level}, expected a coverage in (0, 1) such as 0.9")
-        low, high = (self._standard((1 + sign * level) / 2) for sign in (-1, 1))
+        low, high = (self.standard_quantile((1 + sign * level) / 2) for sign in (-1, 1))
         return self.mean + low * self.std, self.mean + high * self.std
 
-    def _standard(self, level: float) -> float:
-        """The quantile of ``(y − mean) / std`` at this level."""
+    def standard_quantile(self, level: float) -> float:
+        """The quantile of ``(y − mean) / std`` at a level in (0, 1), the same for all pixels."""
         if self.quantiles is None:
             return float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64)))
         place = min(max(level * (len(self.quantiles) + 1) - 1, 0), len(self.quantiles) - 1)

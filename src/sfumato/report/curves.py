@@ -40,7 +40,12 @@ def reliability(curve: Reliability) -> str:
         if total := sum(curve.count):
             shares = [curve.count[i] / total for i in filled]
             axis.bar(predicted, shares, 0.7 / len(curve.count), color=FADED, alpha=0.35, label="share of pixels")
-        axis.plot(predicted, observed, color=WARM, marker="o", ms=4 if len(filled) < 30 else 0, label="this network")
+        if curve.before is not None:
+            axis.plot(
+                curve.before.predicted, curve.before.observed, color=COOL, marker="o", ms=3, lw=1, label="uncalibrated"
+            )
+        name = "this network" if curve.before is None else "calibrated"
+        axis.plot(predicted, observed, color=WARM, marker="o", ms=4 if len(filled) < 30 else 0, label=name)
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"predicted ({curve.kind})", ylabel="observed", aspect="equal")
         axis.legend(frameon=False, loc="upper left")
         return svg(figure, "reliability")

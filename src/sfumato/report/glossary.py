@@ -17,4 +17,6 @@ WORDS = {
     "delta2": "share of pixels within a factor 1.25² of the truth; 1 is best",
     "delta3": "share of pixels within a factor 1.25³ of the truth; 1 is best",
     "coverage90": "share of truths inside the 90 % interval; 0.9 is calibrated",
+    "risk": "share of pixels that the sets or intervals miss, mean over images; guaranteed",
+    "set_size": "how many classes a pixel may have, or how wide its interval is, on average",
 }

@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from sfumato.contracts import Prediction, Task
-from sfumato.predictions import ClassPrediction
+from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet
 from sfumato.report.figures import save_best, save_map
-from sfumato.report.pictures import parts
+from sfumato.report.pictures import parts, top
+
+
+def save_sizes(region: PredictionSet | PredictionInterval, path: Path) -> None:
+    """Write how many classes each pixel may have, or how wide its interval is, as PNG; a batch of 1."""
+    if isinstance(region, PredictionSet):
+        name, unit, ends = "set size", "classes", (1.0, float(region.members.shape[1]))
+    else:
+        name, unit, ends = "interval width", region.unit, (0.0, top([region.size]))
+    save_map(region.size[0].float(), path, name, unit, ends)
 
 
 def save_maps(prediction: Prediction, task: Task, folder: Path, name: str) -> None:

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const PARTS = ["total", "aleatoric", "epistemic"];
-  const LAYERS = ["image", "truth", "prediction", "error", ...PARTS];
+  const LAYERS = ["image", "truth", "prediction", "error", ...PARTS, ...(data.sizes ? ["size"] : [])];
   const MEANING = {
     image: "The image as the network sees it.",
     truth: "What is known to be right; see-through where nothing is known.",
@@ -12,6 +12,7 @@
     total: "How unsure the network is in all.",
     aleatoric: "The world’s part: ambiguity and noise that more data would not remove.",
     epistemic: "The network’s part: what it has not learned, and more data would teach it.",
+    size: data.sizesUnit === "classes" ? "How many classes beside its best guess the pixel may have, under the guarantee." : "How wide the interval is, under the guarantee.",
   };
   const WRONG = [196, 62, 28], RIGHT = [226, 230, 234];
   const state = { image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
@@ -41,14 +42,15 @@
   const decode = (index) => {
     if (!decoded.has(index)) {
       const it = data.images[index];
-      decoded.set(index, Promise.all([it.image, it.truth, it.prediction, it.parts, it.error].map(load))
-        .then(([image, truth, prediction, parts, error]) => prepare({ image, truth, prediction }, pixels(parts), pixels(error))));
+      const uris = [it.image, it.truth, it.prediction, it.parts, it.error, ...(data.sizes ? [it.size] : [])];
+      decoded.set(index, Promise.all(uris.map(load)).then(([image, truth, prediction, parts, error, size]) =>
+        prepare({ image, truth, prediction }, pixels(parts), pixels(error), size && pixels(size))));
     }
     return decoded.get(index);
   };
 
   // Errors of the pixels at or below each code, for each part: every threshold is then one look-up.
-  const prepare = (layers, parts, error) => {
+  const prepare = (layers, parts, error, size) => {
     const ready = { width: parts.width, height: parts.height, layers, parts, kept: {}, wrong: {} };
     for (const [channel, part] of PARTS.entries()) {
       const kept = new Float64Array(256), wrong = new Float64Array(256);
@@ -67,6 +69,7 @@
       const e = ((error.data[i] << 8) | error.data[i + 1]) / 65535 * data.ends.worst;
       return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colours[Math.min(255, Math.round(255 * Math.sqrt(e / data.ends.error)))];
     });
+    if (size) layers.size = coloured(size, (i) => data.colours[size.data[i]]);
     return ready;
   };
   const coloured = (source, colour) => {
@@ -125,18 +128,18 @@
 
   // ---- the panel beside the stage
   const legend = () => {
-    const layer = state.layer, part = PARTS.includes(layer), values = part || (layer === "error" && data.errorUnit);
+    const layer = state.layer, part = PARTS.includes(layer), values = part || layer === "size" || (layer === "error" && data.errorUnit);
     at("meaning").textContent = MEANING[layer];
     at("bar").hidden = !values;
     at("swatches").hidden = layer !== "truth" && layer !== "prediction";
     if (!values) return;
     const end = data.ends[layer];
-    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colours run with the square root
+    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colours run with the square root, but for sizes
       const tick = document.createElement("span");
-      tick.textContent = (f === 1 ? "≥ " : "") + number(f * f * end);
+      tick.textContent = (f === 1 ? "≥ " : "") + number(layer === "size" ? f * end : f * f * end);
       return tick;
     }));
-    at("unit").textContent = part ? data.label : data.errorUnit;
+    at("unit").textContent = part ? data.label : layer === "size" ? data.sizesUnit : data.errorUnit;
     at("ramp").alt = `colours from 0 to ${number(end)} ${at("unit").textContent}`;
   };
   const risk = (ready) => {
@@ -219,7 +222,7 @@
     made.addEventListener("click", act);
     return made;
   };
-  const named = (layer) => Object.assign(document.createElement("span"), { textContent: layer });
+  const named = (layer) => Object.assign(document.createElement("span"), { textContent: layer === "size" ? data.sizes : layer });
   const thumb = (index) => {
     const picture = new Image();
     picture.src = data.images[index].image;
@@ -254,7 +257,7 @@
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("input, select")) return;
     if (e.key === "ArrowLeft" || e.key === "ArrowRight") { e.preventDefault(); step(e.key === "ArrowLeft" ? -1 : 1); }
     if (e.key === "0") { state.layer = "image"; remember(); redraw(); }
-    else if (LAYERS[Number(e.key)] && /^[1-6]$/.test(e.key)) toggle(LAYERS[Number(e.key)]);
+    else if (LAYERS[Number(e.key)] && /^[1-7]$/.test(e.key)) toggle(LAYERS[Number(e.key)]);
   });
   recall(); fill(); show();
 })();

@@ -99,6 +99,8 @@ def _data(story: Story) -> tuple[dict[str, Any], Key | None]:
         "label": views[0].label,
         "errorUnit": views[0].error_unit,
         "score": views[0].score,
+        "sizes": story.sizes[0],
+        "sizesUnit": story.sizes[1],
         "colours": table.tolist(),
     }
     return data, colours
@@ -111,7 +113,11 @@ def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
     ends = {part: max(end, ends["total"] / 1000) for part, end in ends.items()}
     errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]
     worst = max((float(e[e.isfinite()].max()) for e in errors if e.isfinite().any()), default=0.0)
-    return {**ends, "error": top(errors), "worst": worst or 1.0}
+    sizes = [each.size for each in shown if each.size is not None]
+    widest = top([size.float().cpu() for size in sizes])
+    if not any(size.is_floating_point() for size in sizes):
+        widest = 4.0 * math.ceil(widest / 4)  # counts: the bar has five ticks
+    return {**ends, "error": top(errors), "worst": worst or 1.0, "size": widest}
 
 
 def _images(shown: list[Shown], views: list[View], task: Task, ends: dict[str, float]) -> list[dict[str, Any]]:

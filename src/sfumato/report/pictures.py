@@ -194,14 +194,19 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
 
     Returns:
         Data URIs: ``parts`` has the three uncertainties by :func:`eight_bit` in red, green and blue; ``error`` has
-        ``65535 · error / worst`` in red (high byte) and green (low), and the mask in blue.
+        ``65535 · error / worst`` in red (high byte) and green (low), and the mask in blue; ``size``, if there
+        is one, has ``255 · size / end`` in grey.
     """
     best: Tensor = shown.prediction.best[0]  # pyright: ignore[reportAttributeAccessIssue]
     valid = thinned(shown.valid.cpu(), size)
     error = thinned(seen.error, size).where(valid, 0).nan_to_num(ends["worst"]).div(ends["worst"]).clamp(0, 1)
     code = (error * 65535).round().int().numpy()
     image = interpolate(shown.image[None].detach().float().cpu(), size, mode="bilinear", antialias=True)[0]
-    return {
+    extra = {}
+    if shown.size is not None:
+        grey = thinned(shown.size.float().cpu(), size).div(ends["size"]).clamp(0, 1)
+        extra["size"] = uri((grey * 255).round().byte().numpy())
+    return extra | {
         "name": shown.name,
         "scores": {name: float(value) for name, value in shown.scores.items() if math.isfinite(value)},
         "image": uri(rgb(image), "JPEG"),

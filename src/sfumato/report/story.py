@@ -25,6 +25,8 @@ class Shown:
         target: what is compared with ``prediction.best[0]``: (H, W) classes or (D, H, W) values.
         valid: (H, W) bool, where the target is known.
         scores: of this image alone, to be read beside it.
+        size: (H, W) how many classes beside the best guess each pixel may have (whole numbers), or how wide its
+            interval is; None without a guarantee.
 
     Raises:
         ValueError: if the sizes of image, prediction, target and mask differ.
@@ -36,6 +38,7 @@ class Shown:
     target: Tensor
     valid: Tensor
     scores: Mapping[str, float] = field(default_factory=dict)
+    size: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = {
@@ -110,12 +113,14 @@ class Reliability:
         observed: (N) accuracies, or shares of truths below these quantiles, in [0, 1]; NaN where nothing fell.
         count: (N) pixels behind each point; empty if all stand on all pixels.
         kind: what the axis says: ``"confidence"``, or as in ``"quantile level"``.
+        before: the same without the calibrator; None if there is none.
     """
 
     predicted: Sequence[float]
     observed: Sequence[float]
     count: Sequence[float] = ()
     kind: str = "confidence"
+    before: Reliability | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ class Story:
         facts: what was trained on what: data set, method, likelihood, network, parameters, budget, seed.
         task: paints targets and predictions.
         scores: value, low and high end of the bootstrap interval by image; NaN where unknown.
+        before: name of a score → its value without the calibrator; empty if there is none.
+        sizes: what the sizes of sets or intervals are called and their unit; empty without a guarantee.
         shown: images to page through.
         groups: name → names of images, as in ``{"best": [...], "worst": [...], "most uncertain": [...]}``.
         reliability: omitted if None.
@@ -161,6 +168,8 @@ class Story:
     rejection: Rejection | None = None
     shift: Shift | None = None
     history: Mapping[str, Series] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
+    sizes: tuple[str, str] = ("", "")
 
 
 def quantile(values: Tensor, level: float) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sfumato.calibration import ConformalIntervals, QuantileMap, VarianceScaling
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Gaussian, Laplace
 
@@ -50,6 +51,7 @@ class Depth:
     unit: str = "m"
     key: ClassVar[str] = "depth"
     likelihoods: ClassVar[tuple[str, ...]] = ("gaussian", "laplace")
+    calibrators: ClassVar[tuple[str, ...]] = ("scale", "quantile")
 
     def __post_init__(self) -> None:
         if not 0 < self.minimum < self.maximum < math.inf:
@@ -59,6 +61,15 @@ class Depth:
         """``gaussian`` or ``laplace`` on the logarithm of depth."""
         law = {"gaussian": Gaussian, "laplace": Laplace}[name]
         return law(dims=1, link="log", lower=self.minimum, upper=self.maximum, unit=self.unit)
+
+    def calibrator(self, name: str) -> Any:
+        """One of :attr:`calibrators`."""
+        return dict(zip(self.calibrators, (VarianceScaling, QuantileMap)))[name]
+
+    @property
+    def guarantee(self) -> type[ConformalIntervals]:
+        """Intervals of depth."""
+        return ConformalIntervals
 
     def scores(self) -> ValueScores:
         """Fresh scores of value predictions."""

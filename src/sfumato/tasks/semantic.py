@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sfumato.calibration import (
+    ClassTemperature,
+    ConformalSets,
+    Isotonic,
+    LocalTemperature,
+    Temperature,
+    VectorScaling,
+)
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Categorical, LogitNormal
 
@@ -32,6 +40,7 @@ class Semantic:
     palette: tuple[tuple[int, int, int], ...]
     key: ClassVar[str] = "classes"
     likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal")
+    calibrators: ClassVar[tuple[str, ...]] = ("temperature", "class-temperature", "vector", "local", "isotonic")
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.palette):
@@ -40,6 +49,17 @@ class Semantic:
     def likelihood(self, name: str) -> Likelihood:
         """``categorical`` or ``logit-normal`` over the K classes."""
         return {"categorical": Categorical, "logit-normal": LogitNormal}[name](len(self.names))
+
+    def calibrator(self, name: str) -> Any:
+        """One of :attr:`calibrators`."""
+        return dict(zip(self.calibrators, (Temperature, ClassTemperature, VectorScaling, LocalTemperature, Isotonic)))[
+            name
+        ]
+
+    @property
+    def guarantee(self) -> type[ConformalSets]:
+        """Sets of classes."""
+        return ConformalSets
 
     def scores(self) -> ClassScores:
         """Fresh scores of class predictions."""

@@ -1,23 +1,27 @@
 """One LightningModule for all tasks, plans, runs and their evaluation."""
 
-from sfumato.training.evaluation import Evaluation, evaluate, generator_for, predict_image, predicted, predictions
+from sfumato.training.calibrating import calibrate, forget, promise
+from sfumato.training.evaluation import Evaluation, evaluate, predict_image, predicted, predictions
 from sfumato.training.plan import Plan, derive, fast_precision, working_size
-from sfumato.training.run import METHODS, Run, fit, learnt, question, say
+from sfumato.training.run import METHODS, Run, fit, generator_for, learnt, question, say
 
 __all__ = [
     "METHODS",
     "Evaluation",
     "Plan",
     "Run",
+    "calibrate",
     "derive",
     "evaluate",
     "fast_precision",
     "fit",
+    "forget",
     "generator_for",
     "learnt",
     "predict_image",
     "predicted",
     "predictions",
+    "promise",
     "question",
     "say",
     "working_size",

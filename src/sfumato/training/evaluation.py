@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchmetrics import CatMetric
 
 from sfumato.contracts import Method, Prediction
-from sfumato.predictions import predict
+from sfumato.metrics import SetScores
 from sfumato.predictions.resize import resized
 from sfumato.training.learner import Images
 from sfumato.training.run import Run, learnt
@@ -26,18 +26,17 @@ class Evaluation:
 
     Args:
         scores: the task's scores; what they compute is merged over processes, so all processes must ask.
+        uncalibrated: the scores of the same predictions without the run's calibrator; None if it has none.
+        sets: the scores of the run's sets or intervals; None if it makes no promise.
         order: (n,) int64, which image of the data set each entry of ``scores.per_image()`` is of.
         uncertainty: (n,) mean total uncertainty of each, in the same order.
     """
 
     scores: Any
+    uncalibrated: Any
+    sets: Any
     order: Tensor
     uncertainty: Tensor
-
-
-def generator_for(index: int, seed: int) -> torch.Generator:
-    """The randomness of image ``index``: the same whatever batch or process it falls in."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + index)
 
 
 class _Numbered(Dataset[dict[str, Any]]):
@@ -59,14 +58,21 @@ class _Scorer(L.LightningModule):
         self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
         self.run, self.method, self.seed = run, method, seed
         self.scores = run.task.scores()
+        self.uncalibrated = None if run.calibrator is None else run.task.scores()
+        self.sets = None if run.guarantee is None else SetScores()
         self.order, self.uncertainty = CatMetric(), CatMetric()
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
-        index = int(batch["index"][0])
-        generator = generator_for(index, self.seed)
-        prediction = predict(self.method, batch["image"], likelihood=self.run.likelihood, generator=generator)
-        key = self.run.task.key
-        self.scores.update(prediction, batch[key], batch[key + "_valid"])
+        index, key = int(batch["index"][0]), self.run.task.key
+        self.run.unseen(batch["name"][0])  # pyright: ignore[reportArgumentType]
+        truth = batch[key], batch[key + "_valid"]
+        drawn = self.run.drawn(self.method, batch["image"], self.seed, index)
+        prediction = self.run.corrected(drawn)
+        self.scores.update(prediction, *truth)
+        if self.uncalibrated is not None:
+            self.uncalibrated.update(drawn, *truth)
+        if self.sets is not None:
+            self.sets.update(self.run.guarantee(prediction), truth[0], self.run.guarantee.counted(*truth))
         self.order.update(index)
         self.uncertainty.update(prediction.total.mean())
 
@@ -93,7 +99,7 @@ def evaluate(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: if the data set is empty.
+        ValueError: if the data set is empty, or an image was used to calibrate the run.
     """
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise ValueError("the data set to evaluate on is empty: check --data, --root and --split")
@@ -112,7 +118,9 @@ def evaluate(
     )
     # One image a batch: its draws then depend on its own number only, not on its neighbours.
     trainer.test(scorer, Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed), verbose=False)
-    return Evaluation(scorer.scores, _row(scorer.order).long(), _row(scorer.uncertainty))
+    return Evaluation(
+        scorer.scores, scorer.uncalibrated, scorer.sets, _row(scorer.order).long(), _row(scorer.uncertainty)
+    )
 
 
 def _row(metric: CatMetric) -> Tensor:
@@ -132,9 +140,7 @@ def predicted(
 ) -> tuple[dict[str, Any], Prediction]:
     """One sample with its prediction, with the draws that :func:`evaluate` makes."""
     sample = dataset[index]
-    generator = generator_for(index, seed)
-    image = sample["image"][None]
-    return sample, predict(run.method(samples), image, likelihood=run.likelihood, generator=generator)
+    return sample, run.predict(sample["image"][None], samples=samples, seed=seed, index=index)
 
 
 def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: int = 0) -> Any:
@@ -156,5 +162,5 @@ def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: 
     factors = [now / native for now, native in zip(run.plan.size, run.plan.native)]
     seen = (max(1, round(height * factors[0])), max(1, round(width * factors[1])))
     small = resized(image[None], seen).clamp(0, 1)
-    prediction = predict(run.method(samples), small, likelihood=run.likelihood, generator=generator_for(0, seed))
+    prediction = run.predict(small, samples=samples, seed=seed)
     return dataclasses.replace(prediction.resized((height, width)), image=image[None])  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,18 +12,30 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from sfumato.contracts import Likelihood, Method, Task
+from sfumato import calibration
+from sfumato.contracts import Calibrator, Likelihood, Method, Task
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
-from sfumato.predictions import predict
+from sfumato.predictions import predict, store
 from sfumato.tasks import Depth, Semantic
 from sfumato.training.learner import Images, Learner, WholeFiles
 from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
 
 TASKS: dict[str, type[Any]] = {Semantic.key: Semantic, Depth.key: Depth}
+CALIBRATORS: tuple[type[Any], ...] = (
+    calibration.Temperature,
+    calibration.ClassTemperature,
+    calibration.VectorScaling,
+    calibration.LocalTemperature,
+    calibration.Isotonic,
+    calibration.VarianceScaling,
+    calibration.QuantileMap,
+)
+GUARANTEES: tuple[type[Any], ...] = (calibration.ConformalSets, calibration.ConformalIntervals)
+CALIBRATOR, GUARANTEE = "calibrator.safetensors", "guarantee.safetensors"
 METHODS: dict[str, Callable[[tuple[nn.Module, ...], int], Method]] = {
     "deterministic": lambda networks, _: Deterministic(networks[0]),
     "mc-dropout": lambda networks, samples: MCDropout(networks[0], samples=samples),
@@ -41,6 +53,8 @@ class Run:
         task: the question asked of each pixel.
         likelihood: what the networks' outputs mean.
         networks: the members, in evaluation mode.
+        calibrator: what corrects every prediction; None for the network's own.
+        guarantee: what makes sets or intervals of predictions; None for none.
     """
 
     folder: Path
@@ -48,6 +62,8 @@ class Run:
     task: Task
     likelihood: Likelihood
     networks: tuple[nn.Module, ...]
+    calibrator: Calibrator | None = None
+    guarantee: Any = None
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -63,11 +79,49 @@ class Run:
         networks = tuple(build(plan, likelihood).eval() for _ in range(plan.members))
         for member, network in enumerate(networks):
             load_weights(network, weights_path(folder, member))
-        return cls(folder, plan, task, likelihood, networks)
+        fitted = [
+            store.load(kinds, folder / name) if (folder / name).exists() else None
+            for kinds, name in ((CALIBRATORS, CALIBRATOR), (GUARANTEES, GUARANTEE))
+        ]
+        return cls(folder, plan, task, likelihood, networks, *fitted)
 
     def method(self, samples: int | None = None) -> Method:
         """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
         return METHODS[self.plan.method](self.networks, samples or self.plan.samples)
+
+    def predict(self, image: Tensor, *, samples: int | None = None, seed: int = 0, index: int = 0) -> Any:
+        """The prediction of images (B, 3, H, W) in [0, 1] at the plan's scale, calibrated if the run is.
+
+        Args:
+            image: what the network sees; the prediction carries it.
+            samples: of MC dropout; None for the plan's.
+            seed: of the draws.
+            index: the number of the image, so that its draws depend on nothing else.
+        """
+        return self.corrected(self.drawn(self.method(samples), image, seed, index))
+
+    def drawn(self, method: Method, image: Tensor, seed: int, index: int) -> Any:
+        """The prediction of ``method`` as the network makes it."""
+        found = predict(method, image, likelihood=self.likelihood, generator=generator_for(index, seed))
+        return replace(found, image=image)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def corrected(self, prediction: Any) -> Any:
+        """A prediction of the network as the run's calibrator has it."""
+        return prediction if self.calibrator is None else self.calibrator(prediction)
+
+    def unseen(self, name: str) -> None:
+        """Raise ValueError if the image called ``name`` was used to calibrate this run or for its guarantee."""
+        for fitted in (self.calibrator, self.guarantee):
+            if fitted is not None and name in fitted.fitted_on:
+                raise ValueError(
+                    f"image {name} was used to fit the {type(fitted).__name__} of {self.folder}: take other images, as "
+                    f"in --split 'val[50%:]', or undo it with `sfumato calibrate {self.folder} --method none`"
+                )
+
+
+def generator_for(index: int, seed: int) -> torch.Generator:
+    """The randomness of image ``index``: the same whatever batch or process it falls in."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + index)
 
 
 @rank_zero_only
