@@ -4,9 +4,10 @@
     python benchmarks/truth.py --only fit  # train alone
     python benchmarks/truth.py --seeds 1 --images 2048  # less of it
 
-Trains on ¼, ½ and all of the scenes, for classes (logit-normal) and for depth (Gaussian on log
-depth), and compares what the networks say of their uncertainty with what is known of the scenes they are shown.
-Each network gives MC dropout; several seeds of a size together give an ensemble. The last line is JSON.
+Trains on ¼, ½ and all scenes, for classes (logit-normal) and for depth (Gaussian on log depth), and compares what
+the networks say of their uncertainty with what is known of the scenes they are shown. A third network learns the noise
+of depth alone, which tells what it makes of σ from what it makes of depth. Each network gives MC dropout; several seeds
+of a size together give an ensemble. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,34 +16,56 @@ import argparse
 import json
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from scipy.stats import spearmanr
+from torch.utils.data import Dataset
 
 from sfumato.data import Scenes
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.predictions import predict
-from sfumato.training import Plan, Run, derive, fit, generator_for, learnt, question
+from sfumato.tasks import Depth
+from sfumato.training import Plan, Run, derive, fit, generator_for, learnt
 
 HERE = Path(__file__).parent
 SIZE, TRAIN, SHOWN = (64, 96), 2048, 100
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
 STEPS, BATCH = 10_240, 4  # the same for every amount of data
-DEPTH, CLASSES = ("depth", "gaussian"), ("classes", "logit-normal")
+TASKS = ("depth", "noise", "classes")
 
 
-def trained(runs: Path, task: str, likelihood: str, images: int, seed: int) -> Run:
+class Noise(Dataset):
+    """Scenes whose depth target is the factor by which the noise changed it: its median is 1 and known beforehand."""
+
+    def __init__(self, scenes: Scenes) -> None:
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.scenes[index]
+        true = sample["depth_true"].where(sample["depth_valid"], 1)
+        return sample | {"depth": sample["depth"] / true, "depth_true": torch.ones_like(true)}
+
+
+def trained(runs: Path, name: str, images: int, seed: int) -> Run:
     """The run on so many images, fitted if it is not there yet."""
-    folder = runs / f"truth-{task}-{images}-{seed}"
-    train = Scenes(TRAIN, size=SIZE, seed=0)
+    folder = runs / f"truth-{name}-{images}-{seed}"
+    scenes = Scenes(TRAIN, size=SIZE, seed=0)
+    train, question, likelihood = {
+        "depth": (scenes, scenes.tasks["depth"], "gaussian"),
+        "noise": (Noise(scenes), Depth(0.05, 20.0, ""), "gaussian"),
+        "classes": (scenes, scenes.tasks["classes"], "logit-normal"),
+    }[name]
     plan = Plan(
-        data="scenes", task=task, task_args=vars(train.tasks[task]), likelihood=likelihood, native=SIZE, limit=images,
+        data="scenes", task=question.key, task_args=vars(question), likelihood=likelihood, native=SIZE, limit=images,
         members=1, batch=BATCH, epochs=STEPS * BATCH // images, network_args={"dropout": 0.1}, seed=100 * seed,
     )  # fmt: skip
-    question(plan)
     if (folder / "weights-0.safetensors").exists():
         return Run.open(folder)
-    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
+    plan = derive(learnt(train, question), question, plan, scenes.augmentation)
     return fit(plan, train, None, folder, resume=True, progress=False)
 
 
@@ -69,10 +92,10 @@ def parts(run: Run, method: object, key: str) -> dict[str, float]:
     return {"aleatoric": known[0], "epistemic": known[1], "aleatoric_novel": novel[0], "epistemic_novel": novel[1]}
 
 
-def sigma(run: Run) -> dict[str, float]:
+def sigma(run: Run, scenes: Dataset) -> dict[str, float]:
     """Learned against true σ of log depth, over every valid pixel of scenes not trained on."""
     learned, true, residual = [], [], []
-    for sample in (Scenes(SHOWN, SIZE, 1)[i] for i in range(SHOWN)):
+    for sample in (scenes[i] for i in range(SHOWN)):
         law = predict(Deterministic(run.networks[0]), sample["image"][None], likelihood=run.likelihood)
         valid = sample["depth_valid"]
         spread = torch.log1p(law.aleatoric[0] / law.mean[0, 0].square()).sqrt()  # of the logarithm, if it is normal
@@ -82,9 +105,13 @@ def sigma(run: Run) -> dict[str, float]:
         residual.append((middle - sample["depth_true"][0].log())[valid])
     a, b, r = torch.cat(learned), torch.cat(true), torch.cat(residual)
     misfit = (b.square() + r.square()).sqrt()  # what σ must be for a network that errs by r where noise is b
+    right = r.abs() < 0.3 * b
     return {
         "spearman": float(spearmanr(a.numpy(), b.numpy()).statistic),
+        "spearman_where_right": float(spearmanr(a[right].numpy(), b[right].numpy()).statistic),
+        "share_right": right.float().mean().item(),
         "ratio": (a / b).median().item(),
+        "ratio_where_right": (a / b)[right].median().item(),
         "misfit": r.abs().median().item(),
         "ratio_with_misfit": (a / misfit).median().item(),
     }
@@ -108,28 +135,30 @@ def main() -> None:
     parser.add_argument("--only", choices=("fit",))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, nargs="+", default=PARTS_OF_DATA, help="how many scenes to train on")
-    parser.add_argument("--task", choices=("classes", "depth"), action="append")
+    parser.add_argument("--task", choices=TASKS, action="append")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = range(options.seeds)
+    most = max(options.images)
     runs = {
-        (task, images, seed): trained(options.runs, task, likelihood, images, seed)
+        (task, images, seed): trained(options.runs, task, images, seed)
         for seed in seeds
-        for task, likelihood in (DEPTH, CLASSES)
-        if task in (options.task or ("classes", "depth"))
-        for images in options.images[::-1]
+        for task in options.task or TASKS
+        for images in ([most] if task == "noise" else options.images[::-1])
     }
     if options.only:
         return
     result: dict[str, object] = {"size": SIZE, "images": options.images, "steps": STEPS, "seeds": options.seeds}
-    sigmas = [sigma(runs["depth", options.images[-1], seed]) for seed in seeds]
-    result |= {f"sigma_{name}": mean(each[name] for each in sigmas) for name in sigmas[0]}
-    errors = [class_error(runs["classes", options.images[-1], seed]) for seed in seeds]
+    shown = Scenes(SHOWN, SIZE, 1)
+    for prefix, task, data in (("sigma", "depth", shown), ("sigma_known_median", "noise", Noise(shown))):
+        found = [sigma(runs[task, most, seed], data) for seed in seeds]
+        result |= {f"{prefix}_{name}": mean(each[name] for each in found) for name in found[0]}
+    errors = [class_error(runs["classes", most, seed]) for seed in seeds]
     result |= {
         "class_mae": mean(e["possible"] for e in errors),
         "class_mae_all_classes": mean(e["every"] for e in errors),
     }
-    for task, _ in (CLASSES, DEPTH):
+    for task in ("classes", "depth"):
         for method in ("mc_dropout", "ensemble")[: options.seeds]:
             rows = []
             for images in options.images:

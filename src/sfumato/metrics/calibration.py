@@ -66,7 +66,7 @@ def mce(counts: Tensor, confidence: Tensor) -> Tensor:
     return worst.where(worst >= 0, torch.nan)
 
 
-def classwise(probs: Tensor, label: Tensor, confidence: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def classwise(probs: Tensor, label: Tensor, confidence: Tensor, target: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     """Bin the probabilities of every class, likely or not, into 15 intervals (a, b] of equal width.
 
     Args:
@@ -74,22 +74,25 @@ def classwise(probs: Tensor, label: Tensor, confidence: Tensor, target: Tensor) 
         label: (N,) the most probable class.
         confidence: (N,) its probability.
         target: (N,) classes in [0, K).
+        true: (N,) their probabilities.
 
     Returns:
         Counts (K, 15) of pixels, and *sum of probabilities − pixels of the class* (K, 15), float64.
     """
     classes, pixels = probs.shape
-    # Of a pixel that is sure, every class but one lies in the first bin, which is what the binned leave over of all.
-    sure, unsure = (mask.nonzero()[:, 0] for mask in (confidence > 0.95, confidence <= 0.95))
+    # Most probabilities lie in the first bin, which is what the others leave over of all; of a pixel whose confidence
+    # lies in the last, all but one do.
+    last = 1 - 1 / BINS
+    sure, unsure = (mask.nonzero()[:, 0] for mask in (confidence > last, confidence <= last))
     rest = probs.index_select(1, unsure)
-    binned = torch.cat([confidence[sure], rest.view(-1)])
-    owner = torch.arange(classes, dtype=torch.int32, device=probs.device).mul_(BINS)[:, None]
-    bins = torch.cat([_bin(binned[: len(sure)]).add_(label[sure], alpha=BINS), _bin(rest).add_(owner).view(-1)])
+    likely = [confidence[sure], *(row[row > 1 / BINS] for row in rest)]
+    owner = [label[sure] * BINS, *(k * BINS for k in range(classes))]
+    bins = torch.cat([_bin(row).add_(offset) for row, offset in zip(likely, owner)])
     counts = torch.bincount(bins, minlength=classes * BINS).view(classes, BINS)
-    total = torch.bincount(bins, binned.double(), classes * BINS).double().view(classes, BINS)  # of nothing: whole
+    total = torch.bincount(bins, torch.cat(likely).double(), classes * BINS).double().view(classes, BINS)
     counts[:, 0] += pixels - counts.sum(1)
-    total[:, 0] += probs.sum(1, dtype=torch.float64) - total.sum(1)
-    hits = torch.bincount(_bin(probs.gather(0, target[None])[0]) + target * BINS, minlength=classes * BINS)
+    total[:, 0] += probs.sum(1) - total.sum(1)
+    hits = torch.bincount(_bin(true) + target * BINS, minlength=classes * BINS)
     return counts, total - hits.view(classes, BINS)
 
 

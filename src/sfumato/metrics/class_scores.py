@@ -135,7 +135,7 @@ def count(probs: Tensor, aleatoric: Tensor, target: Tensor) -> tuple[ClassStatis
         confusion.overlap(confusion.confusion(label, target, len(probs))),
         bins,
         confidence,
-        *calibration.classwise(probs, label, top, target),
+        *calibration.classwise(probs, label, top, target, true),
         torch.stack([x.sum(dtype=torch.float64) for x in (nll, 1 + square - 2 * true)]),
         histogram.coarsen(ranks),
         histogram.coarsen(doubt),
