@@ -10,7 +10,7 @@ from PIL import Image
 
 from sfumato.data import CamVid
 
-REAL = Path(os.environ.get("SFUMATO_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "camvid"
+REAL = Path(os.environ.get("SFUMATO_DATA", "data")) / "camvid"
 needs_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there: set SFUMATO_DATA")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sfumato.data import SevenScenes
 
-REAL = Path(os.environ.get("SFUMATO_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "sevenscenes"
+REAL = Path(os.environ.get("SFUMATO_DATA", "data")) / "sevenscenes"
 needs_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there: set SFUMATO_DATA")
 
 

@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from sfumato.metrics import calibration, histogram
 
-DATA = Path(os.environ.get("SFUMATO_DATA", Path(__file__).parents[2] / "../shared/data")) / "calibration"
+DATA = Path(os.environ.get("SFUMATO_DATA", "data")) / "calibration"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no published confidences: set SFUMATO_DATA to their folder")
 
 
