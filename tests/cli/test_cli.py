@@ -75,6 +75,11 @@ def test_evaluate_prints_a_table_and_json(run, capsys):
     table = capsys.readouterr().out
     assert "miou" in table
     assert "aurc_aleatoric" not in table
+    assert main(["evaluate", str(run), "--samples", "2", "--quiet", "--all"]) == 0
+    table = capsys.readouterr().out
+    assert "aurc_aleatoric" in table
+    assert "precision" in table
+    assert "sphere" in table
     assert main(["evaluate", str(run), "--samples", "2", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert 0 <= scores["accuracy"] <= 1

@@ -76,6 +76,8 @@ def evaluate(
             **{name: values.tolist() for name, values in scores.per_image().items() if name in headline},
         },
     }
+    if hasattr(scores, "per_class"):
+        story["per_class"] = {name: column.tolist() for name, column in scores.per_class().items()}
     if not _alone():
         return
     if ood:
@@ -90,6 +92,8 @@ def evaluate(
     else:
         shown = table if all else {name: row for name, row in table.items() if name in headline}
         show(shown, before, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
+        if all and "per_class" in story:
+            show_classes(story["per_class"], opened.task.names)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _lists(curves: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -144,6 +148,17 @@ def show(table: Table, before: Table, title: str) -> None:
     for name, (value, low, high) in table.items():
         old = [f"{before[name][0]:.4g}" if name in before else ""] if before else []
         shown.add_row(name, *old, f"{value:.4g}", "" if math.isnan(low) else f"{low:.4g} to {high:.4g}")
+    Console().print(shown)
+
+
+def show_classes(columns: dict[str, list[float]], names: tuple[str, ...]) -> None:
+    """Print a row for each class; ``–`` where a class does not occur."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable("class", *columns, title="by class", title_justify="left")
+    for name, *row in zip(names, *columns.values()):
+        shown.add_row(name, *("–" if math.isnan(value) else f"{value:.4g}" for value in row))
     Console().print(shown)
 
 
