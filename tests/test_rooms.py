@@ -12,6 +12,7 @@ ROOMS = (
     "calibration",
     "likelihoods",
     "methods",
+    "testing",
     "metrics",
     "tasks",
     "models",

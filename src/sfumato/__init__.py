@@ -8,18 +8,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfumato.likelihoods import Categorical, Gaussian, Laplace, LogitNormal
-    from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
-    from sfumato.metrics import ClassScores, OODScores, ValueScores
-    from sfumato.predictions import ClassPrediction, ValuePrediction, predict
+    from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, LogitNormal, NormalInverseGamma
+    from sfumato.methods import (
+        DeepEnsemble,
+        Deterministic,
+        LastLayerLaplace,
+        MCDropout,
+        Output,
+        TestTimeAugmentation,
+        inject_dropout,
+    )
+    from sfumato.metrics import ClassScores, OODScores, SetScores, ValueScores
+    from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction, predict
 
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "likelihoods": ("Categorical", "Gaussian", "Laplace", "LogitNormal"),
-    "methods": ("DeepEnsemble", "Deterministic", "MCDropout"),
-    "metrics": ("ClassScores", "OODScores", "ValueScores"),
-    "predictions": ("ClassPrediction", "ValuePrediction", "predict"),
+    "likelihoods": ("Categorical", "Dirichlet", "Gaussian", "Laplace", "LogitNormal", "NormalInverseGamma"),
+    "methods": (
+        "DeepEnsemble",
+        "Deterministic",
+        "LastLayerLaplace",
+        "MCDropout",
+        "Output",
+        "TestTimeAugmentation",
+        "inject_dropout",
+    ),
+    "metrics": ("ClassScores", "OODScores", "SetScores", "ValueScores"),
+    "predictions": ("ClassPrediction", "PredictionInterval", "PredictionSet", "ValuePrediction", "predict"),
 }
 _HOME = {name: f"sfumato.{room}" for room, names in _ROOMS.items() for name in names}
 
@@ -29,14 +45,23 @@ __all__ = [
     "ClassScores",
     "DeepEnsemble",
     "Deterministic",
+    "Dirichlet",
     "Gaussian",
     "Laplace",
+    "LastLayerLaplace",
     "LogitNormal",
     "MCDropout",
+    "NormalInverseGamma",
     "OODScores",
+    "Output",
+    "PredictionInterval",
+    "PredictionSet",
+    "SetScores",
+    "TestTimeAugmentation",
     "ValuePrediction",
     "ValueScores",
     "__version__",
+    "inject_dropout",
     "predict",
 ]
 

@@ -1,8 +1,10 @@
 """p(y | f): what a network's output means."""
 
 from sfumato.likelihoods.categorical import Categorical
+from sfumato.likelihoods.dirichlet import Dirichlet
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.laplace import Laplace
 from sfumato.likelihoods.logit_normal import LogitNormal
+from sfumato.likelihoods.normal_inverse_gamma import NormalInverseGamma
 
-__all__ = ["Categorical", "Gaussian", "Laplace", "LogitNormal"]
+__all__ = ["Categorical", "Dirichlet", "Gaussian", "Laplace", "LogitNormal", "NormalInverseGamma"]

@@ -218,5 +218,5 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
 
 
 def is_one_draw(prediction: Prediction) -> bool:
-    """Whether the epistemic part is 0 because nobody asked for it."""
-    return getattr(prediction, "draws", 2) == 1
+    """Whether the epistemic part is 0 because nobody asked for it; an evidential likelihood has one of its own."""
+    return getattr(prediction, "draws", 2) == 1 and not bool((prediction.epistemic > 1e-6).any())

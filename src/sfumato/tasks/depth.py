@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.calibration import ConformalIntervals, QuantileMap, VarianceScaling
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import Gaussian, Laplace
+from sfumato.likelihoods import Gaussian, Laplace, NormalInverseGamma
 
 if TYPE_CHECKING:
     from sfumato.metrics import ValueScores
@@ -50,7 +50,7 @@ class Depth:
     maximum: float = 100.0
     unit: str = "m"
     key: ClassVar[str] = "depth"
-    likelihoods: ClassVar[tuple[str, ...]] = ("gaussian", "laplace")
+    likelihoods: ClassVar[tuple[str, ...]] = ("gaussian", "laplace", "normal-inverse-gamma")
     calibrators: ClassVar[tuple[str, ...]] = ("scale", "quantile")
 
     def __post_init__(self) -> None:
@@ -58,7 +58,9 @@ class Depth:
             raise ValueError(f"depths from {self.minimum} to {self.maximum} {self.unit}: expected 0 < min < max < inf")
 
     def likelihood(self, name: str) -> Likelihood:
-        """``gaussian`` or ``laplace`` on the logarithm of depth."""
+        """``gaussian`` or ``laplace`` on the logarithm of depth, or ``normal-inverse-gamma`` on depth itself."""
+        if name == "normal-inverse-gamma":
+            return NormalInverseGamma(dims=1, unit=self.unit)
         law = {"gaussian": Gaussian, "laplace": Laplace}[name]
         return law(dims=1, link="log", lower=self.minimum, upper=self.maximum, unit=self.unit)
 

@@ -18,7 +18,7 @@ from sfumato.calibration import (
     VectorScaling,
 )
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import Categorical, LogitNormal
+from sfumato.likelihoods import Categorical, Dirichlet, LogitNormal
 
 if TYPE_CHECKING:
     from sfumato.metrics import ClassScores
@@ -39,7 +39,7 @@ class Semantic:
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     key: ClassVar[str] = "classes"
-    likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal")
+    likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal", "dirichlet")
     calibrators: ClassVar[tuple[str, ...]] = ("temperature", "class-temperature", "vector", "local", "isotonic")
 
     def __post_init__(self) -> None:
@@ -47,8 +47,8 @@ class Semantic:
             raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colours: give each class one")
 
     def likelihood(self, name: str) -> Likelihood:
-        """``categorical`` or ``logit-normal`` over the K classes."""
-        return {"categorical": Categorical, "logit-normal": LogitNormal}[name](len(self.names))
+        """One of :attr:`likelihoods` over the K classes."""
+        return dict(zip(self.likelihoods, (Categorical, LogitNormal, Dirichlet)))[name](len(self.names))
 
     def calibrator(self, name: str) -> Any:
         """One of :attr:`calibrators`."""

@@ -30,8 +30,8 @@ class Plan:
         task_args: what the task is made of: class names and colours, or the range and unit of depth.
         network: class path of the network; called with the number of output channels, then ``network_args``.
         network_args: keyword arguments; ``"CHANNELS"`` as a value stands for the number of output channels.
-        likelihood: what the network's output means: ``categorical`` or ``logit-normal`` for classes, ``gaussian`` or
-            ``laplace`` for depth; empty for the first.
+        likelihood: what the network's output means: ``categorical``, ``logit-normal`` or ``dirichlet`` for classes,
+            ``gaussian``, ``laplace`` or ``normal-inverse-gamma`` for depth; empty for the first.
         method: ``deterministic``, ``mc-dropout`` or ``ensemble``.
         members: how many networks are trained, each with its own seed; 0 for 5 in an ensemble, else 1.
         samples: how many outputs MC dropout draws.

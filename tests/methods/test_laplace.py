@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+from sfumato.likelihoods import Categorical, Gaussian, LogitNormal
+from sfumato.methods import LastLayerLaplace
+from sfumato.predictions import predict
+
+
+class Net(nn.Module):
+    def __init__(self, channels=3, after=False):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh())
+        self.head = nn.Conv2d(4, channels, 1)
+        self.after = after
+
+    def forward(self, image):
+        out = self.head(self.body(image))
+        return out * 2 if self.after else out
+
+
+def batches(count=3, seed=0):
+    torch.manual_seed(seed)
+    return [((torch.randn(2, 2, 4, 5),), torch.randint(3, (2, 4, 5)), torch.rand(2, 4, 5) > 0.2) for _ in range(count)]
+
+
+def fitted(**how):
+    torch.manual_seed(0)
+    net, data = Net(), batches()
+    return net, data, LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll, **how)
+
+
+def test_the_covariance_is_that_of_the_exact_hessian():
+    net, data, method = fitted(prior_precision=0.7)
+    net.eval()
+
+    def loss(flat):  # weights (F + 1, C), channels fastest
+        weights = flat.view(5, 3).T
+        total = 0.5 * 0.7 * flat.square().sum()
+        for (image,), target, valid in data:
+            with torch.no_grad():
+                features = net.body(image)
+            output = nn.functional.conv2d(features, weights[:, :-1, None, None], weights[:, -1])
+            total = total + Categorical(3).nll(output, target, valid).sum()
+        return total
+
+    at = torch.cat([net.head.weight[:, :, 0, 0], net.head.bias[:, None]], 1).T.flatten().detach()
+    precision = torch.autograd.functional.hessian(loss, at).double()
+    covariance = (method.factor @ method.factor.T).double()
+    assert torch.allclose(covariance @ precision, torch.eye(15, dtype=torch.float64), atol=2e-3)
+
+
+def test_draws_have_the_spread_of_the_posterior():
+    net, data, _ = fitted()
+    method = LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll, samples=4000)
+    image = torch.randn(1, 2, 2, 2)
+    draws = torch.cat(list(method.draws(image, generator=torch.Generator().manual_seed(0))))[:, 0]
+    net.eval()
+    with torch.no_grad():
+        phi = torch.cat([net.body(image), torch.ones(1, 1, 2, 2)], 1)[0, :, 0, 0]
+        exact = net(image)[0]
+    assert torch.allclose(draws.mean(0), exact, atol=0.05)
+    jacobian = torch.kron(phi[None], torch.eye(3))  # (C, (F + 1) C)
+    covariance = jacobian @ method.factor @ method.factor.T @ jacobian.T
+    assert torch.allclose(torch.cov(draws[:, :, 0, 0].T), covariance, rtol=0.1, atol=0.01)
+
+
+def test_more_data_narrow_it_and_temperature_widens_it():
+    net, data, _ = fitted()
+    traces = [
+        LastLayerLaplace.fit(net, net.head, data * n, Categorical(3).nll, temperature=t).factor.square().sum()
+        for n, t in ((1, 1.0), (5, 1.0), (5, 4.0))
+    ]
+    assert traces[1] < traces[0]
+    assert traces[2] == pytest.approx(4 * traces[1])
+
+
+def test_values_with_a_learned_scale():
+    net = Net(2)
+    data = [(i, torch.randn(2, 1, 4, 5), v) for i, _, v in batches()]
+    method = LastLayerLaplace.fit(net, net.head, data, Gaussian().nll)
+    prediction = predict(method, torch.randn(1, 2, 4, 5), likelihood=Gaussian())
+    assert prediction.epistemic.isfinite().all()
+    assert (prediction.epistemic > 0).all()
+
+
+def test_refused():
+    net, data = Net(), batches()
+    with pytest.raises(ValueError, match="expected a 1 × 1 convolution"):
+        LastLayerLaplace.fit(net, net.body[0], data, Categorical(3).nll)
+    late = Net(after=True)
+    with pytest.raises(ValueError, match="is not what Net does last"):
+        LastLayerLaplace.fit(late, late.head, data, Categorical(3).nll)
+    with pytest.raises(ValueError, match="expected above 0"):
+        LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll, prior_precision=0)
+    with pytest.raises(ValueError, match="no batch"):
+        LastLayerLaplace.fit(net, net.head, [], Categorical(3).nll)
+    noisy = Net(6)
+    with pytest.raises(ValueError, match="cannot be differentiated twice"):
+        LastLayerLaplace.fit(noisy, noisy.head, data, LogitNormal(3).nll)
