@@ -16,6 +16,7 @@ from sfumato.calibration.conformal import (
     controlled,
     p_value,
 )
+from sfumato.data import Scenes
 from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction
 
 K, SIZE = 5, (12, 16)
@@ -74,6 +75,35 @@ def test_risk_stays_below_the_level_as_often_as_promised(make, kind):
     other = make(100, 20_000)
     failed = sum(risk(kind.fit(make(40, seed), 0.8, 0.2), other) > 0.2 for seed in range(40))
     assert failed <= binom.ppf(0.999, 40, 0.2)
+
+
+def worlds(count):
+    """Scenes as a network might see them: their true law, blurred more in some scenes than in others."""
+    scenes, generator = Scenes(count, size=(24, 32), seed=7), torch.Generator().manual_seed(0)
+    held = []
+    for sample in (scenes[index] for index in range(count)):
+        noise = torch.rand((), generator=generator) * torch.randn(sample["class_probs"].shape, generator=generator)
+        probs = torch.softmax(sample["class_probs"].clamp_min(0.01).log() + 2 * noise, 0)[None]
+        prediction = ClassPrediction(probs, torch.zeros(1, 24, 32))
+        held.append((prediction, sample["classes"][None], sample["classes_valid"][None]))
+    return held
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.2])
+def test_promises_on_scenes_split_anew_many_times(delta):
+    """Every split of 120 scenes fits on 40 and is scored on 80: the mean risk, or how often it is too large."""
+    held, risks = worlds(120), []
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(30):
+        order = torch.randperm(120, generator=generator).tolist()
+        fitted = ConformalSets.fit([held[i] for i in order[:40]], 0.95, delta)
+        risks.append(risk(fitted, [held[i] for i in order[40:]]))
+    risks = torch.tensor(risks)
+    if delta:
+        assert int((risks > 0.05).sum()) <= binom.ppf(0.999, 30, delta)
+    else:
+        assert risks.mean() <= 0.05 + 3 * risks.std() / math.sqrt(30)
+        assert risks.mean() >= 0.02
 
 
 def test_false_negatives_of_one_class_stay_below_the_level():

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_the_page_stays_small_whatever_is_shown(class_story, tmp_path, monkeypat
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2)])
 def test_odd_images_without_any_truth(size, tmp_path):
-    law = ClassPrediction(torch.full((1, 2, *size), 0.5), torch.full((1, *size), 0.6931))
+    law = ClassPrediction(torch.full((1, 2, *size), 0.5), torch.full((1, *size), math.log(2)))
     nothing = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.bool)
     task = Semantic(("a", "b"), ((0, 0, 0), (255, 255, 255)))
     shown = Shown("void", torch.zeros(3, *size), law, *nothing, scores={"miou": float("nan")})
