@@ -19,6 +19,7 @@ ROOMS = (
     "data",
     "training",
     "report",
+    "serving",
     "cli",
 )
 # Two rooms may not see each other though one stands above: what they share goes through contracts and predictions.

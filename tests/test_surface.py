@@ -28,6 +28,7 @@ PUBLIC = [
     "__version__",
     "inject_dropout",
     "predict",
+    "predict_tiled",
 ]
 
 

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
         inject_dropout,
     )
     from sfumato.metrics import ClassScores, OODScores, SetScores, ValueScores
-    from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction, predict
+    from sfumato.predictions import (
+        ClassPrediction,
+        PredictionInterval,
+        PredictionSet,
+        ValuePrediction,
+        predict,
+        predict_tiled,
+    )
 
 __version__ = "0.1.0"
 
@@ -35,7 +42,14 @@ _ROOMS = {
         "inject_dropout",
     ),
     "metrics": ("ClassScores", "OODScores", "SetScores", "ValueScores"),
-    "predictions": ("ClassPrediction", "PredictionInterval", "PredictionSet", "ValuePrediction", "predict"),
+    "predictions": (
+        "ClassPrediction",
+        "PredictionInterval",
+        "PredictionSet",
+        "ValuePrediction",
+        "predict",
+        "predict_tiled",
+    ),
 }
 _HOME = {name: f"sfumato.{room}" for room, names in _ROOMS.items() for name in names}
 
@@ -63,6 +77,7 @@ __all__ = [
     "__version__",
     "inject_dropout",
     "predict",
+    "predict_tiled",
 ]
 
 

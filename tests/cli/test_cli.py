@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sfumato.cli import main
@@ -145,6 +146,16 @@ def test_predict_writes_every_map(run, tmp_path, mode, size):
     maps = ("label", "probability", "total", "aleatoric", "epistemic")
     assert {p.name for p in out.iterdir()} == {f"photo_{name}.png" for name in maps} | {"photo.safetensors"}
     assert ClassPrediction.load(out / "photo.safetensors").probs.shape[-2:] == size[::-1]
+
+
+def test_predict_on_tiles(run, tmp_path):
+    image = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(255, size=(40, 50, 3), dtype=np.uint8)).save(image)
+    out = ["--out", str(tmp_path / "out"), "--samples=2"]
+    assert main(["predict", str(run), str(image), *out, "--tile=16"]) == 0
+    found = ClassPrediction.load(tmp_path / "out" / "a.safetensors")
+    assert found.probs.shape[-2:] == (40, 50)
+    assert torch.allclose(found.probs.sum(1), torch.ones(1, 40, 50), atol=1e-4)
 
 
 def test_predict_reads_folders_globs_and_videos(run, tmp_path):

@@ -15,7 +15,12 @@ VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
 def predict(
-    run: Path, inputs: list[str], out: Path = Path("predictions"), samples: int | None = None, seed: int = 0
+    run: Path,
+    inputs: list[str],
+    out: Path = Path("predictions"),
+    samples: int | None = None,
+    seed: int = 0,
+    tile: int = 0,
 ) -> None:
     """Predict images: label or value, probability, total, aleatoric and epistemic maps as PNG, and the raw arrays.
 
@@ -26,6 +31,8 @@ def predict(
             guarantee; is made.
         samples: how many outputs MC dropout draws.
         seed: of the draws.
+        tile: predict large images on overlapping squares of this side, pixels, to save memory; a multiple of 128 suits
+            the networks of this package; 0 for whole images.
     """
     from rich.progress import track
 
@@ -39,7 +46,7 @@ def predict(
     written = 0
     for file in track(files, description="predict", disable=len(files) < 2):
         for name, image in _frames(file):
-            prediction = predict_image(opened, image, samples=samples, seed=seed)
+            prediction = predict_image(opened, image, samples=samples, seed=seed, tile=tile)
             prediction.save(out / f"{name}.safetensors")
             save_maps(prediction, opened.task, out, name)
             if opened.guarantee is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -47,8 +48,15 @@ class Laplace:
         scale = log_scale.exp()
         if self.lower is None or self.upper is None:
             return ValueMoments.of(location, 2 * scale.square(), self.unit)
-        scores, weights = normal_scores()
-        # The Laplace quantile of the same probability: −sign · log(2 Φ(−|score|)).
-        nodes = -scores.sign() * (torch.special.log_ndtr(-scores.abs()) + math.log(2))
-        moments = clipped_moments(location, scale, self.link, self.lower, self.upper, nodes, weights)
+        moments = clipped_moments(location, scale, self.link, self.lower, self.upper, *laplace_scores())
         return ValueMoments.of(*moments, self.unit)
+
+
+@cache
+def laplace_scores() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The Laplace quantiles of the probabilities of :func:`normal_scores`, and its weights."""
+    nodes, weights = normal_scores()
+    scores = torch.tensor(nodes, dtype=torch.float64)
+    # −sign · log(2 Φ(−|score|))
+    quantiles = -scores.sign() * (torch.special.log_ndtr(-scores.abs()) + math.log(2))
+    return tuple(quantiles.tolist()), weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -83,13 +84,19 @@ def law_nll(output: Tensor, target: Tensor, valid: Tensor, link: str, standard: 
 
 
 def clipped_moments(
-    location: Tensor, scale: Tensor, link: str, lower: float, upper: float, nodes: Tensor, weights: Tensor
+    location: Tensor,
+    scale: Tensor,
+    link: str,
+    lower: float,
+    upper: float,
+    nodes: tuple[float, ...],
+    weights: tuple[float, ...],
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of ``clip(y, lower, upper)`` where ``link(y) = location + scale · t``, in the unit of y.
 
     ``E g(t) ≈ Σ weights · g(nodes)``, one node at a time, so memory does not grow with their number.
     """
-    ends = LINKS[link].to_z(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
+    ends = _ends(link, lower, upper)
 
     def value(z: Tensor) -> Tensor:
         # Clipping in z: e^z cannot overflow there, and 1/z ≤ 0 ("beyond infinity") means the far end.
@@ -97,14 +104,22 @@ def clipped_moments(
 
     centre = value(location)  # moments about the median: differences do not cancel
     first, second = torch.zeros_like(centre), torch.zeros_like(centre)
-    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+    for node, weight in zip(nodes, weights, strict=True):
         away = value(torch.add(location, scale, alpha=node)).sub_(centre)
         first.add_(away, alpha=weight)
         second.addcmul_(away, away, value=weight)
     return (centre + first).clamp_(lower, upper), second.sub_(first.square()).clamp_min_(0)
 
 
-def normal_scores() -> tuple[Tensor, Tensor]:
+@cache  # numbers and not tensors, so that they are constants of an exported graph
+def _ends(link: str, lower: float, upper: float) -> tuple[float, float]:
+    """The range of y as that of z."""
+    low, high = LINKS[link].to_z(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
+    return low, high
+
+
+@cache
+def normal_scores() -> tuple[tuple[float, ...], tuple[float, ...]]:
     """41 nodes t and weights w with ``E g(t) ≈ Σ w g(t)`` for t ~ N(0, 1): the trapezoid rule from −6 to 6, float64.
 
     Exact to rounding where g is smooth on the scale of 0.3, as ``e^(σt)`` is. The standard deviation of a clipped
@@ -113,4 +128,4 @@ def normal_scores() -> tuple[Tensor, Tensor]:
     """
     nodes = torch.linspace(-6, 6, 41, dtype=torch.float64)
     weights = (-0.5 * nodes.square()).exp()
-    return nodes, weights / weights.sum()
+    return tuple(nodes.tolist()), tuple((weights / weights.sum()).tolist())

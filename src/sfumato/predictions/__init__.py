@@ -3,6 +3,7 @@
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
 from sfumato.predictions.fold import predict
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
+from sfumato.predictions.tiles import predict_tiled
 from sfumato.predictions.values import ValueMoments, ValuePrediction
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "ValuePrediction",
     "entropy",
     "predict",
+    "predict_tiled",
 ]

@@ -143,7 +143,7 @@ def predicted(
     return sample, run.predict(sample["image"][None], samples=samples, seed=seed, index=index)
 
 
-def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: int = 0) -> Any:
+def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: int = 0, tile: int = 0) -> Any:
     """Predict one image of any size, seen at the scale the run was trained at.
 
     Args:
@@ -151,6 +151,7 @@ def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: 
         image: (3, H, W) in [0, 1].
         samples: of MC dropout; None for the plan's.
         seed: of the draws.
+        tile: side of the tiles that it is predicted on, pixels at that scale; 0 for the whole image at once.
 
     Returns:
         The prediction (batch 1) at the size of ``image``, with ``image`` in it.
@@ -162,5 +163,5 @@ def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: 
     factors = [now / native for now, native in zip(run.plan.size, run.plan.native)]
     seen = (max(1, round(height * factors[0])), max(1, round(width * factors[1])))
     small = resized(image[None], seen).clamp(0, 1)
-    prediction = run.predict(small, samples=samples, seed=seed)
+    prediction = run.predict(small, samples=samples, seed=seed, tile=tile)
     return dataclasses.replace(prediction.resized((height, width)), image=image[None])  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Subset
 from sfumato import calibration
 from sfumato.contracts import Calibrator, Likelihood, Method, Task
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
-from sfumato.predictions import predict, store
+from sfumato.predictions import predict, predict_tiled, store
 from sfumato.tasks import Depth, Semantic
 from sfumato.training.learner import Images, Learner, WholeFiles
 from sfumato.training.network import build, load_weights, save_weights
@@ -89,7 +89,9 @@ class Run:
         """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
         return METHODS[self.plan.method](self.networks, samples or self.plan.samples)
 
-    def predict(self, image: Tensor, *, samples: int | None = None, seed: int = 0, index: int = 0) -> Any:
+    def predict(
+        self, image: Tensor, *, samples: int | None = None, seed: int = 0, index: int = 0, tile: int = 0
+    ) -> Any:
         """The prediction of images (B, 3, H, W) in [0, 1] at the plan's scale, calibrated if the run is.
 
         Args:
@@ -97,12 +99,17 @@ class Run:
             samples: of MC dropout; None for the plan's.
             seed: of the draws.
             index: the number of the image, so that its draws depend on nothing else.
+            tile: side of the tiles that it is predicted on, pixels; 0 for the whole image at once.
         """
-        return self.corrected(self.drawn(self.method(samples), image, seed, index))
+        return self.corrected(self.drawn(self.method(samples), image, seed, index, tile))
 
-    def drawn(self, method: Method, image: Tensor, seed: int, index: int) -> Any:
-        """The prediction of ``method`` as the network makes it."""
-        found = predict(method, image, likelihood=self.likelihood, generator=generator_for(index, seed))
+    def drawn(self, method: Method, image: Tensor, seed: int, index: int, tile: int = 0) -> Any:
+        """The prediction of ``method`` as the network makes it, on square tiles of this side if it is not 0."""
+        common = {"likelihood": self.likelihood, "generator": generator_for(index, seed)}
+        if tile:
+            found = predict_tiled(method, image, tile=(tile, tile), overlap=tile // 4, **common)
+        else:
+            found = predict(method, image, **common)
         return replace(found, image=image)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def corrected(self, prediction: Any) -> Any:
