@@ -1,13 +1,14 @@
 """Do the parts mean what they say? Scenes know the truth, so they can be asked.
 
-    python benchmarks/truth.py             # everything; goes on where it was stopped
-    python benchmarks/truth.py --only fit  # train alone
-    python benchmarks/truth.py --seeds 1 --images 2048  # less of it
+    python benchmarks/truth.py               # everything; goes on where it was stopped
+    python benchmarks/truth.py --only fit    # train alone
+    python benchmarks/truth.py --only score  # score what is there
+    python benchmarks/truth.py --seeds 1     # less of it
 
-Trains on ¼, ½ and all scenes, for classes (logit-normal) and for depth (Gaussian on log depth), and compares what
-the networks say of their uncertainty with what is known of the scenes they are shown. A third network learns the noise
-of depth alone, which tells what it makes of σ from what it makes of depth. Each network gives MC dropout; several seeds
-of a size together give an ensemble. The last line is JSON.
+Trains for long on all scenes, and for a short while on ¼, ½ and all of them, for classes (logit-normal) and for depth
+(Gaussian on log depth), and compares what the networks say of their uncertainty with what is known of the scenes they
+are shown. A third network learns the noise of depth alone, which tells what it makes of σ from what it makes of depth.
+Each network gives MC dropout; several seeds of a size together give an ensemble. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sfumato.training import Plan, Run, derive, fit, generator_for, learnt
 HERE = Path(__file__).parent
 SIZE, TRAIN, SHOWN = (64, 96), 2048, 100
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
-STEPS, BATCH = 10_240, 4  # the same for every amount of data
+STEPS, SHORT, BATCH = 10_240, 2560, 4  # few steps, the same for every amount, where data are compared
 TASKS = ("depth", "noise", "classes")
 
 
@@ -50,9 +51,13 @@ class Noise(Dataset):
         return sample | {"depth": sample["depth"] / true, "depth_true": torch.ones_like(true)}
 
 
-def trained(runs: Path, name: str, images: int, seed: int) -> Run:
-    """The run on so many images, fitted if it is not there yet."""
-    folder = runs / f"truth-{name}-{images}-{seed}"
+def folder_of(runs: Path, name: str, images: int, steps: int, seed: int) -> Path:
+    return runs / f"truth-{name}-{images}-{steps}-{seed}"
+
+
+def trained(runs: Path, name: str, images: int, steps: int, seed: int) -> Run:
+    """The run of so many steps on so many images, fitted if it is not there yet."""
+    folder = folder_of(runs, name, images, steps, seed)
     scenes = Scenes(TRAIN, size=SIZE, seed=0)
     train, question, likelihood = {
         "depth": (scenes, scenes.tasks["depth"], "gaussian"),
@@ -61,7 +66,7 @@ def trained(runs: Path, name: str, images: int, seed: int) -> Run:
     }[name]
     plan = Plan(
         data="scenes", task=question.key, task_args=vars(question), likelihood=likelihood, native=SIZE, limit=images,
-        members=1, batch=BATCH, epochs=STEPS * BATCH // images, network_args={"dropout": 0.1}, seed=100 * seed,
+        members=1, batch=BATCH, epochs=steps * BATCH // images, network_args={"dropout": 0.1}, seed=100 * seed,
     )  # fmt: skip
     if (folder / "weights-0.safetensors").exists():
         return Run.open(folder)
@@ -129,53 +134,57 @@ def class_error(run: Run) -> dict[str, float]:
     return {"possible": torch.cat(possible).mean().item(), "every": torch.cat(every).mean().item()}
 
 
+def spread(runs: list[Run], task: str, ensemble: bool) -> dict[str, float]:
+    """The parts by an ensemble of all seeds, or the mean over the seeds by MC dropout."""
+    if ensemble:
+        return parts(runs[0], DeepEnsemble(tuple(run.networks[0] for run in runs)), task)
+    each = [parts(run, MCDropout(run.networks[0], samples=20), task) for run in runs]
+    return {name: mean(row[name] for row in each) for name in each[0]}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
-    parser.add_argument("--only", choices=("fit",))
+    parser.add_argument("--only", choices=("fit", "score"), help="train and stop, or score what is there")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, nargs="+", default=PARTS_OF_DATA, help="how many scenes to train on")
     parser.add_argument("--task", choices=TASKS, action="append")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    seeds = range(options.seeds)
-    most = max(options.images)
-    runs = {
-        (task, images, seed): trained(options.runs, task, images, seed)
-        for seed in seeds
-        for task in options.task or TASKS
-        for images in ([most] if task == "noise" else options.images[::-1])
-    }
-    if options.only:
+    seeds, most = range(options.seeds), max(options.images)
+    wanted = [(task, most, STEPS) for task in TASKS]
+    wanted += [(task, images, SHORT) for task in ("depth", "classes") for images in options.images]
+    runs: dict[tuple[str, int, int], list[Run]] = {}
+    for seed in seeds:
+        for key in wanted:
+            there = (folder_of(options.runs, *key, seed) / "weights-0.safetensors").exists()
+            if there or (options.only != "score" and key[0] in (options.task or TASKS)):
+                runs.setdefault(key, []).append(trained(options.runs, *key, seed))
+    if options.only == "fit":
         return
-    result: dict[str, object] = {"size": SIZE, "images": options.images, "steps": STEPS, "seeds": options.seeds}
+    result: dict[str, Any] = {"size": SIZE, "images": options.images, "steps": [STEPS, SHORT], "seeds": options.seeds}
     shown = Scenes(SHOWN, SIZE, 1)
     for prefix, task, data in (("sigma", "depth", shown), ("sigma_known_median", "noise", Noise(shown))):
-        found = [sigma(runs[task, most, seed], data) for seed in seeds]
+        found = [sigma(run, data) for run in runs[task, most, STEPS]]
         result |= {f"{prefix}_{name}": mean(each[name] for each in found) for name in found[0]}
-    errors = [class_error(runs["classes", most, seed]) for seed in seeds]
+    errors = [class_error(run) for run in runs["classes", most, STEPS]]
     result |= {
         "class_mae": mean(e["possible"] for e in errors),
         "class_mae_all_classes": mean(e["every"] for e in errors),
     }
-    for task in ("classes", "depth"):
-        for method in ("mc_dropout", "ensemble")[: options.seeds]:
-            rows = []
-            for images in options.images:
-                members = [runs[task, images, seed] for seed in seeds]
-                if method == "ensemble":
-                    rows.append(parts(members[0], DeepEnsemble(tuple(m.networks[0] for m in members)), task))
-                else:
-                    each = [parts(m, MCDropout(m.networks[0], samples=20), task) for m in members]
-                    rows.append({name: mean(row[name] for row in each) for name in each[0]})
-            whole = rows[-1]
-            result[f"{task}_{method}"] = {
-                "epistemic_by_data": [row["epistemic"] for row in rows],
-                "aleatoric_by_data": [row["aleatoric"] for row in rows],
-                "epistemic_ood_ratio": whole["epistemic_novel"] / whole["epistemic"],
-                "aleatoric_ood_ratio": whole["aleatoric_novel"] / whole["aleatoric"],
+    for task in ("depth", "classes"):  # the headline, written last, is that of the classes
+        for ensemble in (True, False)[len(seeds) < 2 :]:  # and of MC dropout, the package's default
+            whole = spread(runs[task, most, STEPS], task, ensemble)
+            name = f"{task}_{'ensemble' if ensemble else 'mc_dropout'}"
+            result[name] = {
+                f"{part}_ood_ratio": whole[f"{part}_novel"] / whole[part] for part in ("epistemic", "aleatoric")
             }
-    result |= result["classes_mc_dropout"]  # the headline: the package's default
+            print(name, result[name], flush=True)
+            if all((task, images, SHORT) in runs for images in options.images):
+                rows = [spread(runs[task, images, SHORT], task, ensemble) for images in options.images]
+                for part in ("epistemic", "aleatoric"):
+                    result[name][f"{part}_by_data"] = [row[part] for row in rows]
+            result |= result[name]
     (HERE / "results" / "truth.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
