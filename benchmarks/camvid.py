@@ -76,8 +76,12 @@ def table(
         each = []
         for seed in SEEDS:
             folder = runs / f"{names[which]}-{seed}"
-            if (folder / "weights-0.safetensors").exists():
-                each.append(scored(Run.open(folder), dataset, others, awake))
+            if not (folder / "weights-0.safetensors").exists():
+                continue
+            kept = folder / f"benchmark-{row}.json"  # so that an interrupted scoring goes on too
+            if not kept.exists():
+                kept.write_text(json.dumps(scored(Run.open(folder), dataset, others, awake)))
+            each.append(json.loads(kept.read_text()))
         if not each:
             continue
         rows[row] = {"seeds": len(each)} | {

@@ -46,7 +46,7 @@ class Prediction(Protocol):
 class Calibrator(Protocol):
     """What is put right after training, fitted on held-out images: a prediction in, the same kind out."""
 
-    fitted_on: Any  # names of the images that it must not be scored on
+    fitted_on: Any  # the images that it must not be scored on, by name
 
     def __call__(self, prediction: Any) -> Any:
         """The prediction, corrected."""

@@ -51,7 +51,7 @@ def test_what_is_fitted_is_kept_and_used(copied, task, name, kind):
     fitted = calibrate(run, scenes(5, 1), name, progress=False)
     again = Run.open(run.folder)
     assert isinstance(again.calibrator, kind)
-    assert list(again.calibrator.fitted_on) == [f"scene-1-{i:06d}" for i in range(5)]
+    assert [seen.split()[0] for seen in again.calibrator.fitted_on] == [f"scene-1-{i:06d}" for i in range(5)]
     image = scenes(1, 9)[0]["image"]
     before, first, second = (predict_image(r, image, seed=1) for r in (run, fitted, again))
     assert torch.equal(first.total, second.total)
@@ -90,6 +90,12 @@ def test_what_was_fitted_on_is_not_scored_on(copied):
         evaluate(run, torch.utils.data.Subset(scenes(3, 1), [2]), progress=False)
     with pytest.raises(ValueError, match="was used to fit the Temperature"):
         promise(run, scenes(12, 1), progress=False)
+
+
+def test_other_images_of_the_same_name_are_others(copied):
+    run = calibrate(copied("classes"), scenes(3, 1), progress=False)
+    fog = Scenes(3, size=(16, 24), seed=1, shift="fog", severity=5)
+    assert evaluate(run, fog, progress=False).scores.compute()["pixels"] > 0
 
 
 def test_a_new_calibrator_voids_the_promise(copied):

@@ -36,7 +36,7 @@ class ConformalSets:
         delta: how often the second promise may fail, in (0, 1); 0 for the first promise.
         images: how many held-out images it rests on.
         of: the class whose false negatives the promise is about; None for all classes.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Angelopoulos et al. (2024), "Conformal risk control"; Bates et al. (2021), "Distribution-free,
     risk-controlling prediction sets".
@@ -99,7 +99,7 @@ class ConformalIntervals:
         level: 1 − the risk allowed, in (0, 1).
         delta: how often the second promise may fail, in (0, 1); 0 for the first promise.
         images: how many held-out images it rests on.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source and pitfall: as of :class:`ConformalSets`; Lei et al. (2018) for dividing errors by σ.
     """

@@ -21,7 +21,7 @@ class Isotonic:
 
     Args:
         frequency: (K, 512) never falling, at the middles of bins of equal width in log-odds.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Zadrozny and Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates".
     Pitfall: dividing by the sum undoes some of it, and labels may change.

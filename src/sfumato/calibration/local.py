@@ -32,7 +32,7 @@ class LocalTemperature:
         second_shift: (16,).
         last: (1, 16, 1, 1) kernel.
         last_shift: (1,).
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Raises:
         ValueError: if it was fitted on predictions with images and is given one without.

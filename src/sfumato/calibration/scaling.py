@@ -20,7 +20,7 @@ class Temperature:
 
     Args:
         temperature: (1,) T > 0.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Guo et al. (2017), "On calibration of modern neural networks". After the fold: the logits are those of the
     mean law, which for one draw are the network's own.
@@ -54,7 +54,7 @@ class ClassTemperature:
 
     Args:
         temperatures: (K,) > 0; 1 for a class that no held-out pixel was given.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Frenkel and Goldberger (2021), "Network calibration by class-based temperature scaling".
     """
@@ -83,7 +83,7 @@ class VectorScaling:
     Args:
         slope: (K,) w.
         shift: (K,) b.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Guo et al. (2017), "On calibration of modern neural networks", §4.2.
     Pitfall: theirs scales logits; the log-probabilities of a mean law lack their common part.

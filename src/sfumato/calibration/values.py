@@ -22,7 +22,7 @@ class VarianceScaling:
 
     Args:
         factor: (1,) s² > 0, the mean of ``(y − μ)² / σ²`` over held-out pixels.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Levi et al. (2019), "Evaluating and calibrating uncertainty prediction in regression tasks"; this factor is
     the most likely one under a normal law.
@@ -62,7 +62,7 @@ class QuantileMap:
         quantiles: (199,) of the standardised error at levels ½ % to 99½ %.
         mean: (1,) of the standardised error.
         variance: (1,) of the same.
-        fitted_on: names of the images that it must not be scored on.
+        fitted_on: the images that it must not be scored on, by name.
 
     Source: Kuleshov et al. (2018), "Accurate uncertainties for deep learning using calibrated regression". Theirs maps
     levels to levels; for a family of one shape that is the same as a law of standardised errors.

@@ -97,8 +97,7 @@ def held(
     key, every = run.task.key, range(len(dataset))  # pyright: ignore[reportArgumentType]
     for index in track(every, "predict", disable=not progress, transient=True):
         sample = dataset[index]
-        run.unseen(sample["name"])
-        names.append(sample["name"])
+        names.append(run.unseen(sample["name"], sample["image"]))
         yield (
             run.predict(sample["image"][None], samples=samples, seed=seed, index=index),
             sample[key][None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,14 +117,20 @@ class Run:
         """A prediction of the network as the run's calibrator has it."""
         return prediction if self.calibrator is None else self.calibrator(prediction)
 
-    def unseen(self, name: str) -> None:
-        """Raise ValueError if the image called ``name`` was used to calibrate this run or for its guarantee."""
+    def unseen(self, name: str, image: Tensor) -> str:
+        """The image's name and a digest of what it shows, by which calibrators remember what they were fitted on.
+
+        Raises:
+            ValueError: if it was used to calibrate this run or for its guarantee.
+        """
+        digest = hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
         for fitted in (self.calibrator, self.guarantee):
-            if fitted is not None and name in fitted.fitted_on:
+            if fitted is not None and f"{name} {digest}" in fitted.fitted_on:
                 raise ValueError(
                     f"image {name} was used to fit the {type(fitted).__name__} of {self.folder}: take other images, as "
                     f"in --split 'val[50%:]', or undo it with `sfumato calibrate {self.folder} --method none`"
                 )
+        return f"{name} {digest}"
 
 
 def generator_for(index: int, seed: int) -> torch.Generator:
