@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -84,15 +85,15 @@ def table(
             each.append(json.loads(kept.read_text()))
         if not each:
             continue
-        rows[row] = {"seeds": len(each)} | {
-            name: [mean(e[name] for e in each), stdev(e[name] for e in each) if len(each) > 1 else None]
-            for name in wanted
-        }
+        rows[row] = {"seeds": len(each)} | {name: _spread([e[name] for e in each]) for name in wanted}
         print(row, rows[row], flush=True)
     return rows
 
 
-def _spread(values: list[float]) -> tuple[float, float | None]:
+def _spread(values: list[float]) -> tuple[float, float | None] | None:
+    """Mean and standard deviation; nothing of what one pass leaves undefined, such as epistemic ratios."""
+    if not all(map(math.isfinite, values)):
+        return None
     return mean(values), stdev(values) if len(values) > 1 else None
 
 
