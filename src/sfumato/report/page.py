@@ -114,7 +114,8 @@ def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
     errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]
     worst = max((float(e[e.isfinite()].max()) for e in errors if e.isfinite().any()), default=0.0)
     sizes = [each.size for each in shown if each.size is not None]
-    widest = top([size.float().cpu() for size in sizes])
+    counted = [each.size[each.valid].float().cpu() for each in shown if each.size is not None]  # not of the sky
+    widest = top(counted)
     if not any(size.is_floating_point() for size in sizes):
         widest = 4.0 * math.ceil(widest / 4)  # counts: the bar has five ticks
     return {**ends, "error": top(errors), "worst": worst or 1.0, "size": widest}
