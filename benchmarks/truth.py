@@ -30,7 +30,7 @@ from sfumato.tasks import Depth
 from sfumato.training import Plan, Run, derive, fit, generator_for, learnt
 
 HERE = Path(__file__).parent
-SIZE, TRAIN, SHOWN = (64, 96), 2048, 100
+SIZE, TRAIN, SHOWN, DRAWN = (64, 96), 2048, 100, 30  # scenes scored by one pass, and by many draws
 PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
 STEPS, SHORT, BATCH = 10_240, 2560, 4  # few steps, the same for every amount, where data are compared
 TASKS = ("depth", "noise", "classes")
@@ -85,8 +85,8 @@ def relative(prediction: object) -> tuple[torch.Tensor, torch.Tensor]:
 def parts(run: Run, method: object, key: str) -> dict[str, float]:
     """Mean aleatoric and epistemic over the pixels of known scenes, and over the unseen objects among them."""
     seen: dict[str, list[torch.Tensor]] = {"known": [], "novel": []}
-    for name, scenes in (("known", Scenes(SHOWN, SIZE, 1)), ("novel", Scenes(SHOWN, SIZE, 1, novel=True))):
-        for index in range(SHOWN):
+    for name, scenes in (("known", Scenes(DRAWN, SIZE, 1)), ("novel", Scenes(DRAWN, SIZE, 1, novel=True))):
+        for index in range(DRAWN):
             sample = scenes[index]
             drawn = predict(
                 method, sample["image"][None], likelihood=run.likelihood, generator=generator_for(index, 0)
