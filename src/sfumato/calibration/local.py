@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy, relu, softplus
 
 from sfumato.calibration.held import Held, Tiles, log_probs
-from sfumato.calibration.scaling import minimised
+from sfumato.calibration.scaling import best_temperature
 from sfumato.predictions import ClassPrediction
 
 STEPS, BATCH, WIDTH = 400, 8, 16
@@ -54,13 +54,12 @@ class LocalTemperature:
     def fit(cls, held: Held, seed: int = 0) -> Self:
         """400 steps of AdamW on 8 random tiles of 64 × 64 pixels; ``seed`` draws them and the kernels."""
         tiles = Tiles.of(held, seed)
-        (log_t,) = minimised([torch.zeros(1)], tiles, lambda x, _, log_t: x * (-log_t).exp())
         generator = torch.Generator().manual_seed(seed)
         channels = tiles.logs.shape[1] + tiles.images.shape[1]
         first, second = (
             torch.randn(WIDTH, c, 5, 5, generator=generator) * math.sqrt(2 / (25 * c)) for c in (channels, WIDTH)
         )
-        start = math.log(math.expm1(float(log_t.exp())))  # softplus of it is the one temperature
+        start = math.log(math.expm1(float(best_temperature(tiles))))  # softplus of it is the one temperature
         weights = [first, torch.zeros(WIDTH), second, torch.zeros(WIDTH), torch.zeros(1, WIDTH, 1, 1)]
         weights = [w.requires_grad_() for w in [*weights, torch.tensor([start])]]
         optimiser = torch.optim.AdamW(weights, lr=2e-3)

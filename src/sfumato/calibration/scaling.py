@@ -37,9 +37,7 @@ class Temperature:
     @classmethod
     def fit(cls, held: Held) -> Self:
         """The temperature of the least negative log likelihood of the held-out pixels."""
-        start = torch.zeros(1)
-        (log_t,) = minimised([start], Tiles.of(held), lambda x, _, log_t: x * (-log_t).exp())
-        return cls(log_t.exp())
+        return cls(best_temperature(Tiles.of(held)))
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
         """The prediction with its law made softer or sharper."""
@@ -105,6 +103,12 @@ class VectorScaling:
         """The prediction with scaled and shifted logits."""
         slope, shift = (v.to(prediction.probs)[:, None, None] for v in (self.slope, self.shift))
         return prediction.with_probs(torch.softmax(log_probs(prediction.probs) * slope + shift, 1))
+
+
+def best_temperature(tiles: Tiles) -> Tensor:
+    """The one temperature (1,) of the least negative log likelihood."""
+    (log_t,) = minimised([torch.zeros(1)], tiles, lambda x, _, log_t: x * (-log_t).exp())
+    return log_t.exp()
 
 
 def minimised(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) -> list[Tensor]:

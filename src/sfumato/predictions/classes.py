@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from sfumato.predictions import store
 from sfumato.predictions.notebook import strip
 from sfumato.predictions.resize import resized
+from sfumato.predictions.store import Stored
 
 
 def entropy(probs: Tensor, dim: int = 1) -> Tensor:
@@ -25,7 +24,7 @@ def entropy(probs: Tensor, dim: int = 1) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ClassPrediction:
+class ClassPrediction(Stored):
     """The law of a class at every pixel.
 
     ``total = H[mean p]``, ``aleatoric = mean H[p]``, ``epistemic = total − aleatoric``: the mutual information
@@ -86,19 +85,6 @@ class ClassPrediction:
         probs, epistemic = resized(self.probs, size), resized(self.epistemic, size)
         image = None if self.image is None else resized(self.image, size)
         return replace(self, probs=probs, aleatoric=(entropy(probs) - epistemic).clamp_min(0), image=image)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same prediction on ``device``."""
-        return store.moved(self, device)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, which no reader has to trust."""
-        store.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        return store.load(cls, path)
 
     def _repr_html_(self) -> str:
         return strip(self, {"label": self.label, "total": self.total, "aleatoric": self.aleatoric,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
-import torch
 from torch import Tensor
 
-from sfumato.predictions import store
 from sfumato.predictions.notebook import strip
+from sfumato.predictions.store import Stored
 
 
 @dataclass(frozen=True)
-class PredictionSet:
+class PredictionSet(Stored):
     """The classes that each pixel may have.
 
     Args:
@@ -38,25 +35,12 @@ class PredictionSet:
         """Where the set lacks the class (B, H, W) that is the target's; bool (B, H, W)."""
         return ~self.members.gather(1, target[:, None])[:, 0]
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same sets on ``device``."""
-        return store.moved(self, device)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file."""
-        store.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        return store.load(cls, path)
-
     def _repr_html_(self) -> str:
         return strip(self, {"set size": self.size.float()}, unit="classes", categorical=())
 
 
 @dataclass(frozen=True)
-class PredictionInterval:
+class PredictionInterval(Stored):
     """Where the value of each pixel lies.
 
     Args:
@@ -83,19 +67,6 @@ class PredictionInterval:
     def missed(self, target: Tensor) -> Tensor:
         """Where a value (B, D, H, W) lies outside; bool (B, H, W)."""
         return ((target < self.lower) | (target > self.upper)).any(1)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same intervals on ``device``."""
-        return store.moved(self, device)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file."""
-        store.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        return store.load(cls, path)
 
     def _repr_html_(self) -> str:
         return strip(self, {"width": self.size}, unit=self.unit, categorical=())

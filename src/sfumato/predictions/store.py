@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -69,3 +69,20 @@ def load(cls: type[P] | tuple[type[P], ...], path: str | Path) -> P:
     if found not in known:
         raise ValueError(f"{path} holds a {found}, expected a {' or a '.join(known)}")
     return known[found](**tensors, **json.loads(metadata["fields"]))
+
+
+class Stored:
+    """What every frozen dataclass of tensors can do: move, be written, be read."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on ``device``."""
+        return moved(self, device)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a safetensors file, which no reader has to trust."""
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        return load(cls, path)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from sfumato.predictions import store
 from sfumato.predictions.notebook import strip
 from sfumato.predictions.resize import resized
+from sfumato.predictions.store import Stored
 
 
 @dataclass(frozen=True)
-class ValuePrediction:
+class ValuePrediction(Stored):
     """The law of a value (depth, disparity, flow, …) at every pixel, by its first two moments.
 
     ``aleatoric = mean σ²``, ``epistemic = variance of the means``: the law of total variance.
@@ -108,19 +107,6 @@ class ValuePrediction:
         maps |= {"epistemic_variance": self.epistemic_variance}
         maps |= {} if self.image is None else {"image": self.image}
         return replace(self, **{name: resized(values, size) for name, values in maps.items()})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same prediction on ``device``."""
-        return store.moved(self, device)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, which no reader has to trust."""
-        store.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        return store.load(cls, path)
 
     def _repr_html_(self) -> str:
         return strip(self, {"mean": self.mean.norm(dim=1) if self.mean.shape[1] > 1 else self.mean[:, 0],

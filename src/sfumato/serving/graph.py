@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,12 @@ class Graph(nn.Module):
         """Of uint8 or float images (B, 3, H, W): label, probability and parts of classes; mean and parts of values."""
         seen = image.float() / 255 if image.dtype == torch.uint8 else image
         moments = (self.run.likelihood.moments(member(seen)) for member in self.members)
-        drawn = reduce(lambda a, b: a.merge(b), moments).prediction()
-        found: Any = self.run.corrected(_with_image(drawn, seen))
+        drawn: Any = reduce(lambda a, b: a.merge(b), moments).prediction()
+        found = self.run.corrected(replace(drawn, image=seen))
         parts = found.total, found.aleatoric, found.epistemic
         if isinstance(found, ClassPrediction):
             return found.label.to(torch.uint8), found.confidence, *parts
         return found.mean, *parts
-
-
-def _with_image(prediction: Any, image: Tensor) -> Any:
-    return type(prediction)(**{**vars(prediction), "image": image})
 
 
 def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asleep: bool = False) -> dict[str, float]:

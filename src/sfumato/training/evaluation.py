@@ -64,7 +64,8 @@ class _Scorer(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
         index, key = int(batch["index"][0]), self.run.task.key
-        self.run.unseen(batch["name"][0], batch["image"][0])  # pyright: ignore[reportArgumentType]
+        if self.uncalibrated is not None or self.sets is not None:
+            self.run.unseen(batch["name"][0], batch["image"][0])  # pyright: ignore[reportArgumentType]
         truth = batch[key], batch[key + "_valid"]
         drawn = self.run.drawn(self.method, batch["image"], self.seed, index)
         prediction = self.run.corrected(drawn)

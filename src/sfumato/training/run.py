@@ -16,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from sfumato import calibration
 from sfumato.contracts import Calibrator, Likelihood, Method, Task
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.predictions import predict, predict_tiled, store
@@ -26,16 +25,6 @@ from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
 
 TASKS: dict[str, type[Any]] = {Semantic.key: Semantic, Depth.key: Depth}
-CALIBRATORS: tuple[type[Any], ...] = (
-    calibration.Temperature,
-    calibration.ClassTemperature,
-    calibration.VectorScaling,
-    calibration.LocalTemperature,
-    calibration.Isotonic,
-    calibration.VarianceScaling,
-    calibration.QuantileMap,
-)
-GUARANTEES: tuple[type[Any], ...] = (calibration.ConformalSets, calibration.ConformalIntervals)
 CALIBRATOR, GUARANTEE = "calibrator.safetensors", "guarantee.safetensors"
 METHODS: dict[str, Callable[[tuple[nn.Module, ...], int], Method]] = {
     "deterministic": lambda networks, _: Deterministic(networks[0]),
@@ -80,9 +69,9 @@ class Run:
         networks = tuple(build(plan, likelihood).eval() for _ in range(plan.members))
         for member, network in enumerate(networks):
             load_weights(network, weights_path(folder, member))
+        known = {CALIBRATOR: tuple(map(task.calibrator, task.calibrators)), GUARANTEE: task.guarantee}
         fitted = [
-            store.load(kinds, folder / name) if (folder / name).exists() else None
-            for kinds, name in ((CALIBRATORS, CALIBRATOR), (GUARANTEES, GUARANTEE))
+            store.load(kinds, folder / name) if (folder / name).exists() else None for name, kinds in known.items()
         ]
         return cls(folder, plan, task, likelihood, networks, *fitted)
 
