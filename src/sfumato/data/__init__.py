@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfumato.data.augmentation import Augmentation
     from sfumato.data.camvid import CamVid
+    from sfumato.data.cityscapes import Cityscapes
     from sfumato.data.folder import Folder
     from sfumato.data.open import load
     from sfumato.data.scenes import Scenes
     from sfumato.data.sevenscenes import SevenScenes
 
-__all__ = ["Augmentation", "CamVid", "Folder", "Scenes", "SevenScenes", "load"]
+__all__ = ["Augmentation", "CamVid", "Cityscapes", "Folder", "Scenes", "SevenScenes", "load"]
 
 _HOME = {
     "Augmentation": "augmentation",
     "CamVid": "camvid",
+    "Cityscapes": "cityscapes",
     "Folder": "folder",
     "Scenes": "scenes",
     "SevenScenes": "sevenscenes",

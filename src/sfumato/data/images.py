@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 LARGEST_COUNT = 65535  # of 16 bits
+NEAREST = {"classes", "classes_valid", "instances", "depth", "depth_valid", "disparity", "disparity_valid"}
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -59,7 +60,7 @@ def read_labels(
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, has another size than the image, or holds an id that is no class.
     """
-    stored = _channel(Path(path), shape)
+    stored = read_channel(Path(path), shape)
     if stored.dtype.kind == "f":
         raise ValueError(f"{path} holds floats, expected class ids: save them as integers")
     ids = torch.from_numpy(stored.astype(np.int64))
@@ -94,7 +95,7 @@ def read_depth(
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, has another size than the image, or holds NaN, infinite or negative depth.
     """
-    stored = _channel(Path(path), shape)
+    stored = read_channel(Path(path), shape)
     if not np.isfinite(stored).all():
         raise ValueError(f"{path} holds NaN or infinite depth: write 0 where depth is missing")
     if (stored < 0).any():
@@ -104,49 +105,13 @@ def read_depth(
     return depth.where(valid, 0)[None], valid
 
 
-def resized(sample: dict[str, Any], size: tuple[int, int] | None) -> dict[str, Any]:
-    """The sample with its image, classes, depth, masks and intrinsics at ``size`` (H, W) pixels; None leaves it.
-
-    Images are averaged over what falls into a pixel (bilinear, antialiased). Classes and depth take the reading
-    nearest to the pixel's centre: a mean over an edge is a class or a place that does not exist.
+def read_channel(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """The one channel of a target file as it is stored, (H, W).
 
     Raises:
-        ValueError: unless ``size`` is two positive numbers.
-
-    >>> resized({"image": torch.tensor([[[0.0, 1.0]]]), "depth": torch.tensor([[[1.0, 3.0]]])}, (1, 1))
-    {'image': tensor([[[0.5000]]]), 'depth': tensor([[[3.]]])}
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, has more channels, or another size than ``shape``.
     """
-    if size is None:
-        return sample
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size is {size}, expected (height, width), each at least 1 pixel")
-    height, width = sample["image"].shape[-2:]
-    rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
-    out = dict(sample)
-    picture = interpolate(sample["image"][None], tuple(size), mode="bilinear", antialias=True)[0]
-    out["image"] = picture.clamp_(0, 1)
-    for key in sample.keys() & {"classes", "classes_valid", "depth", "depth_valid"}:
-        out[key] = sample[key][..., rows[:, None], columns]
-    if "intrinsics" in sample:
-        out["intrinsics"] = _rescaled(sample["intrinsics"], size[0] / height, size[1] / width)
-    return out
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist") from error
-    # Pillow's decoders raise whatever went wrong deep inside them: OSError, SyntaxError, ValueError, struct.error, …
-    except Exception as error:
-        reason = " ".join(str(error).replace(repr(str(path)), "it").split())
-        raise ValueError(f"{path} is not a whole image file ({reason}): copy it anew, or take it away") from error
-
-
-def _channel(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:
-    """The one channel of a target file as it is stored, (H, W)."""
     if path.suffix == ".npy":
         stored = _array(path)
     else:
@@ -163,6 +128,54 @@ def _channel(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:
             f"{' × '.join(map(str, shape))} (height × width): make both the same size"
         )
     return stored
+
+
+def resized(sample: dict[str, Any], size: tuple[int, int] | None) -> dict[str, Any]:
+    """The sample with image, classes, instances, depth, disparity, masks and intrinsics at ``size``; None leaves it.
+
+    Images are averaged over what falls into a pixel (bilinear, antialiased). Targets take the reading nearest to the
+    pixel's centre: a mean over an edge is a class or a place that does not exist. Disparity is a length in pixels, and
+    scales with the width.
+
+    Args:
+        sample: of tensors (…, H, W).
+        size: (height, width), pixels.
+
+    Raises:
+        ValueError: unless ``size`` is two positive numbers.
+
+    >>> resized({"image": torch.tensor([[[0.0, 1.0]]]), "depth": torch.tensor([[[1.0, 3.0]]])}, (1, 1))
+    {'image': tensor([[[0.5000]]]), 'depth': tensor([[[3.]]])}
+    """
+    if size is None:
+        return sample
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {size}, expected (height, width), each at least 1 pixel")
+    height, width = sample["image"].shape[-2:]
+    rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
+    out = dict(sample)
+    picture = interpolate(sample["image"][None], tuple(size), mode="bilinear", antialias=True)[0]
+    out["image"] = picture.clamp_(0, 1)
+    for key in sample.keys() & NEAREST:
+        out[key] = sample[key][..., rows[:, None], columns]
+    if "disparity" in sample:
+        out["disparity"] = out["disparity"] * (size[1] / width)
+    if "intrinsics" in sample:
+        out["intrinsics"] = _rescaled(sample["intrinsics"], size[0] / height, size[1] / width)
+    return out
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist") from error
+    # Pillow's decoders raise whatever went wrong deep inside them: OSError, SyntaxError, ValueError, struct.error, …
+    except Exception as error:
+        reason = " ".join(str(error).replace(repr(str(path)), "it").split())
+        raise ValueError(f"{path} is not a whole image file ({reason}): copy it anew, or take it away") from error
 
 
 def _array(path: Path) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sfumato.data.centres import centres
 from sfumato.data.scenes.lens import BASELINE, camera, intrinsics, moved, pose
 from sfumato.data.scenes.materials import depth_sigma
 from sfumato.data.scenes.render import View, render
@@ -152,7 +153,7 @@ def _targets(world: World, view: View, rng: np.random.Generator) -> Maps:
         "depth_true": depth[None],
         "depth_sigma": sigma[None],
         "instances": instance,
-        "centres": _centres(instance),
+        "centres": centres(instance),
         "centres_valid": instance > 0,
         "novel": novel,
     }
@@ -164,15 +165,6 @@ def _law(solid: Solid) -> np.ndarray:
         return np.full(len(CLASSES), 1 / len(CLASSES), np.float32)
     law = solid.material.law or {solid.kind: 1.0}
     return np.array([law.get(name, 0) for name in CLASSES], np.float32)
-
-
-def _centres(instance: np.ndarray) -> np.ndarray:
-    """Vectors (2, H, W) px from pixels to the centroid of their instance (H, W), 0 where that is 0."""
-    flat = instance.ravel()
-    y, x = np.divmod(np.arange(flat.size), instance.shape[1])
-    area = np.maximum(np.bincount(flat), 1)
-    vectors = np.stack([(np.bincount(flat, along) / area)[flat] - along for along in (x, y)]) * (flat > 0)
-    return vectors.astype(np.float32).reshape(2, *instance.shape)
 
 
 def _correspondences(view: View, right: View, later: View) -> Maps:

@@ -1,0 +1,176 @@
+"""Cityscapes: driving through fifty cities, 19 classes, instances, depth by stereo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sfumato.data.centres import centres
+from sfumato.data.images import read_channel, read_image, resized
+from sfumato.tasks import Depth, Semantic
+
+# Of the official ids 0 to 33 these are evaluated, in the order of their train ids; all others are void.
+CLASSES = {
+    7: ("road", (128, 64, 128)),
+    8: ("sidewalk", (244, 35, 232)),
+    11: ("building", (70, 70, 70)),
+    12: ("wall", (102, 102, 156)),
+    13: ("fence", (190, 153, 153)),
+    17: ("pole", (153, 153, 153)),
+    19: ("traffic light", (250, 170, 30)),
+    20: ("traffic sign", (220, 220, 0)),
+    21: ("vegetation", (107, 142, 35)),
+    22: ("terrain", (152, 251, 152)),
+    23: ("sky", (70, 130, 180)),
+    24: ("person", (220, 20, 60)),
+    25: ("rider", (255, 0, 0)),
+    26: ("car", (0, 0, 142)),
+    27: ("truck", (0, 0, 70)),
+    28: ("bus", (0, 60, 100)),
+    31: ("train", (0, 80, 100)),
+    32: ("motorcycle", (0, 0, 230)),
+    33: ("bicycle", (119, 11, 32)),
+}
+IDS = 34
+FIRST_INSTANCE = 1000  # below, an instance file repeats the label id: stuff, or a crowd that nobody took apart
+STEREO = Depth(1.0, 150.0)  # metres; at 150 a pixel of disparity is 50 m
+SEMANTIC = Semantic(tuple(name for name, _ in CLASSES.values()), tuple(colour for _, colour in CLASSES.values()))
+LAYOUT = "expected the folder that holds leftImg8bit and gtFine as https://www.cityscapes-dataset.com gives them"
+
+
+class Cityscapes(Dataset[dict[str, Any]]):
+    """Cityscapes in its own layout, with the 19 classes that are evaluated.
+
+    Args:
+        root: holds ``leftImg8bit`` and ``gtFine``; for depth also ``disparity`` and ``camera``.
+        split: ``train``, ``val`` or ``test``, whose labels are void throughout.
+        size: (height, width) to resize to, pixels; None for the files' own 1024 × 2048.
+
+    A sample holds ``name``; ``image`` (3, H, W) in [0, 1]; ``classes`` (H, W) int64 train ids and ``classes_valid``
+    (H, W) bool; ``instances`` (H, W) int64, 0 where none, else 1000 × label id + number, as in the files;
+    ``centres`` (2, H, W) px from a pixel to the centroid of what is seen of its instance, where ``centres_valid``.
+    With disparity also ``disparity`` (1, H, W) px; ``depth`` (1, H, W) metres, baseline · focal length / disparity;
+    their ``…_valid``; ``intrinsics`` (3, 3) px.
+
+    Crowds that nobody took apart have a class and instance 0. Caravans and trailers are void, and no instances.
+
+    Raises:
+        FileNotFoundError: if a folder or a file is missing.
+        ValueError: for an unknown split, an empty folder or an unknown id.
+
+    Source: Cordts et al. (2016), "The Cityscapes dataset"; ids and colours from its scripts.
+    Pitfall: disparity is semi-global matching, not measured: missing on sky and glass, wrong at thin things.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    things: ClassVar[tuple[int, ...]] = tuple(range(11, 19))
+
+    def __init__(self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None) -> None:
+        if split not in self.splits:
+            raise ValueError(f"split is {split!r}, expected one of {list(self.splits)}")
+        self.root, self.split, self.size = Path(root), split, size
+        folder = self.root / "leftImg8bit" / split
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not a folder: {LAYOUT}")
+        self._images = sorted(folder.glob("*/*_leftImg8bit.png"))
+        if not self._images:
+            raise ValueError(f"{folder} holds no CITY/*_leftImg8bit.png: {LAYOUT}")
+        self._stereo = (self.root / "disparity" / split).is_dir()
+        self.tasks: dict[str, Any] = {"classes": SEMANTIC} | ({"depth": STEREO} if self._stereo else {})
+        kinds = ["gtFine_labelIds.png", "gtFine_instanceIds.png"]
+        kinds += ["disparity.png", "camera.json"] if self._stereo else []
+        for kind in kinds:
+            self._all_have(kind)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self._images[index]
+        image = read_image(path)
+        classes, valid = _classes(self._beside(path, "gtFine_labelIds.png"), image.shape[1:])
+        instances = _instances(self._beside(path, "gtFine_instanceIds.png"), image.shape[1:])
+        sample = {"name": path.name.removesuffix("_leftImg8bit.png"), "image": image}
+        sample |= {"classes": classes, "classes_valid": valid, "instances": instances}
+        if self._stereo:
+            sample |= _stereo(self._beside(path, "disparity.png"), self._beside(path, "camera.json"), image.shape[1:])
+        sample = resized(sample, self.size)
+        sample["centres"] = torch.from_numpy(centres(sample["instances"].numpy()))
+        return sample | {"centres_valid": sample["instances"] > 0}
+
+    def _beside(self, image: Path, kind: str) -> Path:
+        """Where the file of a kind lies that belongs to an image."""
+        folder = self.root / kind.partition("_")[0].partition(".")[0] / self.split / image.parent.name
+        return folder / image.name.replace("leftImg8bit.png", kind)
+
+    def _all_have(self, kind: str) -> None:
+        missing = [path for path in self._images if not self._beside(path, kind).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{self._beside(missing[0], kind)} does not exist, and {len(missing)} of {len(self._images)} images "
+                f"have no {kind}: unpack the archive anew, or take the images away"
+            )
+
+
+def _classes(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Train ids (H, W), 0 where not valid; valid (H, W)."""
+    table = torch.full((IDS,), -1)
+    table[list(CLASSES)] = torch.arange(len(CLASSES))
+    ids = read_channel(path, shape)
+    _refuse(path, ids[ids >= IDS], f"the official label ids 0 to {IDS - 1}")
+    found = table[torch.from_numpy(ids.astype(np.int64))]
+    return found.clamp_min(0), found >= 0
+
+
+def _instances(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Ids (H, W) of what is evaluated as instances, 0 elsewhere."""
+    ids = read_channel(path, shape).astype(np.int64)
+    label = np.where(ids >= FIRST_INSTANCE, ids // FIRST_INSTANCE, ids)
+    _refuse(path, ids[label >= IDS], f"label ids 0 to {IDS - 1}, alone or × {FIRST_INSTANCE} + a number")
+    return torch.from_numpy(np.where((ids >= FIRST_INSTANCE) & np.isin(label, list(CLASSES)), ids, 0))
+
+
+def _refuse(path: Path, unknown: np.ndarray, expected: str) -> None:
+    if unknown.size:
+        raise ValueError(
+            f"{path} holds {unknown.max()}, expected {expected}: take the file from gtFine_trainvaltest.zip anew, "
+            "ids of another convention are not understood"
+        )
+
+
+def _stereo(disparity: Path, camera: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """Disparity, depth, their masks, intrinsics."""
+    fx, fy, u, v, baseline = _camera(camera)
+    counts = torch.from_numpy(read_channel(disparity, shape).astype(np.float32))
+    shift = ((counts - 1) / 256).clamp_min(0)
+    depth = fx * baseline / shift.clamp_min(1e-6)
+    near = (counts > 0) & (depth >= STEREO.minimum) & (depth <= STEREO.maximum)
+    return {
+        "disparity": shift[None],
+        "disparity_valid": counts > 0,
+        "depth": depth.where(near, 0)[None],
+        "depth_valid": near,
+        "intrinsics": torch.tensor([[fx, 0, u], [0, fy, v], [0, 0, 1]]),
+    }
+
+
+def _camera(path: Path) -> tuple[float, ...]:
+    """Focal lengths and principal point, px, and baseline, metres."""
+    try:
+        told = json.loads(path.read_text())
+        numbers = [float(told["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0")]
+        numbers.append(float(told["extrinsic"]["baseline"]))
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} does not give intrinsic fx, fy, u0, v0 and extrinsic baseline ({reason}): unpack camera anew"
+        ) from error
+    if not min(numbers[0], numbers[1], numbers[4]) > 0 or not np.isfinite(numbers).all():
+        raise ValueError(f"{path} gives fx, fy, baseline {numbers[0]}, {numbers[1]}, {numbers[4]}: unpack camera anew")
+    return tuple(numbers)
