@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, LogitNormal, NormalInverseGamma
-from sfumato.methods import DeepEnsemble, Deterministic, LastLayerLaplace, MCDropout, TestTimeAugmentation
+from sfumato.methods import (
+    DeepEnsemble,
+    Deterministic,
+    FeatureDensity,
+    LastLayerLaplace,
+    MCDropout,
+    TestTimeAugmentation,
+)
 from sfumato.models import UNet
 from sfumato.predictions import ValueMoments
 from sfumato.testing import check_likelihood, check_method, check_prediction
@@ -47,6 +54,7 @@ def methods():
         "mc dropout in chunks": (MCDropout(net, 5, chunk=2), True),
         "ensemble": (DeepEnsemble([net, net]), False),
         "laplace": (LastLayerLaplace.fit(net, net.head, data, Categorical(4).nll, samples=3), True),
+        "feature density": (FeatureDensity.fit(net, net.head, data, 4), False),
         "mirrors": (TestTimeAugmentation(net), False),
     }, net
 

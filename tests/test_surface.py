@@ -11,6 +11,7 @@ PUBLIC = [
     "DeepEnsemble",
     "Deterministic",
     "Dirichlet",
+    "FeatureDensity",
     "Gaussian",
     "Laplace",
     "LastLayerLaplace",

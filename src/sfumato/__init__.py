@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sfumato.methods import (
         DeepEnsemble,
         Deterministic,
+        FeatureDensity,
         LastLayerLaplace,
         MCDropout,
         Output,
@@ -35,6 +36,7 @@ _ROOMS = {
     "methods": (
         "DeepEnsemble",
         "Deterministic",
+        "FeatureDensity",
         "LastLayerLaplace",
         "MCDropout",
         "Output",
@@ -60,6 +62,7 @@ __all__ = [
     "DeepEnsemble",
     "Deterministic",
     "Dirichlet",
+    "FeatureDensity",
     "Gaussian",
     "Laplace",
     "LastLayerLaplace",

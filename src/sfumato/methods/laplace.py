@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from sfumato.methods.deterministic import evaluating, tensor
+from sfumato.methods.features import read_by
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Batch = tuple[tuple[Any, ...], Tensor, Tensor]
@@ -97,23 +97,13 @@ class LastLayerLaplace:
 
 def _split(network: nn.Module, head: nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     """What ``head`` reads (B, F, H, W), and the network's output (B, C, H, W), which must be what it returns."""
-    seen: dict[str, Tensor] = {}
-
-    def look(_: nn.Module, read: tuple[Tensor, ...], returned: Tensor) -> None:
-        seen.update(features=read[0], output=returned)
-
-    handle = head.register_forward_hook(look)
-    try:
-        with evaluating(network):
-            output = tensor(network(*inputs))
-    finally:
-        handle.remove()
-    if seen.get("output") is not output:
+    features, returned, output = read_by(network, head, inputs)
+    if returned is not output:
         raise ValueError(
             f"head {head} is not what {type(network).__name__} does last: its output is changed after it; move what "
             "follows before it, or name another layer"
         )
-    return seen["features"], output
+    return features, output
 
 
 def _curvature(nll: Loss, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
