@@ -8,6 +8,7 @@ from torch import nn
 
 from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, LogitNormal, NormalInverseGamma
 from sfumato.methods import (
+    SWAG,
     DeepEnsemble,
     Deterministic,
     FeatureDensity,
@@ -55,6 +56,8 @@ def methods():
         "ensemble": (DeepEnsemble([net, net]), False),
         "laplace": (LastLayerLaplace.fit(net, net.head, data, Categorical(4).nll, samples=3), True),
         "feature density": (FeatureDensity.fit(net, net.head, data, 4), False),
+        "swag": (SWAG.fit(net, data, Categorical(4).nll, epochs=3, rank=3, samples=3), True),
+        "snapshots": (DeepEnsemble.of(net, [net.state_dict()] * 2), False),
         "mirrors": (TestTimeAugmentation(net), False),
     }, net
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, LogitNormal, NormalInverseGamma
     from sfumato.methods import (
+        SWAG,
         DeepEnsemble,
         Deterministic,
         FeatureDensity,
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
         MCDropout,
         Output,
         TestTimeAugmentation,
+        Trajectory,
+        cyclic_rate,
         inject_dropout,
+        refresh_batch_norm,
     )
     from sfumato.metrics import ClassScores, OODScores, SetScores, ValueScores
     from sfumato.predictions import (
@@ -40,8 +44,12 @@ _ROOMS = {
         "LastLayerLaplace",
         "MCDropout",
         "Output",
+        "SWAG",
         "TestTimeAugmentation",
+        "Trajectory",
+        "cyclic_rate",
         "inject_dropout",
+        "refresh_batch_norm",
     ),
     "metrics": ("ClassScores", "OODScores", "SetScores", "ValueScores"),
     "predictions": (
@@ -56,6 +64,7 @@ _ROOMS = {
 _HOME = {name: f"sfumato.{room}" for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "SWAG",
     "Categorical",
     "ClassPrediction",
     "ClassScores",
@@ -75,12 +84,15 @@ __all__ = [
     "PredictionSet",
     "SetScores",
     "TestTimeAugmentation",
+    "Trajectory",
     "ValuePrediction",
     "ValueScores",
     "__version__",
+    "cyclic_rate",
     "inject_dropout",
     "predict",
     "predict_tiled",
+    "refresh_batch_norm",
 ]
 
 

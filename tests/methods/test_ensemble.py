@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
 from sfumato.likelihoods import Gaussian
-from sfumato.methods import DeepEnsemble
+from sfumato.methods import DeepEnsemble, cyclic_rate
 from sfumato.predictions import predict
 
 
@@ -41,3 +43,47 @@ def test_members_of_different_shapes_are_refused():
 def test_no_members():
     with pytest.raises(ValueError, match="at least one network"):
         DeepEnsemble([])
+
+
+def test_checkpoints_of_one_network():
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, affine=False))
+    states = []
+    for scale in (1.0, 3.0):
+        with torch.no_grad():
+            network[0].weight.fill_(scale)
+            network[1].running_mean.fill_(scale / 2)
+        states.append({key: value.clone() for key, value in network.state_dict().items()})
+    image = torch.ones(1, 1, 2, 2)
+    draws = torch.cat(list(DeepEnsemble.of(network, states).draws(image)))
+    # Each with statistics of its own: 1 − 0.5 and 3 − 1.5.
+    torch.testing.assert_close(draws.mean((1, 2, 3, 4)), torch.tensor([0.5, 1.5]), atol=1e-4, rtol=0)
+    assert network[0].weight.item() == 3.0
+    with pytest.raises(ValueError, match="state 0 is not of Sequential"):
+        DeepEnsemble.of(network, [nn.Conv2d(1, 1, 3).state_dict()])
+    with pytest.raises(ValueError, match="at least one"):
+        DeepEnsemble.of(network, [])
+
+
+@pytest.mark.parametrize(("steps", "cycles"), [(12, 3), (13, 4), (10, 1), (7, 5), (5, 5)])
+def test_every_cycle_starts_at_the_full_rate_and_falls(steps, cycles):
+    rates = [cyclic_rate(step, steps, cycles) for step in range(steps)]
+    starts = [step for step in range(steps) if rates[step] == 1]
+    assert len(starts) == cycles
+    lengths = [end - start for start, end in pairwise([*starts, steps])]
+    assert max(lengths) - min(lengths) <= 1
+    assert all(after < before for before, after in pairwise(rates) if after != 1)
+
+
+def test_cycles_are_those_of_torch():
+    parameter = nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([parameter], lr=1.0)
+    cycle = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=5)
+    for step in range(15):
+        assert cycle.get_last_lr()[0] == pytest.approx(cyclic_rate(step, 15, 3))
+        optimiser.step()
+        cycle.step()
+
+
+def test_more_cycles_than_steps():
+    with pytest.raises(ValueError, match="5 cycles in 4 steps"):
+        cyclic_rate(0, 4, 5)

@@ -1,15 +1,19 @@
 """Which networks are plausible: each method draws outputs, and knows modules and tensors only."""
 
+from sfumato.methods.batch_norm import refresh_batch_norm
 from sfumato.methods.deterministic import Deterministic
-from sfumato.methods.ensemble import DeepEnsemble
+from sfumato.methods.ensemble import DeepEnsemble, cyclic_rate
 from sfumato.methods.feature_density import FeatureDensity
 from sfumato.methods.injection import InjectedDropout, inject_dropout
 from sfumato.methods.laplace import LastLayerLaplace
 from sfumato.methods.mc_dropout import MCDropout
 from sfumato.methods.output import Output
+from sfumato.methods.swag import SWAG
 from sfumato.methods.test_time_augmentation import TestTimeAugmentation
+from sfumato.methods.trajectory import Trajectory
 
 __all__ = [
+    "SWAG",
     "DeepEnsemble",
     "Deterministic",
     "FeatureDensity",
@@ -18,5 +22,8 @@ __all__ = [
     "MCDropout",
     "Output",
     "TestTimeAugmentation",
+    "Trajectory",
+    "cyclic_rate",
     "inject_dropout",
+    "refresh_batch_norm",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 @contextmanager
@@ -37,6 +38,13 @@ def tensor(output: Any) -> Tensor:
         f"the network returned a {type(output).__name__}{held}, expected one tensor (B, C, H, W): wrap it in a "
         "module whose forward picks the tensor, such as `return self.network(image)['out']`"
     )
+
+
+def called(network: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> Tensor:
+    """What the network would return in evaluation mode with these of its weights replaced; it keeps its own."""
+    own = dict(network.named_parameters())
+    with evaluating(network):
+        return tensor(functional_call(network, {name: w.to(own[name]) for name, w in weights.items()}, inputs))
 
 
 @dataclass(frozen=True)

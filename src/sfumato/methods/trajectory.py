@@ -1,0 +1,83 @@
+"""Where the weights of a network went while it was trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Trajectory(nn.Module):
+    """Moments of a network's weights along training: their mean, their variances, and the last K of them in full.
+
+    The Gaussian they amount to is ``N(θ̄, ½ diag(s²) + ½ D Dᵀ / (K − 1))``, with s² the variances over all snapshots
+    and the columns of D the last K snapshots less θ̄. With n = K it has the variances of the snapshots, exactly, and
+    half their covariances.
+
+    Args:
+        network: whose learnable parameters are followed; it is not kept.
+        rank: K ≥ 2, snapshots that are kept in full, each as large as the weights.
+
+    Source: Maddox et al. (2019), who subtract the running mean of each snapshot's time, so that their first column is
+    always 0; here θ̄ is the mean of all.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+    recent: Tensor
+
+    def __init__(self, network: nn.Module, rank: int = 20) -> None:
+        super().__init__()
+        if rank < 2:
+            raise ValueError(f"rank is {rank}, expected at least 2: one snapshot has no spread")
+        self.rank = rank
+        self.shapes = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
+        size = sum(shape.numel() for shape in self.shapes.values())
+        if size == 0:
+            raise ValueError(
+                f"{type(network).__name__} has no parameter that can be learned: there is nothing to follow"
+            )
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("squares", torch.zeros(size))  # squared deviations from the mean, summed
+        self.register_buffer("recent", torch.zeros(rank, size))
+
+    @torch.no_grad()
+    def collect(self, weights: nn.Module | Mapping[str, Tensor]) -> None:
+        """Count in the weights of a network as they are now, or those of a state dict.
+
+        Raises:
+            ValueError: if they are not those of the network that is followed.
+        """
+        found = dict(weights.named_parameters()) if isinstance(weights, nn.Module) else weights
+        for name, shape in self.shapes.items():
+            if name not in found or found[name].shape != shape:
+                got = tuple(found[name].shape) if name in found else "missing"
+                raise ValueError(
+                    f"snapshot {int(self.count)}: {name} is {got}, expected {tuple(shape)}: another network"
+                )
+        now = torch.cat([found[name].detach().flatten().to(self.mean) for name in self.shapes])
+        self.recent[int(self.count) % self.rank] = now
+        self.count += 1
+        change = now - self.mean
+        self.mean += change / self.count
+        self.squares += change * (now - self.mean)  # Welford: no difference of large squares
+
+    def average(self) -> dict[str, Tensor]:
+        """The mean weights by name."""
+        return self._named(self.mean)
+
+    def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Weights from the Gaussian, by name."""
+        device = "cpu" if generator is None else generator.device
+        along = torch.randn(self.rank, generator=generator, device=device).to(self.mean)
+        apart = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
+        deviation = (along @ self.recent - along.sum() * self.mean) / math.sqrt(2 * (self.rank - 1))
+        return self._named(self.mean + deviation + (self.squares / (2 * (self.count - 1))).sqrt() * apart)
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
