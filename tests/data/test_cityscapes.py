@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sfumato.cli.fit import planned
 from sfumato.data import Augmentation, Cityscapes, load
 from sfumato.data.cityscapes import SEMANTIC
+from sfumato.training import Plan
 
 # A car (26001) of five pixels, a crowd of persons (24), a caravan (29000), one pixel of a bicycle (33000), sky.
 INSTANCES = np.array([
@@ -138,6 +140,13 @@ def test_survives_augmentation(root):
     torch.manual_seed(0)
     out = Augmentation(crop=(4, 8), scale=(1.0, 1.0), colour=0.0)(batch)
     assert set(out["instances"].unique().tolist()) <= {0, 26001, 33000}
+
+
+@pytest.mark.parametrize("task", ["classes", "depth"])
+def test_a_plan_from_the_command_line(root, task):
+    plan, train, val = planned(Plan(data="cityscapes", root=str(root), task=task))
+    assert (plan.native, plan.images, len(val)) == ((4, 8), 2, 1)
+    assert sum(plan.counts) == int(sum(sample[f"{task}_valid"].sum() for sample in (train[0], train[1])))
 
 
 def test_missing_folders(root):

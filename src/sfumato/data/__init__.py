@@ -10,17 +10,19 @@ if TYPE_CHECKING:
     from sfumato.data.camvid import CamVid
     from sfumato.data.cityscapes import Cityscapes
     from sfumato.data.folder import Folder
+    from sfumato.data.nyuv2 import NYUv2
     from sfumato.data.open import load
     from sfumato.data.scenes import Scenes
     from sfumato.data.sevenscenes import SevenScenes
 
-__all__ = ["Augmentation", "CamVid", "Cityscapes", "Folder", "Scenes", "SevenScenes", "load"]
+__all__ = ["Augmentation", "CamVid", "Cityscapes", "Folder", "NYUv2", "Scenes", "SevenScenes", "load"]
 
 _HOME = {
     "Augmentation": "augmentation",
     "CamVid": "camvid",
     "Cityscapes": "cityscapes",
     "Folder": "folder",
+    "NYUv2": "nyuv2",
     "Scenes": "scenes",
     "SevenScenes": "sevenscenes",
     "load": "open",

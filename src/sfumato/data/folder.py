@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 from torch.utils.data import Dataset
 
+from sfumato.data.colours import distinct
 from sfumato.data.images import read_depth, read_image, read_labels, resized
 from sfumato.data.pairs import pairs
 from sfumato.tasks import Depth, Semantic
@@ -152,7 +152,7 @@ def _semantic(entries: dict[str, Any]) -> Semantic | None:
         )
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"classes is {names}, expected at least two, each named once")
-    colours = entries.get("colours", _colours(len(names)))
+    colours = entries.get("colours", distinct(len(names)))
     if not isinstance(colours, list) or len(colours) != len(names) or not all(map(_is_colour, colours)):
         raise ValueError(
             f"colours is {colours}, expected {len(names)} of [red, green, blue] from 0 to 255, one a class"
@@ -172,9 +172,3 @@ def _depth(entry: Any) -> tuple[Depth, float]:
     if not unit > 0:
         raise ValueError(f"depth has unit {unit}, expected the metres that a stored 1 stands for, as in 0.001")
     return Depth(minimum, maximum), unit
-
-
-def _colours(count: int) -> list[tuple[int, ...]]:
-    """Hues a golden angle apart, so that neighbours differ however many there are."""
-    hues = [colorsys.hsv_to_rgb(0.618034 * i % 1, 0.65, (0.95, 0.7)[i % 2]) for i in range(count)]
-    return [tuple(round(255 * v) for v in hue) for hue in hues]

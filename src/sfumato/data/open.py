@@ -11,13 +11,15 @@ from torch.utils.data import Dataset
 from sfumato.data.camvid import CamVid
 from sfumato.data.cityscapes import Cityscapes
 from sfumato.data.folder import Folder
+from sfumato.data.nyuv2 import NYUv2
 from sfumato.data.scenes import SHIFTS, Scenes
 from sfumato.data.sevenscenes import SevenScenes
 
 Size = tuple[int, int] | None
-FILES: dict[str, type[CamVid] | type[Cityscapes] | type[SevenScenes]] = {
+FILES: dict[str, type[CamVid] | type[Cityscapes] | type[NYUv2] | type[SevenScenes]] = {
     "camvid": CamVid,
     "cityscapes": Cityscapes,
+    "nyuv2": NYUv2,
     "sevenscenes": SevenScenes,
 }
 # The unseen shapes and the shifts befall the very scenes of val, so that whatever changes is theirs.
@@ -67,16 +69,16 @@ class Part(Dataset[dict[str, Any]]):
 
 def load(
     name: str, root: str | Path = "", split: str = "train", size: Size = None
-) -> CamVid | Cityscapes | Folder | Part | Scenes | SevenScenes:
+) -> CamVid | Cityscapes | Folder | NYUv2 | Part | Scenes | SevenScenes:
     """Open a data set.
 
     Args:
-        name: ``scenes``, ``camvid``, ``cityscapes``, ``sevenscenes``, or the path of a folder that holds
+        name: ``scenes``, ``camvid``, ``cityscapes``, ``nyuv2``, ``sevenscenes``, or the path of a folder that holds
             ``sfumato.yaml``.
         root: where the files lie; folders are looked for in it.
-        split: ``train`` or ``val`` of all but folders, which name their own; of ``camvid`` and ``cityscapes`` also
-            ``test``; of ``scenes`` also ``novel`` and the shifts, ``fog-1`` to ``fog-5`` and so on. ``val[:50%]`` is
-            the first half of it, ``val[50%:]`` the other.
+        split: ``train`` or ``val`` of all but folders, which name their own; of ``camvid``, ``cityscapes`` and
+            ``nyuv2`` also ``test``; of ``scenes`` also ``novel`` and the shifts, ``fog-1`` to ``fog-5`` and so on.
+            ``val[:50%]`` is the first half of it, ``val[50%:]`` the other.
         size: (height, width) of images, pixels; None for the data's own.
 
     Returns:
