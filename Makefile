@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint docs check clean
+.PHONY: help demo test interop lint docs check clean
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -20,6 +20,16 @@ demo: .venv/ready  ## train on generated scenes, score them, open runs/demo/repo
 test: .venv/ready  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+.venv-interop/ready: pyproject.toml constraints-interop.txt
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints-interop.txt torch==2.13.0
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints-interop.txt -e . pytest pytest-xdist \
+	    torchvision timm segmentation-models-pytorch transformers scipy
+	@touch $@
+
+interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp and transformers
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest interop -n 2 --dist worksteal
+
 lint: .venv/ready  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,7 +38,7 @@ lint: .venv/ready  ## style and types
 docs: .venv/ready  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-check: lint test docs  ## all that CI checks
+check: lint test docs interop  ## all that CI checks
 
 clean:  ## remove what was made, runs excepted
-	rm -rf .venv site .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-interop site .pytest_cache .ruff_cache .hypothesis

@@ -62,6 +62,32 @@ def test_several_inputs():
     assert prediction.probs.shape == (2, 4, 8, 12)
 
 
+class Stereo(nn.Module):
+    """Takes a dict of two images and a matrix, as stereo networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.dropout = nn.Conv2d(6, 4, 1), nn.Dropout2d(0.5)
+
+    def forward(self, batch):
+        pair = torch.cat([batch["left"], batch["right"]], 1)[..., ::2, ::2]
+        return {"logits": self.layer(self.dropout(pair)) * batch["intrinsics"][:, :1, :1, None]}
+
+
+def test_inputs_in_a_dict():
+    batch = {"intrinsics": torch.rand(2, 3, 3), "left": torch.rand(2, 3, 8, 12), "right": torch.rand(2, 3, 8, 12)}
+    prediction = predict(MCDropout(Output(Stereo(), "logits"), 3), batch, likelihood=Categorical(4))
+    assert prediction.probs.shape == (2, 4, 8, 12)
+    assert (prediction.epistemic > 0).any()
+
+
+def test_an_output_that_is_no_image_is_refused():
+    with pytest.raises(ValueError, match=r"entry 'out' .* has shape \(1, 4\), expected \(B, C, H, W\): wrap"):
+        Output(Wrapped(lambda x: {"out": x.mean((2, 3))}), "out")(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="none of 1 inputs is an image"):
+        Output(nn.Unflatten(0, (1, 4, 4, 4)))(torch.rand(64))
+
+
 @pytest.mark.parametrize(
     ("pack", "key", "message"),
     [

@@ -37,6 +37,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.copied = copied
         self.operations = 0
+        self.own_chance = False
         self.steps: list[Step] = []
         # Weak references as keys: they hold no memory, but no later storage can take the address of an earlier one.
         self.origin: dict[StorageWeakRef, int] = {}
@@ -55,6 +56,7 @@ class _Recorder(TorchDispatchMode):
         index, self.operations = self.operations, self.operations + 1
         read = {_storage(leaf) for leaf in leaves_of((args, kwargs)) if isinstance(leaf, Tensor)}
         draws = _draws(func, args, kwargs)
+        self.own_chance |= draws and _named(func, args, kwargs).get("generator") is None
         differs = draws or any(storage in self.slots for storage in read)
         if differs and _steers(func, args):
             raise Unhoistable(f"what it does next depends on chance, through {func}")
@@ -72,12 +74,17 @@ class _Recorder(TorchDispatchMode):
             self._note((func, *noted), leaves, fresh, written, draws)
         return result
 
-    def _protect(self, written: set[StorageWeakRef], differs: bool) -> None:
-        for storage in written:
-            if storage not in self.slots and (differs or storage in self.handed):
-                if storage not in self.origin:
-                    raise Unhoistable("it overwrites its own parameters or buffers")
+    def _protect(self, written: dict[StorageWeakRef, Tensor], differs: bool) -> None:
+        """What is about to be overwritten has to be there again when the draw is repeated."""
+        for storage, tensor in written.items():
+            if storage in self.slots or not (differs or storage in self.handed):
+                continue
+            if storage not in self.origin:
+                raise Unhoistable("it overwrites its own parameters or buffers")
+            if storage in self.handed:  # a step already noted reads it, as it was when it was made
                 raise _Overwritten(self.origin[storage])
+            whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
+            self._note((torch.clone, (whole.clone(),), {}), [whole], [0])
 
     def _note(
         self,
@@ -129,12 +136,12 @@ def _steers(func: Any, args: Any) -> bool:
     return not _FLOW.isdisjoint(func.tags)
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> set[StorageWeakRef]:
+def _written(func: Any, args: Any, kwargs: Any) -> dict[StorageWeakRef, Tensor]:
     if not func._schema.is_mutable:
-        return set()
+        return {}
     named = _named(func, args, kwargs)
     written = [named[a.name] for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return {_storage(leaf) for leaf in leaves_of(written) if isinstance(leaf, Tensor)}
+    return {_storage(leaf): leaf for leaf in leaves_of(written) if isinstance(leaf, Tensor)}
 
 
 def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -158,7 +165,8 @@ def record(run: Callable[[], Tensor]) -> Tape:
                 output = run()
                 place = recorder.place(output)
             result = place if isinstance(place, Place) else output.clone()
-            return Tape(output, recorder.operations, pruned(recorder.steps, result), result)
+            steps = pruned(recorder.steps, result)
+            return Tape(output, recorder.operations, steps, result, recorder.own_chance)
         except _Overwritten as overwritten:
             (operation,) = overwritten.args
             if operation in copied:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from sfumato.methods.waking import require_awake
 
 
 class Awake(TorchFunctionMode):
     """Every dropout drops, module or function, whatever mode its network is in; the masks are ours.
 
-    One generator per lane and device: the masks of a draw depend on its seed only.
+    One generator per lane and device: the masks of a draw depend on its seed only. Chance that is not ours, as that of
+    fused attention and of stochastic depth, comes from torch's global generators, which :meth:`chance` seeds.
+
+    Args:
+        lanes: draws at a time.
+        woken: modules whose own mode must be training for them to drop.
+        devices: where the network may draw random numbers itself.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, woken: list[nn.Module], devices: Iterable[torch.device]) -> None:
         super().__init__()
         self.seeds = [0] * lanes
+        self.woken = woken
+        self.devices = devices
         self.lane: Tensor | None = None  # inside vmap, the index of the lane
         self.met = False
         self.generators: dict[torch.device, list[torch.Generator]] = {}
@@ -33,18 +45,44 @@ class Awake(TorchFunctionMode):
             for generator, seed in zip(generators, seeds, strict=True):
                 generator.manual_seed(seed)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _KINDS:
-            return self._drop(*_KINDS[func], *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    @contextmanager
+    def chance(self) -> Iterator[None]:
+        """Torch's global generators as the present draw's seed wants them; afterwards as they were."""
+        ours = [torch.default_generator]
+        ours += [torch.cuda.default_generators[d.index or 0] for d in self.devices if d.type == "cuda"]
+        states = [generator.get_state() for generator in ours]
+        for generator in ours:
+            generator.manual_seed(self.seeds[0] + 1)  # not the masks' seed: the two must not be correlated
+        try:
+            yield
+        finally:
+            for generator, state in zip(ours, states, strict=True):
+                generator.set_state(state)
 
-    def _drop(self, shape: Any, formula: Any, x: Tensor, p: float = 0.5, *modes: bool, **named: bool) -> Tensor:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _KINDS:
+            return self._drop(*_KINDS[func], *args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            p = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
+            if p == 0:
+                require_awake(layers=True)
+            self.met |= p > 0
+        if func is F.multi_head_attention_forward:
+            bound = _ATTENTION.bind(*args, **kwargs)
+            bound.arguments["training"] = True
+            self.met |= bound.arguments["dropout_p"] > 0
+            return func(*bound.args, **bound.kwargs)
+        return func(*args, **kwargs)
+
+    def _drop(self, shape: Any, formula: Any, input: Tensor, p: float = 0.5, *modes: bool, **named: bool) -> Tensor:
         if p == 0:
-            return x
+            require_awake(layers=False)
+            return input
         self.met = True
-        dropped = formula(x, self._mask(x, shape(x), p), p)
+        dropped = formula(input, self._mask(input, shape(input), p), p)
         inplace = named.get("inplace", modes[1] if len(modes) > 1 else False)
-        return x.copy_(dropped) if inplace else dropped
+        return input.copy_(dropped) if inplace else dropped
 
     def _mask(self, x: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
         if x.device not in self.generators:
@@ -82,6 +120,8 @@ def _saturated(x: Tensor, mask: Tensor, p: float) -> Tensor:
     scale = 1 / math.sqrt((1 - p) * (1 + p * limit**2)) if p < 1 else 0.0
     return (x * scale - limit * scale) * mask + limit * scale * (1 - p)
 
+
+_ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 _KINDS: dict[Callable[..., Tensor], tuple[Callable[[Tensor], tuple[int, ...]], Callable[..., Tensor]]] = {
     F.dropout: (_elements, _zeroed),

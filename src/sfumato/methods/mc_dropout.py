@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from sfumato.methods.deterministic import evaluating, tensor
 from sfumato.methods.hoisting import Unhoistable, record
 from sfumato.methods.masks import Awake
 from sfumato.methods.tape import Tape
+from sfumato.methods.waking import Asleep, droppers, may_drop, only_drops
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,27 @@ class MCDropout:
     mask, so memory does not grow with the number of draws.
 
     Args:
-        network: any module with dropout (modules or functions, of any kind) that returns one tensor (B, C, H, W).
+        network: any module with dropout (modules or functions, of any kind, that of attention included) that returns
+            one tensor (B, C, H, W).
         samples: T ≥ 1, the number of draws. The spread settles by about 40, the mean earlier.
-        chunk: draws computed at a time, for accelerators that one draw does not fill; more memory, the same draws.
+        chunk: draws computed at a time, for accelerators that one draw does not fill; more memory, the same draws. One
+            at a time where the network draws random numbers of its own, as attention and stochastic depth do.
+        stochastic_depth: whether branches are dropped, too, by the ``DropPath`` or ``StochasticDepth`` of the network.
+            They begin in its first layers, so little is left to compute once.
 
     Raises:
         ValueError: if ``samples`` or ``chunk`` is less than 1.
 
     Source: Gal and Ghahramani (2016), "Dropout as a Bayesian approximation".
-    Pitfall: the spread depends on the dropout probability the network was trained with. Dropout inside fused attention
-    (``nn.MultiheadAttention``) and stochastic depth stay off. Forward hooks see the first draw only.
+    Pitfall: the spread depends on the dropout probability the network was trained with. What a module drops by asking
+    ``self.training`` itself stays off, unless the module does nothing else or attends. Forward hooks see the first
+    draw only.
     """
 
     network: nn.Module
     samples: int = 20
     chunk: int = 1
+    stochastic_depth: bool = False
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.chunk < 1:
@@ -52,7 +60,7 @@ class MCDropout:
         """T outputs in chunks (S_i, B, C, H, W), the same for the same state of ``generator``.
 
         Raises:
-            ValueError: if the network has no dropout, or does not return a tensor.
+            ValueError: if the network has no dropout, is TorchScript, or does not return a tensor.
 
         Warns:
             UserWarning: if every draw has to run the whole network, with the reason.
@@ -64,11 +72,15 @@ class MCDropout:
             warnings.warn(f"MCDropout repeats the whole network for every draw: {tape}", stacklevel=2)
         lanes = len(awake.seeds)
         for start in range(0, self.samples, lanes):
-            awake.seed((seeds[start : start + lanes] + seeds)[:lanes])  # a last chunk is filled up, and cut
+            batch = (seeds[start : start + lanes] + seeds)[:lanes]  # a last chunk is filled up, and cut
             if isinstance(tape, str):
-                output = _forward(self.network, inputs, awake)
+                output = self._undisturbed(awake.woken, partial(_forward, self.network, inputs, awake, batch))
+            elif start == 0:
+                output = tape.output
             else:
-                output = tape.output if start == 0 else tape.replay()
+                awake.seed(batch)
+                with awake.chance():
+                    output = tape.replay()
             yield output[: self.samples - start]
 
     def plan(self, *inputs: Any) -> str:
@@ -80,40 +92,67 @@ class MCDropout:
 
     def _first(self, inputs: tuple[Any, ...], seeds: list[int]) -> tuple[Awake, Tape | str]:
         """The first draws, recorded; or why they cannot be."""
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self.network.modules()):
+            raise ValueError(
+                f"{type(self.network).__name__} is TorchScript, whose dropouts nothing outside can wake: give "
+                "MCDropout the Python module that it was made from"
+            )
+        woken = droppers(self.network, False) + (droppers(self.network, True) if self.stochastic_depth else [])
+        return self._undisturbed(woken, partial(self._recorded, inputs, seeds, woken))
+
+    def _undisturbed(self, woken: list[nn.Module], work: Callable[[], Any]) -> Any:
+        """What ``work`` returns; whenever it meets a module asleep, all of that type wake and it begins again."""
+        while True:
+            try:
+                return work()
+            except Asleep as asleep:
+                alike = (module for module in self.network.modules() if type(module) is asleep.args[0])
+                woken += [module for module in alike if may_drop(module, True)]
+
+    def _recorded(self, inputs: tuple[Any, ...], seeds: list[int], woken: list[nn.Module]) -> tuple[Awake, Tape | str]:
+        tensors = [*self.network.parameters(), *self.network.buffers(), *tree_leaves(inputs)]
+        devices = {leaf.device for leaf in tensors if isinstance(leaf, Tensor)}
         reason = ""
         for lanes in sorted({min(self.chunk, self.samples), 1}, reverse=True):
-            awake = Awake(lanes)
-
-            def run(awake: Awake = awake, lanes: int = lanes) -> Tensor:
-                awake.seed(seeds[:lanes])
-                return _forward(self.network, inputs, awake)
-
+            awake = Awake(lanes, woken, devices)
             try:
-                return awake, record(run)
+                tape = record(partial(_forward, self.network, inputs, awake, seeds[:lanes]))
             except Unhoistable as found:
                 reason = str(found)
             except RuntimeError:
                 if lanes == 1:  # else it was vmap's, which does not know every operator
                     raise
-        return Awake(1), reason
+            else:
+                if lanes == 1 or not tape.own_chance:  # which would be the same in every lane
+                    return awake, tape
+        return Awake(1, woken, devices), reason
 
 
-def _forward(network: nn.Module, inputs: tuple[Any, ...], awake: Awake) -> Tensor:
+def _forward(network: nn.Module, inputs: tuple[Any, ...], awake: Awake, seeds: list[int]) -> Tensor:
     """One pass (lanes, B, C, H, W) with dropout awake; inputs are copied, for the network may write into them."""
     compiled = "torch._dynamo" in sys.modules  # only then can the network be; compiled code hides its dropouts
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with evaluating(network), eager, awake:
+    awake.seed(seeds)
+    with evaluating(network), eager, awake.chance(), awake:
+        for module in awake.woken:
+            module.training = True
         inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
 
         def lane(index: Tensor | None) -> Tensor:
             awake.lane = index
             return tensor(network(*inputs))
 
-        lanes = len(awake.seeds)
+        lanes = len(seeds)
         output = lane(None)[None] if lanes == 1 else torch.vmap(lane, randomness="same")(torch.arange(lanes))
-    if not awake.met:
-        raise ValueError(
-            f"{type(network).__name__} has no dropout with p > 0, so all its draws would be equal: add nn.Dropout2d "
-            "and train with it, or use DeepEnsemble"
-        )
+    if not awake.met and not any(map(only_drops, awake.woken)):
+        raise ValueError(_without_dropout(network))
     return output
+
+
+def _without_dropout(network: nn.Module) -> str:
+    depth = len(droppers(network, True))
+    return f"{type(network).__name__} has no dropout with p > 0, so all its draws would be equal: " + (
+        f"MCDropout(…, stochastic_depth=True) wakes its {depth} modules of stochastic depth"
+        if depth
+        else "add nn.Dropout2d and train with it, put it in with inject_dropout, or use DeepEnsemble"
+    )

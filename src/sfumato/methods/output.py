@@ -6,21 +6,22 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils._pytree import tree_leaves
 
 
 class Output(nn.Module):
-    """One tensor of what a network returns, at the size of its first input.
+    """One tensor of what a network returns, at the size of its first image.
 
     Args:
         network: returns a tuple, a dict or a dataclass (or a tensor, with no key), such as torchvision's and
             transformers' segmentation networks do.
         key: the position in a tuple, or the name in a dict or dataclass; None where it returns one tensor.
 
-    Takes what ``network`` takes and returns (B, C, H, W), interpolated bilinearly where the network's output is smaller
-    than its first input, as logits of a quarter of the size are.
+    Takes what ``network`` takes (several inputs, or a dict of them) and returns (B, C, H, W), interpolated bilinearly
+    where the network's output is smaller than its first image, as logits of a quarter of the size are.
 
     Raises:
-        ValueError: when called, if there is no such entry, or it is not a tensor.
+        ValueError: when called, if there is no such entry, it is not a tensor (B, C, H, W), or no input is an image.
 
     >>> import torch
     >>> pair = nn.Identity()
@@ -38,10 +39,22 @@ class Output(nn.Module):
         found = _entry(self.network(*inputs), self.key)
         if not isinstance(found, Tensor):
             raise ValueError(f"entry {self.key!r} of the network's output is a {type(found).__name__}, not a tensor")
-        size = inputs[0].shape[-2:]
+        if found.ndim != 4:
+            raise ValueError(
+                f"entry {self.key!r} of the network's output has shape {tuple(found.shape)}, expected (B, C, H, W): "
+                "wrap the network in a module whose forward makes such a tensor of it"
+            )
+        size = _size(inputs)
         if found.shape[-2:] == size:
             return found
         return interpolate(found, size, mode="bilinear", align_corners=False)
+
+
+def _size(inputs: tuple[Any, ...]) -> Any:
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, Tensor) and leaf.ndim == 4:
+            return leaf.shape[-2:]
+    raise ValueError(f"none of {len(inputs)} inputs is an image (B, C, H, W), whose size the output is to have")
 
 
 def _entry(output: Any, key: int | str | None) -> Any:

@@ -53,12 +53,15 @@ class Tape:
         output: of the recorded run.
         operations: how many operations that run took.
         steps: those of them that run again in :meth:`replay`.
+        result: the output's place, or the output where it does not differ.
+        own_chance: whether random numbers were drawn from torch's global generators.
     """
 
     output: Tensor
     operations: int
     steps: list[Step]
     result: Any
+    own_chance: bool = False
 
     def replay(self) -> Tensor:
         """The output of another run, drawn from the same generators in their present state."""

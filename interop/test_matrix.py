@@ -1,0 +1,124 @@
+"""Every method on every network that users bring; where one cannot apply, that it says so and names the way out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from interop.networks import CLASSES, NETWORKS, built
+from sfumato.likelihoods import Categorical
+from sfumato.methods import (
+    DeepEnsemble,
+    Deterministic,
+    LastLayerLaplace,
+    MCDropout,
+    TestTimeAugmentation,
+    hoisting,
+    inject_dropout,
+)
+from sfumato.testing import check_method
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+LIKELIHOOD = Categorical(CLASSES)
+
+# Networks that come without dropout, and where it goes: behind the blocks of their decoders.
+DROPLESS = {
+    "smp U-Net": r"decoder\.blocks\.\d+",
+    "smp Segformer": r"decoder\.fuse_stage",
+    "torchvision LR-ASPP": r"network\.classifier\.cbr",
+    "transformers UPerNet": r"network\.decode_head\.fpn_bottleneck",
+}
+DEEP = ("smp Segformer", "transformers SegFormer", "transformers UPerNet", "timm ConvNeXt, own head")
+
+
+@pytest.fixture(params=NETWORKS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def drawn(method: MCDropout) -> Tensor:
+    return torch.cat(list(method.draws(IMAGES, generator=torch.Generator().manual_seed(0))))
+
+
+def test_deterministic(name):
+    network = built(name)
+    check_method(Deterministic(network), IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
+
+
+def test_mc_dropout(name, monkeypatch):
+    network = built(name)
+    method = MCDropout(network, 3)
+    if name in DROPLESS:
+        with pytest.raises(ValueError, match="no dropout with p > 0"):
+            drawn(method)
+        dropout = inject_dropout(network, 0.2, DROPLESS[name])
+    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
+    draws, plan = drawn(method), method.plan(IMAGES)
+    print(f"{name}: {plan}")
+    assert plan.startswith("hoisted: ")
+    assert (draws.std(0) > 0).flatten(1).any(1).all()
+
+    def unrecorded(_run):
+        raise hoisting.Unhoistable("asked not to")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sfumato.methods.mc_dropout.record", unrecorded)
+        with pytest.warns(UserWarning, match="asked not to"):
+            torch.testing.assert_close(drawn(method), draws)
+    chunked = torch.cat(list(MCDropout(network, 3, chunk=2).draws(IMAGES, generator=torch.Generator().manual_seed(0))))
+    torch.testing.assert_close(chunked, draws, atol=1e-4, rtol=1e-4)
+    if name in DROPLESS:
+        dropout.remove()
+        with pytest.raises(ValueError, match="no dropout with p > 0"):
+            drawn(method)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_stochastic_depth(name):
+    network = built(name)
+    method = MCDropout(network, 3, stochastic_depth=True)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
+    assert method.plan(IMAGES).startswith("hoisted: ")
+    if name in DROPLESS:
+        with pytest.raises(ValueError, match=r"stochastic_depth=True\) wakes its \d+ modules"):
+            drawn(MCDropout(network, 3))
+
+
+def test_attention_drops_too():
+    """DPT drops attention weights; the function that attends is told nothing of it but a 0 in evaluation mode."""
+    network = built("transformers DPT")
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    assert drawn(MCDropout(network, 3)).std(0).max() > 0
+
+
+def test_ensemble(name):
+    members = [built(name) for _ in range(2)]
+    for index, member in enumerate(members):
+        torch.manual_seed(index)
+        for parameter in member.parameters():
+            nn.init.normal_(parameter, std=0.05)
+    check_method(DeepEnsemble(members), IMAGES, likelihood=LIKELIHOOD, network=members[1], random=False)
+    first, second = DeepEnsemble(members).draws(IMAGES)
+    assert not torch.equal(first, second)
+
+
+def test_time_augmentation(name):
+    network = built(name)
+    method = TestTimeAugmentation(network, ("none", "horizontal", "both"))
+    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
+
+
+def test_laplace(name):
+    network = built(name)
+    head = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
+    target = torch.randint(CLASSES, (2, 64, 64), generator=torch.Generator().manual_seed(1))
+    batches = [((IMAGES,), target, torch.ones(2, 64, 64, dtype=torch.bool))]
+    if name != "timm ConvNeXt, own head":
+        with pytest.raises(ValueError, match=r"expected a 1 × 1 convolution with a bias|is not what .* does last"):
+            LastLayerLaplace.fit(network, head, batches, LIKELIHOOD.nll)
+        return
+    method = LastLayerLaplace.fit(network, head, batches, LIKELIHOOD.nll, samples=3)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
