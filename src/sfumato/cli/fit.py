@@ -48,7 +48,7 @@ def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
 
     if plan.method not in METHODS:
         raise ValueError(f"method is {plan.method!r}, expected one of {sorted(METHODS)}")
-    if plan.members > 1 and plan.method != "ensemble":
+    if plan.members > 1 and METHODS[plan.method].members == 1:
         raise ValueError(f"members is {plan.members} but the method is {plan.method}: pass --method ensemble")
     first = load(plan.data, root=plan.root, split="train")[0]["image"]
     native = (first.shape[-2], first.shape[-1])
@@ -65,7 +65,7 @@ def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
         task=key,
         task_args=asdict(task),
         likelihood=plan.likelihood or task.likelihoods[0],
-        members=plan.members or (5 if plan.method == "ensemble" else 1),
+        members=plan.members or METHODS[plan.method].members,
         native=native,
         root=str(Path(plan.root).absolute()) if plan.root else "",
     )

@@ -115,7 +115,7 @@ def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
     return {
         "trained on": f"{plan.data}, {plan.limit or plan.images} images of {plan.size[0]} × {plan.size[1]} pixels",
         "scored on": f"{found['data']}, {found['split']}, {found['images']} images",
-        "method": f"{plan.method}" + (f", {plan.samples} draws" if plan.method == "mc-dropout" else ""),
+        "method": f"{plan.method}" + (f", {plan.samples} draws" if hasattr(run.method(), "samples") else ""),
         "likelihood": plan.likelihood,
         "network": f"{members}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
         "budget": f"{plan.epochs} epochs, batch {plan.batch}, {plan.precision}",

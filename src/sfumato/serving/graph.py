@@ -30,8 +30,8 @@ class Graph(nn.Module):
     """Everything between an image and a decomposed prediction: normalisation, members, fold, calibration.
 
     Args:
-        run: whose method makes every draw without chance: ``deterministic`` or ``ensemble``; of another, one pass with
-            dropout asleep if ``asleep``.
+        run: whose method makes every draw without chance: ``deterministic``, ``ensemble`` or ``snapshot``; of another,
+            one pass of the network as it is, if ``asleep``.
         asleep: whether to leave the draws out, and with them the epistemic part.
 
     Raises:
@@ -40,7 +40,7 @@ class Graph(nn.Module):
 
     def __init__(self, run: Run, asleep: bool = False) -> None:
         super().__init__()
-        if run.plan.method not in ("deterministic", "ensemble") and not asleep:
+        if run.plan.method not in ("deterministic", "ensemble", "snapshot") and not asleep:
             raise ValueError(
                 f"{run.folder} predicts by {run.plan.method}, whose random draws no exported graph can make: export an "
                 "ensemble or an evidential likelihood, or pass --asleep for one pass without them (epistemic part 0)"

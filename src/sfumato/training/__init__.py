@@ -3,12 +3,14 @@
 from sfumato.training.calibrating import calibrate, forget, promise
 from sfumato.training.evaluation import Evaluation, evaluate, predict_image, predicted, predictions
 from sfumato.training.plan import Plan, derive, fast_precision, working_size
-from sfumato.training.run import METHODS, Run, fit, generator_for, learnt, question, say
+from sfumato.training.recipes import METHODS, Recipe
+from sfumato.training.run import Run, fit, generator_for, learnt, question, say
 
 __all__ = [
     "METHODS",
     "Evaluation",
     "Plan",
+    "Recipe",
     "Run",
     "calibrate",
     "derive",

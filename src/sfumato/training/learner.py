@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
@@ -17,6 +19,7 @@ from sfumato.methods import Deterministic
 from sfumato.predictions import predict
 from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
+from sfumato.training.recipes import METHODS
 
 
 class Learner(L.LightningModule):
@@ -34,6 +37,9 @@ class Learner(L.LightningModule):
         super().__init__()
         self.network = network
         self.likelihood, self.task, self.plan, self.seed = likelihood, task, plan, seed
+        self.recipe = METHODS[plan.method]
+        # What only remembers is the same in every process: it need not be sent around before every step.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".trajectory." in name]
         self.augment = Augmentation(crop=plan.crop, scale=plan.scale, flip=True, colour=plan.colour)
         self.scores: Any = None  # made for each validation, so that the averaged copy of this module carries none
 
@@ -45,7 +51,17 @@ class Learner(L.LightningModule):
         batch = self.augment(batch)
         loss = self._nll(batch)
         self.log("train_nll", loss.detach(), prog_bar=True, on_step=False, on_epoch=True)
-        return loss
+        if self.recipe.penalty is None:
+            return loss
+        return loss + self.recipe.penalty(self.network) / self.plan.pixels
+
+    @torch.no_grad()
+    def inputs(self, batches: Iterable[dict[str, Any]]) -> Iterator[tuple[Tensor]]:
+        """What the network is given for these batches, augmented, as in a step of training before the first."""
+        torch.manual_seed(self.seed)
+        for batch in batches:
+            tensors = {key: value.to(self.device) for key, value in batch.items() if isinstance(value, Tensor)}
+            yield (self.augment(tensors)["image"],)
 
     def _nll(self, batch: dict[str, Tensor]) -> Tensor:
         valid = batch[self.task.key + "_valid"]
@@ -68,15 +84,32 @@ class Learner(L.LightningModule):
         weights = [p for p in self.parameters() if p.requires_grad]
         decayed = [p for p in weights if p.ndim > 1]  # biases and normalisations are not regularised
         groups = [
-            {"params": decayed, "weight_decay": self.plan.weight_decay},
+            # A penalty is the prior's own; decay on top would count it twice.
+            {"params": decayed, "weight_decay": self.plan.weight_decay if self.recipe.penalty is None else 0.0},
             {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=self.plan.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.plan.learning_rate, total_steps=max(steps, 2), pct_start=0.15
-        )
+        if (rate := self.recipe.rate) is None:
+            cycle = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, self.plan.learning_rate, total_steps=max(steps, 2), pct_start=0.15
+            )
+        else:  # asked once more after the last step
+            cycle = torch.optim.lr_scheduler.LambdaLR(
+                optimiser, lambda step: rate(min(step, steps - 1), steps, self.plan.members)
+            )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+class AfterSteps(Callback):
+    """Does after each step what a method's recipe says."""
+
+    def __init__(self, after: Callable[..., None], members: int, keep: Callable[[int], None]) -> None:
+        self.after, self.members, self.keep = after, members, keep
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        steps = int(trainer.estimated_stepping_batches)
+        self.after(pl_module.network, trainer.global_step, steps, self.members, self.keep)
 
 
 class Images(L.LightningDataModule):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sfumato.contracts import Likelihood
 from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
+from sfumato.training.recipes import METHODS
 
 
 class Normalised(nn.Module):
@@ -45,7 +46,7 @@ def _class(path: str) -> type[nn.Module]:
 
 
 def build(plan: Plan, likelihood: Likelihood) -> Normalised:
-    """A fresh network for the plan.
+    """A fresh network for the plan, with what its method learns beside the weights.
 
     Raises:
         ValueError: if there is no such class, or it does not take these arguments.
@@ -61,7 +62,10 @@ def build(plan: Plan, likelihood: Likelihood) -> Normalised:
             f"{plan.network}({call}) failed: {error}. Name the argument that takes the number of output channels "
             'with the value "CHANNELS" in network_args'
         ) from error
-    return Normalised(network, plan.mean, plan.std)
+    normalised = Normalised(network, plan.mean, plan.std)
+    if (attach := METHODS[plan.method].attach) is not None:
+        attach(normalised)
+    return normalised
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

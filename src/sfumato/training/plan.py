@@ -32,9 +32,10 @@ class Plan:
         network_args: keyword arguments; ``"CHANNELS"`` as a value stands for the number of output channels.
         likelihood: what the network's output means: ``categorical``, ``logit-normal`` or ``dirichlet`` for classes,
             ``gaussian``, ``laplace`` or ``normal-inverse-gamma`` for depth; empty for the first.
-        method: ``deterministic``, ``mc-dropout`` or ``ensemble``.
-        members: how many networks are trained, each with its own seed; 0 for 5 in an ensemble, else 1.
-        samples: how many outputs MC dropout draws.
+        method: ``deterministic``, ``mc-dropout``, ``ensemble``, ``snapshot`` or ``swag``.
+        members: how many networks are trained, each with its own seed, or taken from the cycles of one training
+            (``snapshot``); 0 for 5 of them, or 1 in other methods.
+        samples: how many outputs a method draws that draws at random.
         native: height and width of the data's first image, pixels.
         size: height and width that images are resized to, pixels, other images by the same factors; 0 0 for the
             native size, halved on a CPU while an image is large.
@@ -85,6 +86,11 @@ class Plan:
     precision: str = ""
     seed: int = 0
     fingerprint: str = ""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all training images: the data points that share what a method adds to the loss of all of them."""
+        return (min(self.limit, self.images) or self.images) * self.size[0] * self.size[1]
 
     def save(self, path: Path) -> None:
         """Write as YAML, whole or not at all."""

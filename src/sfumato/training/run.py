@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,20 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from sfumato.contracts import Calibrator, Likelihood, Method, Task
-from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.predictions import predict, predict_tiled, store
 from sfumato.tasks import Depth, Semantic
-from sfumato.training.learner import Images, Learner, WholeFiles
+from sfumato.training.learner import AfterSteps, Images, Learner, WholeFiles
 from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
+from sfumato.training.recipes import METHODS
 
 TASKS: dict[str, type[Any]] = {Semantic.key: Semantic, Depth.key: Depth}
 CALIBRATOR, GUARANTEE = "calibrator.safetensors", "guarantee.safetensors"
-METHODS: dict[str, Callable[[tuple[nn.Module, ...], int], Method]] = {
-    "deterministic": lambda networks, _: Deterministic(networks[0]),
-    "mc-dropout": lambda networks, samples: MCDropout(networks[0], samples=samples),
-    "ensemble": lambda networks, _: DeepEnsemble(networks),
-}
 
 
 @dataclass(frozen=True)
@@ -246,8 +240,14 @@ def _fit_member(
     L.seed_everything(seed, verbose=False)
     learner = Learner(build(plan, likelihood), likelihood, task, plan, seed)
     checkpoint = WholeFiles.path(folder, member)
+    recipe = METHODS[plan.method]
+
+    def keep(member: int) -> None:
+        rank_zero_only(save_weights)(learner.network, weights_path(folder, member))
+
     callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=plan.ema),
+        *([EMAWeightAveraging(decay=plan.ema)] if recipe.rate is None else []),
+        *([AfterSteps(recipe.after, plan.members, keep)] if recipe.after is not None else []),
         ModelCheckpoint(
             folder, checkpoint.stem, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False
         ),
@@ -271,6 +271,9 @@ def _fit_member(
     images = Images(train, val, plan.batch, seed)
     trainer.fit(learner, images, ckpt_path=checkpoint if checkpoint.exists() else None)
     if trainer.is_global_zero:
-        save_weights(learner.network, weights_path(folder, member))
+        network = learner.to(trainer.strategy.root_device).network
+        if recipe.finish is not None:
+            network = recipe.finish(network, learner.inputs(images.train_dataloader()))
+        save_weights(network, weights_path(folder, member))
         checkpoint.unlink(missing_ok=True)
     trainer.strategy.barrier()

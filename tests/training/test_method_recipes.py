@@ -1,0 +1,124 @@
+"""Methods whose uncertainty lives in the weights, from the plan to the run that is opened again."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfumato.data import Scenes
+from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, learnt, predict_image
+from sfumato.training.recipes import swag_rate
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
+EPOCHS = {"snapshot": 6, "swag": 40}
+
+
+def scenes(count=6, seed=0):
+    return Scenes(count, size=(16, 24), seed=seed)
+
+
+def chosen(method, **other):
+    train = scenes()
+    known = Plan(
+        data="scenes",
+        task="classes",
+        task_args=vars(train.tasks["classes"]),
+        native=(16, 24),
+        likelihood="categorical",
+        method=method,
+        members=min(3, METHODS[method].members),
+        network_args={"widths": (4, 8), "dropout": 0.0},
+        epochs=EPOCHS[method],
+        batch=3,
+        samples=3,
+        scale=(1, 1),
+        colour=0,
+    )
+    return replace(derive(learnt(train, train.tasks["classes"]), train.tasks["classes"], known), **other)
+
+
+def fitted(folder, known, **how):
+    return fit(known, scenes(), scenes(3, 1), folder, progress=False, **how)
+
+
+@pytest.mark.parametrize("method", list(EPOCHS))
+def test_a_run_is_opened_as_it_was_left(tmp_path, method):
+    run = fitted(tmp_path / "run", chosen(method))
+    again = Run.open(run.folder)
+    image = scenes(1, 5)[0]["image"]
+    first, second = (predict_image(r, image, seed=3) for r in (run, again))
+    assert torch.equal(first.probs, second.probs)
+    assert first.epistemic.mean() > 0
+    found = evaluate(again, scenes(2, 1), progress=False)
+    assert math.isfinite(found.scores.compute()["nll"])
+    assert not list(run.folder.glob("*.ckpt"))
+
+
+def test_snapshots_are_of_one_training(tmp_path):
+    run = fitted(tmp_path / "run", chosen("snapshot"))
+    first, second, third = (n.state_dict()["network.head.weight"] for n in run.networks)
+    # Cycles follow each other: the last, which is the first member, is nearer to the second than to the first.
+    assert (first - third).norm() < (first - second).norm()
+    assert not torch.equal(second, third)
+
+
+def test_swag_stands_at_its_mean(tmp_path):
+    run = fitted(tmp_path / "run", chosen("swag"))
+    method = run.method(4)
+    state = method.network.state_dict()
+    assert int(method.trajectory.count) == 20
+    assert all(torch.allclose(state[name], mean) for name, mean in method.trajectory.average().items())
+    assert len(list(method.draws(torch.rand(1, 3, 16, 24)))) == 4
+
+
+def test_swag_walks_in_the_last_quarter():
+    rates = [swag_rate(step, 200) for step in range(200)]
+    assert max(rates) == pytest.approx(1, abs=1e-3)
+    assert rates[150:] == pytest.approx([0.1] * 50)
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("method", list(EPOCHS))
+def test_too_short_a_training_is_refused_at_once(tmp_path, method):
+    short = replace(chosen(method), epochs=1, members=3)
+    with pytest.raises(ValueError, match="at least 80 steps" if method == "swag" else "3 cycles in 2 steps"):
+        fitted(tmp_path / "run", short)
+
+
+COMMAND = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from test_method_recipes import chosen, fitted
+from pathlib import Path
+torch.set_num_threads(1)
+fitted(Path({folder!r}), chosen({method!r}), resume=True)
+"""
+
+
+@pytest.mark.parametrize("method", list(EPOCHS))
+def test_killed_run_resumes_to_the_same_state(tmp_path, method):
+    """Snapshots and moments included, which lie in the state of the networks."""
+    folder, epoch = tmp_path / "killed", EPOCHS[method] * 4 // 5  # swag has taken some of its snapshots then
+    code = COMMAND.format(tests=os.path.dirname(__file__), folder=str(folder), method=method)  # noqa: PTH120
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline, path = time.monotonic() + 300, folder / "member-0.ckpt"
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and torch.load(path, weights_only=True)["epoch"] >= epoch:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.exists()
+    assert not (folder / "weights-0.safetensors").exists(), "the run ended before it could be killed"
+    resumed, whole = fitted(folder, chosen(method), resume=True), fitted(tmp_path / "whole", chosen(method))
+    for ours, theirs in zip(resumed.networks, whole.networks, strict=True):
+        for key, value in theirs.state_dict().items():
+            assert torch.allclose(ours.state_dict()[key].float(), value.float(), atol=1e-6), key
