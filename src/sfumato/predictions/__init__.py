@@ -1,7 +1,8 @@
-"""What comes out: predictions of classes and of values, and the fold that builds one from draws."""
+"""What comes out: predictions of classes and of values, the fold that builds one from draws, and instances."""
 
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
 from sfumato.predictions.fold import predict
+from sfumato.predictions.instances import Instances, find_instances
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.tiles import predict_tiled
 from sfumato.predictions.values import ValueMoments, ValuePrediction
@@ -9,11 +10,13 @@ from sfumato.predictions.values import ValueMoments, ValuePrediction
 __all__ = [
     "ClassMoments",
     "ClassPrediction",
+    "Instances",
     "PredictionInterval",
     "PredictionSet",
     "ValueMoments",
     "ValuePrediction",
     "entropy",
+    "find_instances",
     "predict",
     "predict_tiled",
 ]
