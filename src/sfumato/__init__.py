@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from sfumato.metrics import ClassScores, OODScores, SetScores, ValueScores
     from sfumato.predictions import (
         ClassPrediction,
+        Instances,
         PredictionInterval,
         PredictionSet,
         ValuePrediction,
+        find_instances,
         predict,
         predict_tiled,
     )
@@ -54,9 +56,11 @@ _ROOMS = {
     "metrics": ("ClassScores", "OODScores", "SetScores", "ValueScores"),
     "predictions": (
         "ClassPrediction",
+        "Instances",
         "PredictionInterval",
         "PredictionSet",
         "ValuePrediction",
+        "find_instances",
         "predict",
         "predict_tiled",
     ),
@@ -73,6 +77,7 @@ __all__ = [
     "Dirichlet",
     "FeatureDensity",
     "Gaussian",
+    "Instances",
     "Laplace",
     "LastLayerLaplace",
     "LogitNormal",
@@ -89,6 +94,7 @@ __all__ = [
     "ValueScores",
     "__version__",
     "cyclic_rate",
+    "find_instances",
     "inject_dropout",
     "predict",
     "predict_tiled",

@@ -95,8 +95,9 @@ def find_instances(
     radius = 0.01 * math.hypot(*shape[-2:]) if radius is None else radius
     if not radius > 0:
         raise ValueError(f"radius is {radius}, expected more than 0 px")
-    maps = (vectors.mean, vectors.aleatoric, vectors.epistemic, classes.probs)
-    return [_of_image(*image, sorted(set(things)), radius) for image in zip(*(m.detach().cpu() for m in maps))]
+    maps = (m.detach().cpu() for m in (vectors.mean, vectors.aleatoric, vectors.epistemic, classes.probs))
+    kinds = sorted(set(things))
+    return [_of_image(mean, known, unknown, law, kinds, radius) for mean, known, unknown, law in zip(*maps)]
 
 
 def _of_image(
@@ -131,7 +132,9 @@ def _clusters(votes: np.ndarray, radius: float) -> np.ndarray:
     try:
         from sklearn.cluster import DBSCAN
     except ImportError as error:
-        raise ValueError(f"votes are clustered by scikit-learn, and {error}: pip install 'sfumato[instances]'") from error
+        raise ValueError(
+            f"votes are clustered by scikit-learn, and {error}: pip install 'sfumato[instances]'"
+        ) from error
     if not len(votes):
         return np.zeros(0, np.int64)
     cells = np.floor(votes.clip(-1e6, 1e6) / (radius / 3)).astype(np.int64)

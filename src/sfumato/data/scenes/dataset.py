@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class Scenes(Dataset[Sample]):
     novel: bool = False
     shift: str | None = None
     severity: int = 0
+    things: ClassVar[tuple[int, ...]] = tuple(map(CLASSES.index, ("box", "sphere", "cylinder", "pole")))
 
     def __post_init__(self) -> None:
         if self.count < 1:
