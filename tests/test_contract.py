@@ -15,6 +15,9 @@ from sfumato.methods import (
     LastLayerLaplace,
     MCDropout,
     TestTimeAugmentation,
+    Variational,
+    inject_concrete_dropout,
+    make_variational,
 )
 from sfumato.models import UNet
 from sfumato.predictions import ValueMoments
@@ -45,6 +48,12 @@ def network():
     return UNet(4, widths=(4, 8), dropout=0.4).train()
 
 
+def converted(convert):
+    net = network()
+    convert(net)
+    return net
+
+
 def methods():
     net = network()
     images, valid = torch.rand(2, 3, 9, 10), torch.ones(2, 9, 10) > 0
@@ -58,6 +67,8 @@ def methods():
         "feature density": (FeatureDensity.fit(net, net.head, data, 4), False),
         "swag": (SWAG.fit(net, data, Categorical(4).nll, epochs=3, rank=3, samples=3), True),
         "snapshots": (DeepEnsemble.of(net, [net.state_dict()] * 2), False),
+        "variational": (Variational(converted(make_variational), 3), True),
+        "concrete dropout": (MCDropout(converted(inject_concrete_dropout), 3, chunk=2), True),
         "mirrors": (TestTimeAugmentation(net), False),
     }, net
 
@@ -66,7 +77,8 @@ def methods():
 def test_methods(name):
     known, net = methods()
     method, random = known[name]
-    check_method(method, torch.rand(2, 3, 9, 10), likelihood=Categorical(4), network=net, random=random)
+    own = getattr(method, "network", net)
+    check_method(method, torch.rand(2, 3, 9, 10), likelihood=Categorical(4), network=own, random=random)
 
 
 @pytest.mark.parametrize("name", list(methods()[0]))

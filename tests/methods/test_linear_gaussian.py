@@ -1,10 +1,12 @@
 """A 1 × 1 convolution under Gaussian noise of known variance: its posterior is exact, and methods are held to it."""
 
+import copy
+
 import torch
 from torch import nn
 
 from sfumato.likelihoods import Gaussian
-from sfumato.methods import SWAG, DeepEnsemble, LastLayerLaplace
+from sfumato.methods import SWAG, DeepEnsemble, LastLayerLaplace, Variational, kl_divergence, make_variational
 from sfumato.predictions import predict
 
 NOISE, PRIOR = 0.5, 2.0  # the variance of the noise, the precision of the prior
@@ -106,3 +108,53 @@ def test_swag_over_draws_of_the_posterior_keeps_its_mean_and_variances():
     covariance = precision.inverse()
     expected = (covariance + covariance.diag().diag()) / 2  # the method's own half-and-half: correlations are halved
     torch.testing.assert_close(torch.cov(drawn.T), expected, rtol=0.1, atol=0.005)
+
+
+def test_variational_inference_ends_at_the_best_mean_field_law():
+    """Its mean is exact, its variances are 1 / Λᵢᵢ: those of each weight with the others known."""
+    mean, precision = posterior()
+    image, target, valid = data()
+    network = Linear()
+    make_variational(network, prior=1.0, spread=0.5)  # 1 / fan-in is the prior's variance, 1 / PRIOR
+    copies = 64  # each with signs of its own, so that the gradient is less noisy
+    images, targets = image.repeat(copies, 1, 1, 1), target.repeat(copies, 1, 1, 1)
+    steps, variances, means = 800, [], []
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, steps)
+    for step in range(steps):
+        optimiser.zero_grad()
+        (nll(network(images), targets, valid).sum() / copies + kl_divergence(network)).backward()
+        optimiser.step()
+        decay.step()
+        if step >= steps // 2:
+            state = copy.deepcopy(network.head.state_dict())
+            means.append(torch.cat([state["weight"].flatten(), state["bias"]]))
+            stds = torch.cat([state["posterior.weight"].flatten(), state["posterior.bias"]]).exp()
+            variances.append(stds.square())
+    torch.testing.assert_close(torch.stack(means).mean(0), mean, atol=0.02, rtol=0)
+    found, best, marginal = torch.stack(variances).mean(0), 1 / precision.diag(), precision.inverse().diag()
+    torch.testing.assert_close(found, best, rtol=0.12, atol=0)
+    assert (best[:2] / marginal[:2] < 0.7).all()  # what it would have to be, to be told from the true variances
+    new = torch.randn(1, 2, 1, 2)
+    with_weights(network, mean)
+    draws = torch.cat(list(Variational(network, 2000).draws(new)))[:, 0, 0, 0]
+    torch.testing.assert_close(draws.var(0), features(new).square() @ found, rtol=0.15, atol=0)
+
+
+def test_the_gradient_of_the_bound_vanishes_at_the_best_mean_field_law():
+    mean, precision = posterior()
+    image, target, valid = data()
+    network = with_weights(Linear(), mean)
+    make_variational(network)
+    with torch.no_grad():
+        best = -precision.diag().log() / 2
+        network.head.posterior.weight.copy_(best[:2].view(1, 2, 1, 1))
+        network.head.posterior.bias.copy_(best[2:])
+    parameters, slopes = list(network.parameters()), []
+    for _ in range(1500):
+        bound = nll(network(image), target, valid).sum() + kl_divergence(network)
+        slopes.append(torch.cat([slope.flatten() for slope in torch.autograd.grad(bound, parameters)]))
+    found = torch.stack(slopes)
+    error = found.std(0) / len(found) ** 0.5
+    assert (found.mean(0).abs() < 4 * error).all()
+    assert (error < 0.2).all()

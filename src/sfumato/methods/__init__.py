@@ -1,6 +1,8 @@
 """Which networks are plausible: each method draws outputs, and knows modules and tensors only."""
 
+from sfumato.methods.attachment import Attachment, kl_divergence
 from sfumato.methods.batch_norm import refresh_batch_norm
+from sfumato.methods.concrete_dropout import dropout_rates, inject_concrete_dropout
 from sfumato.methods.deterministic import Deterministic
 from sfumato.methods.ensemble import DeepEnsemble, cyclic_rate
 from sfumato.methods.feature_density import FeatureDensity
@@ -11,9 +13,11 @@ from sfumato.methods.output import Output
 from sfumato.methods.swag import SWAG
 from sfumato.methods.test_time_augmentation import TestTimeAugmentation
 from sfumato.methods.trajectory import Trajectory
+from sfumato.methods.variational import Variational, make_variational
 
 __all__ = [
     "SWAG",
+    "Attachment",
     "DeepEnsemble",
     "Deterministic",
     "FeatureDensity",
@@ -23,7 +27,12 @@ __all__ = [
     "Output",
     "TestTimeAugmentation",
     "Trajectory",
+    "Variational",
     "cyclic_rate",
+    "dropout_rates",
+    "inject_concrete_dropout",
     "inject_dropout",
+    "kl_divergence",
+    "make_variational",
     "refresh_batch_norm",
 ]

@@ -58,14 +58,7 @@ def inject_dropout(
     """
     if not 0 < p < 1:
         raise ValueError(f"p is {p}, expected the probability that a feature is dropped, in (0, 1)")
-    named = [(name, module) for name, module in network.named_modules() if name]
-    if isinstance(where, str):
-        chosen = [(name, module) for name, module in named if re.fullmatch(where, name)]
-    else:
-        chosen = [(name, module) for name, module in named if isinstance(module, where)]
-    if not chosen:
-        names = ", ".join(name for name, _ in named[:12]) + (", …" if len(named) > 12 else "")
-        raise ValueError(f"no module of {type(network).__name__} is meant by {where!r}: its modules are {names}")
+    named = chosen(network, where)
 
     def drop(module: nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
@@ -73,5 +66,22 @@ def inject_dropout(
         dropping = F.dropout2d if output.ndim == 4 else F.dropout
         return dropping(output, p, module.training)
 
-    handles = tuple(module.register_forward_hook(drop) for _, module in chosen)
-    return InjectedDropout(tuple(name for name, _ in chosen), handles)
+    handles = tuple(module.register_forward_hook(drop) for _, module in named)
+    return InjectedDropout(tuple(name for name, _ in named), handles)
+
+
+def chosen(network: nn.Module, where: str | type | tuple[type, ...]) -> list[tuple[str, nn.Module]]:
+    """The modules that a regular expression on whole names, or types, mean.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    named = [(name, module) for name, module in network.named_modules() if name]
+    if isinstance(where, str):
+        found = [(name, module) for name, module in named if re.fullmatch(where, name)]
+    else:
+        found = [(name, module) for name, module in named if isinstance(module, where)]
+    if not found:
+        names = ", ".join(name for name, _ in named[:12]) + (", …" if len(named) > 12 else "")
+        raise ValueError(f"no module of {type(network).__name__} is meant by {where!r}: its modules are {names}")
+    return found
