@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         make_variational,
         refresh_batch_norm,
     )
-    from sfumato.metrics import ClassScores, OODScores, SetScores, ValueScores
+    from sfumato.metrics import ClassScores, InstanceScores, OODScores, PanopticScores, SetScores, ValueScores
     from sfumato.predictions import (
         ClassPrediction,
         Instances,
@@ -63,7 +63,7 @@ _ROOMS = {
         "make_variational",
         "refresh_batch_norm",
     ),
-    "metrics": ("ClassScores", "OODScores", "SetScores", "ValueScores"),
+    "metrics": ("ClassScores", "InstanceScores", "OODScores", "PanopticScores", "SetScores", "ValueScores"),
     "predictions": (
         "ClassPrediction",
         "Instances",
@@ -87,6 +87,7 @@ __all__ = [
     "Dirichlet",
     "FeatureDensity",
     "Gaussian",
+    "InstanceScores",
     "Instances",
     "Laplace",
     "LastLayerLaplace",
@@ -95,6 +96,7 @@ __all__ = [
     "NormalInverseGamma",
     "OODScores",
     "Output",
+    "PanopticScores",
     "PredictionInterval",
     "PredictionSet",
     "SetScores",
