@@ -15,6 +15,7 @@ from sfumato.methods import (
     LastLayerLaplace,
     MCDropout,
     TestTimeAugmentation,
+    VariancePropagation,
     Variational,
     inject_concrete_dropout,
     make_variational,
@@ -69,6 +70,7 @@ def methods():
         "snapshots": (DeepEnsemble.of(net, [net.state_dict()] * 2), False),
         "variational": (Variational(converted(make_variational), 3), True),
         "concrete dropout": (MCDropout(converted(inject_concrete_dropout), 3, chunk=2), True),
+        "variance propagation": (VariancePropagation(net), False),
         "mirrors": (TestTimeAugmentation(net), False),
     }, net
 

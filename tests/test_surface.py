@@ -5,7 +5,6 @@ import inspect
 import sfumato
 
 PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, then functions
-    "SWAG",
     "Categorical",
     "ClassPrediction",
     "ClassScores",
@@ -26,11 +25,13 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "PanopticScores",
     "PredictionInterval",
     "PredictionSet",
+    "SWAG",
     "SetScores",
     "TestTimeAugmentation",
     "Trajectory",
     "ValuePrediction",
     "ValueScores",
+    "VariancePropagation",
     "Variational",
     "__version__",
     "cyclic_rate",

@@ -10,6 +10,7 @@ from sfumato.methods.injection import InjectedDropout, inject_dropout
 from sfumato.methods.laplace import LastLayerLaplace
 from sfumato.methods.mc_dropout import MCDropout
 from sfumato.methods.output import Output
+from sfumato.methods.propagation import VariancePropagation
 from sfumato.methods.swag import SWAG
 from sfumato.methods.test_time_augmentation import TestTimeAugmentation
 from sfumato.methods.trajectory import Trajectory
@@ -27,6 +28,7 @@ __all__ = [
     "Output",
     "TestTimeAugmentation",
     "Trajectory",
+    "VariancePropagation",
     "Variational",
     "cyclic_rate",
     "dropout_rates",
