@@ -25,7 +25,6 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "PanopticScores",
     "PredictionInterval",
     "PredictionSet",
-    "SWAG",
     "SetScores",
     "TestTimeAugmentation",
     "Trajectory",
