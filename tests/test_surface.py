@@ -5,6 +5,7 @@ import inspect
 import sfumato
 
 PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, then functions
+    "SWAG",
     "Categorical",
     "ClassPrediction",
     "ClassScores",
