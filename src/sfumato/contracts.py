@@ -9,7 +9,7 @@ Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensio
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
@@ -99,12 +99,20 @@ class Method(Protocol):
         ...
 
 
+class Student(Likelihood, Protocol):
+    """A likelihood that learns, beside the labels, how far the draws of a teacher spread."""
+
+    def lesson(self, draws: Iterable[Any]) -> Tensor:
+        """What the moments of a teacher's draws teach (B, L, H, W)."""
+        ...
+
+
 class Task(Protocol):
     """The question asked of each pixel: where its truth lies in a sample, its scores, its picture."""
 
     key: ClassVar[str]  # the sample entry that holds the target; key + "_valid" holds its mask (H, W) bool
     likelihoods: ClassVar[tuple[str, ...]]  # the names that likelihood() accepts, the default first
-
+    students: ClassVar[tuple[str, ...]]  # further such names: likelihoods that have to have a teacher
     calibrators: ClassVar[tuple[str, ...]]  # the names that calibrator() accepts, the default first
 
     def likelihood(self, name: str) -> Likelihood:

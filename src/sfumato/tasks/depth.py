@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.calibration import ConformalIntervals, QuantileMap, VarianceScaling
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import Gaussian, Laplace, NormalInverseGamma
+from sfumato.likelihoods import DistilledValues, Gaussian, Laplace, NormalInverseGamma
 
 if TYPE_CHECKING:
     from sfumato.metrics import ValueScores
@@ -51,6 +51,7 @@ class Depth:
     unit: str = "m"
     key: ClassVar[str] = "depth"
     likelihoods: ClassVar[tuple[str, ...]] = ("gaussian", "laplace", "normal-inverse-gamma")
+    students: ClassVar[tuple[str, ...]] = ("distilled-gaussian", "distilled-laplace")
     calibrators: ClassVar[tuple[str, ...]] = ("scale", "quantile")
 
     def __post_init__(self) -> None:
@@ -58,9 +59,17 @@ class Depth:
             raise ValueError(f"depths from {self.minimum} to {self.maximum} {self.unit}: expected 0 < min < max < inf")
 
     def likelihood(self, name: str) -> Likelihood:
-        """``gaussian`` or ``laplace`` on the logarithm of depth, or ``normal-inverse-gamma`` on depth itself."""
+        """``gaussian`` or ``laplace`` on the logarithm of depth, or ``normal-inverse-gamma`` on depth itself.
+
+        ``distilled-`` and one of the first two is that of a student.
+        """
+        if name.startswith("distilled-"):
+            return DistilledValues(self._law(name.removeprefix("distilled-")))
         if name == "normal-inverse-gamma":
             return NormalInverseGamma(dims=1, unit=self.unit)
+        return self._law(name)
+
+    def _law(self, name: str) -> Gaussian | Laplace:
         law = {"gaussian": Gaussian, "laplace": Laplace}[name]
         return law(dims=1, link="log", lower=self.minimum, upper=self.maximum, unit=self.unit)
 

@@ -18,7 +18,7 @@ from sfumato.calibration import (
     VectorScaling,
 )
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import Categorical, Dirichlet, LogitNormal
+from sfumato.likelihoods import Categorical, Dirichlet, DistilledClasses, LogitNormal
 
 if TYPE_CHECKING:
     from sfumato.metrics import ClassScores
@@ -40,6 +40,7 @@ class Semantic:
     palette: tuple[tuple[int, int, int], ...]
     key: ClassVar[str] = "classes"
     likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal", "dirichlet")
+    students: ClassVar[tuple[str, ...]] = ("distilled", "dudes")
     calibrators: ClassVar[tuple[str, ...]] = ("temperature", "class-temperature", "vector", "local", "isotonic")
 
     def __post_init__(self) -> None:
@@ -47,7 +48,9 @@ class Semantic:
             raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colours: give each class one")
 
     def likelihood(self, name: str) -> Likelihood:
-        """One of :attr:`likelihoods` over the K classes."""
+        """One of :attr:`likelihoods` over the K classes, or of :attr:`students`, of which ``dudes`` is as published."""
+        if name in self.students:
+            return DistilledClasses(len(self.names), published=name == "dudes")
         return dict(zip(self.likelihoods, (Categorical, LogitNormal, Dirichlet)))[name](len(self.names))
 
     def calibrator(self, name: str) -> Any:

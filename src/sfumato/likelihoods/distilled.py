@@ -1,0 +1,196 @@
+"""Students: what a network means that learns, beside the labels, how sure its teacher is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from sfumato.likelihoods.gaussian import Gaussian
+from sfumato.likelihoods.laplace import Laplace
+from sfumato.predictions import ClassMoments, ValueMoments
+from sfumato.predictions.classes import entropy
+
+
+@dataclass(frozen=True)
+class DistilledClasses:
+    """Classes, and how far the draws of a teacher spread, in one pass; output channels are K logits and one head h.
+
+    The law is ``softmax(f)``. The head says the epistemic part, ``e = log K · sigmoid(h)`` nats; the aleatoric part is
+    what is left of the total. A target is stacked, see :meth:`nll`; :meth:`lesson` makes what the teacher adds to it.
+
+    As ``published``, the head says instead the standard deviation ``u = sigmoid(h)`` of the teacher's probability of
+    its label, and the teacher's law is not learnt. Read as nats to second order, that is ``e = u² / (2 p (1 − p))``
+    for two classes, p the probability of the label.
+
+    Args:
+        classes: K ≥ 2.
+        published: whether to learn as the paper did.
+
+    Raises:
+        ValueError: for fewer than 2 classes.
+
+    Source: Landgraf et al. (2023), "DUDES: deep uncertainty distillation using ensembles for semantic segmentation",
+    for the loss as published; its code trains on void pixels too, which are masked here.
+    Pitfall: a teacher is surer of the images it was trained on than of others, and those are what it is asked about;
+    unlabelled images that it has not seen teach more.
+    """
+
+    classes: int
+    published: bool = False
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
+
+    @property
+    def channels(self) -> int:
+        """K + 1."""
+        return self.classes + 1
+
+    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Loss (B, H, W): cross-entropy with the label, divergence from the teacher's law, and RMSLE of the head.
+
+        ``RMSLE = √mean (log(1 + û) − log(1 + u))²`` is one number for the batch, added to each of its valid pixels.
+
+        Args:
+            output: (B, K + 1, H, W).
+            target: (B, 2 + L, H, W): the label; 1 where there is one, else 0; and the lesson.
+            valid: (B, H, W) bool, where there is a lesson.
+        """
+        known = valid[:, None]
+        target = target.float().where(known, 0.0)
+        output = output.where(known, 0.0)
+        label, labelled, lesson = target[:, 0], target[:, 1] > 0, target[:, 2:]
+        label = label.long().where(labelled & valid, -100)
+        loss = cross_entropy(output[:, :-1], label, ignore_index=-100, reduction="none")
+        loss = loss + self._divergence(output, lesson)
+        return loss.where(valid, 0.0) + valid * rmsle(self._head(output), lesson[:, 0], valid)
+
+    def _divergence(self, output: Tensor, lesson: Tensor) -> Tensor | float:
+        if self.published:
+            return 0.0
+        probs = lesson[:, 1:]
+        ideal = (probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(1)
+        return ideal - (probs * output[:, :-1].log_softmax(1)).sum(1)
+
+    def _head(self, output: Tensor) -> Tensor:
+        return output[:, -1].sigmoid() * (1.0 if self.published else math.log(self.classes))
+
+    def moments(self, output: Tensor) -> ClassMoments:
+        """The softmax, and its entropy less what the head says, which is at most all of it."""
+        probs, said = output[:, :-1].softmax(1), self._head(output)
+        if self.published:
+            top = probs.amax(1)
+            said = said.square() / (2 * top * (1 - top)).clamp_min(1e-6)
+        return ClassMoments(1, probs, (entropy(probs) - said).clamp_min(0))
+
+    def lesson(self, draws: Iterable[ClassMoments]) -> Tensor:
+        """What a teacher's draws teach (B, L, H, W): its epistemic part in nats and its mean law, L = 1 + K.
+
+        As published, L = 1: the standard deviation (unbiased) over draws of the probability of the teacher's label.
+
+        Raises:
+            ValueError: if there is nothing to learn, because the teacher has one draw and no epistemic part.
+        """
+        squares, folded = torch.zeros(()), None
+        for draw in draws:
+            squares = squares + draw.probs.square()
+            folded = draw if folded is None else folded.merge(draw)
+        if folded is None:
+            raise ValueError("the teacher made no draws: it must make at least one")
+        found, count = folded.prediction(), folded.draws
+        if self.published and count < 2:
+            raise ValueError("the teacher draws once, which has no spread: distil an ensemble or MC dropout")
+        if not self.published:
+            _spread(found.epistemic, count)
+            return torch.cat([found.epistemic[:, None], found.probs], 1)
+        label = found.label[:, None]
+        mean, square = found.probs.gather(1, label), squares.gather(1, label) / count
+        return ((square - mean.square()).clamp_min(0) * (count / (count - 1))).sqrt()
+
+
+@dataclass(frozen=True)
+class DistilledValues:
+    """Values with their own noise, and the spread of a teacher's means; output channels are those of ``law``, then D.
+
+    The last D are log standard deviations h: the epistemic variance is ``e^{2h}`` in the value's unit squared.
+
+    Args:
+        law: the student's likelihood of a value.
+
+    Source: Landgraf et al. (2024), "Efficient multi-task uncertainties for joint semantic segmentation and monocular
+    depth estimation" (EMUFormer), §3. The paper's ``log(1 + u)`` changes with the unit of u; here it is ``log u``.
+    Pitfall: see :class:`DistilledClasses`.
+    """
+
+    law: Gaussian | Laplace
+
+    @property
+    def channels(self) -> int:
+        """3D."""
+        return 3 * self.law.dims
+
+    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Loss (B, H, W): that of the law, and ``√mean (log û − log u)²`` of the batch at each of its valid pixels.
+
+        Where there is no label, the law is that of the teacher's mean.
+
+        Args:
+            output: (B, 3D, H, W).
+            target: (B, D + 1 + 2D, H, W): the value; above 0 where there is one, else 0; and the lesson.
+            valid: (B, H, W) bool, where there is a lesson.
+        """
+        dims = self.law.dims
+        value, labelled, mean, std = target.float().split([dims, 1, dims, dims], 1)
+        value = value.where(labelled > 0, mean)
+        said = output[:, 2 * dims :].where(valid[:, None], 0.0)
+        # A spread below a thousandth of the value is nothing, however much smaller it is still.
+        asked = torch.maximum(std, 1e-3 * mean.abs()).where(valid[:, None], 1.0).clamp_min(1e-12).log()
+        miss = (said - asked).square().sum(1)
+        return self.law.nll(output[:, : 2 * dims], value, valid) + valid * _root_mean(miss, valid)
+
+    def moments(self, output: Tensor) -> ValueMoments:
+        """Those of the law, and the epistemic variance that the head says."""
+        dims = self.law.dims
+        found = self.law.moments(output[:, : 2 * dims])
+        spread = (2 * output[:, 2 * dims :].clamp(-10, 10)).exp()
+        return ValueMoments(1, found.mean, spread, found.variance, found.unit)
+
+    def lesson(self, draws: Iterable[ValueMoments]) -> Tensor:
+        """What a teacher's draws teach (B, 2D, H, W): mean and epistemic standard deviation, in the value's unit.
+
+        Raises:
+            ValueError: if there is nothing to learn, because the teacher has one draw and no epistemic part.
+        """
+        folded: ValueMoments | None = None
+        for draw in draws:
+            folded = draw if folded is None else folded.merge(draw)
+        if folded is None:
+            raise ValueError("the teacher made no draws: it must make at least one")
+        found = folded.prediction()
+        _spread(found.epistemic, folded.draws)
+        return torch.cat([found.mean, found.epistemic_variance.sqrt()], 1)
+
+
+def _spread(epistemic: Tensor, draws: int) -> None:
+    if draws < 2 and not bool(epistemic.any()):
+        raise ValueError(
+            "the teacher draws once and has no epistemic part to teach: distil an ensemble, MC dropout or an "
+            "evidential likelihood"
+        )
+
+
+def rmsle(said: Tensor, asked: Tensor, valid: Tensor) -> Tensor:
+    """``√mean (log(1 + said) − log(1 + asked))²`` over valid pixels, a number; 0 where none is valid."""
+    miss = (said.log1p() - asked.log1p()).square()
+    return _root_mean(miss, valid)
+
+
+def _root_mean(miss: Tensor, valid: Tensor) -> Tensor:
+    # The root has no slope at 0, which is where a student is that has learnt everything.
+    return (miss.where(valid, 0.0).sum() / valid.sum().clamp_min(1) + 1e-12).sqrt()
