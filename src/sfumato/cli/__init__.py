@@ -1,4 +1,4 @@
-"""The command line: ``sfumato demo | fit | calibrate | evaluate | predict | report | export``, a file for each."""
+"""The command line: ``sfumato COMMAND``, a file for each command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 GO_ON = "`sfumato fit --resume` goes on where it stopped"
-FLAGS = ("--resume", "--quiet", "--json", "--all", "--asleep")
+FLAGS = ("--resume", "--quiet", "--json", "--all", "--asleep", "--on_the_fly")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +58,7 @@ def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
     from sfumato import __version__
     from sfumato.cli.calibrate import calibrate
     from sfumato.cli.demo import demo
+    from sfumato.cli.distill import distill
     from sfumato.cli.evaluate import evaluate
     from sfumato.cli.export import export
     from sfumato.cli.fit import fit
@@ -67,7 +68,7 @@ def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
     parser = ArgumentParser(prog="sfumato", description="Uncertainty in dense prediction.", version=__version__)
     subcommands = parser.add_subcommands()
     table: dict[str, Callable[..., None]] = {}
-    for command in (demo, fit, calibrate, evaluate, predict, report, export):
+    for command in (demo, fit, distill, calibrate, evaluate, predict, report, export):
         summary = (command.__doc__ or "").partition("\n\n")[0]
         sub = ArgumentParser(description=summary)
         sub.add_argument("--config", action="config", help="YAML file with these settings; `fit` takes a plan.yaml")

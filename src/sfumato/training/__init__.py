@@ -1,6 +1,7 @@
 """One LightningModule for all tasks, plans, runs and their evaluation."""
 
 from sfumato.training.calibrating import calibrate, forget, promise
+from sfumato.training.distillation import Taught, Teacher, distil, teacher_of
 from sfumato.training.evaluation import Evaluation, evaluate, predict_image, predicted, predictions
 from sfumato.training.plan import Plan, derive, fast_precision, working_size
 from sfumato.training.recipes import METHODS, Recipe
@@ -12,8 +13,11 @@ __all__ = [
     "Plan",
     "Recipe",
     "Run",
+    "Taught",
+    "Teacher",
     "calibrate",
     "derive",
+    "distil",
     "evaluate",
     "fast_precision",
     "fit",
@@ -26,5 +30,6 @@ __all__ = [
     "promise",
     "question",
     "say",
+    "teacher_of",
     "working_size",
 ]

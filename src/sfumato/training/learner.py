@@ -31,10 +31,14 @@ class Learner(L.LightningModule):
         task: names the target and scores the validation images.
         plan: schedule, augmentation, seed.
         seed: of this member; the plan's seed plus the member's number.
+        teach: what is done to every augmented batch; None for nothing.
     """
 
-    def __init__(self, network: nn.Module, likelihood: Likelihood, task: Task, plan: Plan, seed: int) -> None:
+    def __init__(
+        self, network: nn.Module, likelihood: Likelihood, task: Task, plan: Plan, seed: int, teach: Any = None
+    ) -> None:
         super().__init__()
+        self.teach = teach
         self.network = network
         self.likelihood, self.task, self.plan, self.seed = likelihood, task, plan, seed
         self.recipe = METHODS[plan.method]
@@ -49,6 +53,7 @@ class Learner(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         batch = self.augment(batch)
+        batch = batch if self.teach is None else self.teach(batch)
         loss = self._nll(batch)
         self.log("train_nll", loss.detach(), prog_bar=True, on_step=False, on_epoch=True)
         if self.recipe.penalty is None:

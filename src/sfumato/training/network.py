@@ -74,6 +74,33 @@ def save_weights(network: nn.Module, path: Path) -> None:
         save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, part)
 
 
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut off or not safetensors ({error}): fit the run again with --resume") from error
+
+
+def borrow_weights(network: nn.Module, path: Path) -> None:
+    """Take all weights of another run's network but those of the last layer's further output channels.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is cut off, or of another kind of network.
+    """
+    found = _read(path)
+    for name, ours in network.state_dict().items():
+        theirs = found.get(name)
+        shape = None if theirs is None else tuple(theirs.shape)
+        if theirs is None or theirs.shape[1:] != ours.shape[1:] or theirs.shape[:1] > ours.shape[:1]:
+            raise ValueError(f"{path} cannot be started from: its {name} is {shape}, the network's {tuple(ours.shape)}")
+        ours[tuple(map(slice, theirs.shape))] = theirs
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Read what :func:`save_weights` wrote into a network of the same kind.
 
@@ -81,14 +108,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if it is cut off, or of another network.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it"
-        )
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut off or not safetensors ({error}): fit the run again with --resume") from error
+    state = _read(path)
     expected = network.state_dict()
     wrong = [
         f"{key} is {tuple(state[key].shape) if key in state else 'missing'}, expected {tuple(value.shape)}"

@@ -47,6 +47,8 @@ class Plan:
         std: likewise.
         counts: valid pixels of each class in the training images, or of all values; as seen by ``plan``.
         images: how many training images there are.
+        teacher: folder of the run that this one learns its uncertainty from, as `sfumato distill` sets it.
+        start: folder of a run whose first network the weights start from; empty for random ones.
         limit: train on so many of the images only, spread evenly over them; 0 for all.
         batch: images a step and device.
         epochs: passes over the training images; 0 for as many as make a run look at 12,000 images.
@@ -86,6 +88,8 @@ class Plan:
     precision: str = ""
     seed: int = 0
     fingerprint: str = ""
+    teacher: str = ""
+    start: str = ""
 
     @property
     def pixels(self) -> int:

@@ -19,7 +19,7 @@ from sfumato.contracts import Calibrator, Likelihood, Method, Task
 from sfumato.predictions import predict, predict_tiled, store
 from sfumato.tasks import Depth, Semantic
 from sfumato.training.learner import AfterSteps, Images, Learner, WholeFiles
-from sfumato.training.network import build, load_weights, save_weights
+from sfumato.training.network import borrow_weights, build, load_weights, save_weights
 from sfumato.training.plan import Plan
 from sfumato.training.recipes import METHODS
 
@@ -142,7 +142,9 @@ def question(plan: Plan) -> tuple[Task, Likelihood]:
         raise ValueError(f"task is {plan.task!r}, expected one of {sorted(TASKS)}")
     arguments = {k: _tuples(v) for k, v in dict(plan.task_args or {}).items()}
     task: Task = TASKS[plan.task](**arguments)
-    if plan.likelihood not in task.likelihoods:
+    if plan.likelihood in task.students and not plan.teacher:
+        raise ValueError(f"likelihood {plan.likelihood!r} learns from a teacher: use `sfumato distill TEACHER`")
+    if plan.likelihood not in (*task.likelihoods, *task.students):
         raise ValueError(f"likelihood is {plan.likelihood!r}, expected one of {list(task.likelihoods)} for {plan.task}")
     return task, task.likelihood(plan.likelihood)
 
@@ -186,6 +188,7 @@ def fit(
     devices: int = 1,
     num_nodes: int = 1,
     progress: bool = True,
+    teach: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Run:
     """Train every member of a plan and leave a run.
 
@@ -198,30 +201,57 @@ def fit(
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
         progress: whether to show a bar.
+        teach: what is done to every augmented batch before it is learnt from; None for nothing.
 
     Raises:
         FileExistsError: if the folder holds a run and ``resume`` is false.
         ValueError: if the network's output does not fit the likelihood, or the plan is not that of the run resumed.
     """
-    path = folder / "plan.yaml"
-    first = getattr(rank_zero_only, "rank", 0) == 0  # other processes start later, and find what this one left
-    if first and path.exists() and not resume:
-        raise FileExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
-    if first and path.exists() and (changed := Plan.load(path).difference(plan)):
-        raise ValueError(f"{path} is another plan than asked for ({changed}): change --out, or the plan")
+    vacant(plan, folder, resume)
     task, likelihood = question(plan)
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
-    probe = build(plan, likelihood)
+    probe = started(plan, likelihood)
     predict(METHODS[plan.method]((probe,), 1), torch.zeros(1, 3, *plan.crop), likelihood=likelihood)
-    if first:
+    if _first():
         folder.mkdir(parents=True, exist_ok=True)
-        plan.save(path)
+        plan.save(folder / "plan.yaml")
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
     for member in range(plan.members):
         if not weights_path(folder, member).exists():
-            _fit_member(plan, task, likelihood, kept, scored, folder, member, devices, num_nodes, progress)
+            _fit_member(plan, task, likelihood, kept, scored, folder, member, devices, num_nodes, progress, teach)
     return Run.open(folder)
+
+
+def _first() -> bool:
+    """Whether this is the first process: the others start later, and find what it left."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def vacant(plan: Plan, folder: Path, resume: bool) -> None:
+    """Nothing, if ``folder`` holds no run or the one to resume.
+
+    Raises:
+        FileExistsError: if it holds a run and ``resume`` is false.
+        ValueError: if its plan is another.
+    """
+    path = folder / "plan.yaml"
+    if _first() and path.exists() and not resume:
+        raise FileExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")
+    if _first() and path.exists() and (changed := Plan.load(path).difference(plan)):
+        raise ValueError(f"{path} is another plan than asked for ({changed}): change --out, or the plan")
+
+
+def started(plan: Plan, likelihood: Likelihood) -> nn.Module:
+    """A fresh network for the plan, with the weights that it starts from.
+
+    Raises:
+        ValueError: if there is no such class, or the weights are of another kind of network.
+    """
+    network = build(plan, likelihood)
+    if plan.start:
+        borrow_weights(network, weights_path(Path(plan.start), 0))
+    return network
 
 
 def _fit_member(
@@ -235,10 +265,11 @@ def _fit_member(
     devices: int,
     num_nodes: int,
     progress: bool,
+    teach: Callable[[dict[str, Any]], dict[str, Any]] | None,
 ) -> None:
     seed = plan.seed + member
     L.seed_everything(seed, verbose=False)
-    learner = Learner(build(plan, likelihood), likelihood, task, plan, seed)
+    learner = Learner(started(plan, likelihood), likelihood, task, plan, seed, teach)
     checkpoint = WholeFiles.path(folder, member)
     recipe = METHODS[plan.method]
 
