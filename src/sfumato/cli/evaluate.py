@@ -56,19 +56,27 @@ def evaluate(
     )
     scores = found.scores
     table, headline = tabulate(scores), set(scores.headline)
-    before, curves_before = {}, {}
-    if found.uncalibrated is not None:
-        before, curves_before = tabulate(found.uncalibrated), _lists(found.uncalibrated.curves())
-    if found.sets is not None:
-        table |= tabulate(found.sets)
-        headline |= set(found.sets.headline)
+    others = {"uncalibrated": found.uncalibrated, "teacher": found.teacher}
+    others = {name: tabulate(each) if each is not None else {} for name, each in others.items()}
+    for further in (found.sets, found.fidelity):
+        if further is not None:
+            table |= tabulate(further)
+            headline |= set(further.headline)
     story: dict[str, Any] = {
         "data": data or opened.plan.data,
         "root": root or ("" if data else opened.plan.root),
         "split": split,
         "images": len(dataset),  # pyright: ignore[reportArgumentType]
         "scores": table,
-        "uncalibrated": {"scores": before, "curves": curves_before},
+        "uncalibrated": {
+            "scores": others["uncalibrated"],
+            "curves": _lists(found.uncalibrated.curves()) if found.uncalibrated is not None else {},
+        },
+        "teacher": {
+            "name": Path(opened.plan.teacher).name,
+            "scores": others["teacher"],
+            "curves": _lists(found.teacher.curves()) if found.teacher is not None else {},
+        },
         "curves": _lists(scores.curves()),
         "per_image": {
             "index": found.order.tolist(),
@@ -91,7 +99,7 @@ def evaluate(
         print(jsonlib.dumps(without_nan({name: row[0] for name, row in table.items()})))
     else:
         shown = table if all else {name: row for name, row in table.items() if name in headline}
-        show(shown, before, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
+        show(shown, others, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
         if all and "per_class" in story:
             show_classes(story["per_class"], opened.task.names)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -138,15 +146,17 @@ def tabulate(scores: Any) -> Table:
     return {name: (value, float(low), float(high)) for name, (value, (low, high)) in rows.items()}
 
 
-def show(table: Table, before: Table, title: str) -> None:
-    """Print the table, beside what the scores were without the calibrator, if there are such."""
+def show(table: Table, others: dict[str, Table], title: str) -> None:
+    """Print the table, beside what the scores were without the calibrator and what the teacher's are, if there are."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    columns = ("score", *(("uncalibrated", "calibrated") if before else ("value",)), "95 % interval by image")
+    others = {name: each for name, each in others.items() if each}
+    ours = "calibrated" if "uncalibrated" in others else "student" if "teacher" in others else "value"
+    columns = ("score", *others, ours, "95 % interval by image")
     shown = RichTable(*columns, title=title, title_justify="left")
     for name, (value, low, high) in table.items():
-        old = [f"{before[name][0]:.4g}" if name in before else ""] if before else []
+        old = [f"{other[name][0]:.4g}" if name in other else "" for other in others.values()]
         shown.add_row(name, *old, f"{value:.4g}", "" if math.isnan(low) else f"{low:.4g} to {high:.4g}")
     Console().print(shown)
 

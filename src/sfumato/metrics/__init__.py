@@ -1,10 +1,19 @@
 """Scores: mergeable statistics to numbers, all pixels, masked, in one pass."""
 
 from sfumato.metrics.class_scores import ClassScores
+from sfumato.metrics.fidelity import FidelityScores
 from sfumato.metrics.instance_scores import InstanceScores
 from sfumato.metrics.ood_scores import OODScores
 from sfumato.metrics.panoptic_scores import PanopticScores
 from sfumato.metrics.set_scores import SetScores
 from sfumato.metrics.value_scores import ValueScores
 
-__all__ = ["ClassScores", "InstanceScores", "OODScores", "PanopticScores", "SetScores", "ValueScores"]
+__all__ = [
+    "ClassScores",
+    "FidelityScores",
+    "InstanceScores",
+    "OODScores",
+    "PanopticScores",
+    "SetScores",
+    "ValueScores",
+]

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from torchmetrics import CatMetric
 
 from sfumato.contracts import Method, Prediction
-from sfumato.metrics import SetScores
+from sfumato.metrics import FidelityScores, SetScores
 from sfumato.predictions.resize import resized
+from sfumato.training.distillation import teacher_of
 from sfumato.training.learner import Images
 from sfumato.training.run import Run, learnt
 
@@ -28,6 +29,8 @@ class Evaluation:
         scores: the task's scores; what they compute is merged over processes, so all processes must ask.
         uncalibrated: the scores of the same predictions without the run's calibrator; None if it has none.
         sets: the scores of the run's sets or intervals; None if it makes no promise.
+        teacher: of a student, the scores of its teacher on the same images; None if there is none.
+        fidelity: how near the two are, the student before any calibration.
         order: (n,) int64, which image of the data set each entry of ``scores.per_image()`` is of.
         uncertainty: (n,) mean total uncertainty of each, in the same order.
     """
@@ -35,6 +38,8 @@ class Evaluation:
     scores: Any
     uncalibrated: Any
     sets: Any
+    teacher: Any
+    fidelity: Any
     order: Tensor
     uncertainty: Tensor
 
@@ -60,6 +65,11 @@ class _Scorer(L.LightningModule):
         self.scores = run.task.scores()
         self.uncalibrated = None if run.calibrator is None else run.task.scores()
         self.sets = None if run.guarantee is None else SetScores()
+        self.taught_by = teacher_of(run)
+        self.teacher = self.fidelity = None
+        if self.taught_by is not None:
+            self.teachers = nn.ModuleList(self.taught_by.networks)
+            self.teacher, self.fidelity = run.task.scores(), FidelityScores(len(getattr(run.task, "names", ("",))))
         self.order, self.uncertainty = CatMetric(), CatMetric()
 
     def test_step(self, batch: dict[str, Tensor]) -> None:
@@ -74,6 +84,10 @@ class _Scorer(L.LightningModule):
             self.uncalibrated.update(drawn, *truth)
         if self.sets is not None:
             self.sets.update(self.run.guarantee(prediction), truth[0], self.run.guarantee.counted(*truth))
+        if self.taught_by is not None and self.teacher is not None and self.fidelity is not None:
+            said = self.taught_by.drawn(self.taught_by.method(), batch["image"], self.seed, index)
+            self.teacher.update(said, *truth)
+            self.fidelity.update(drawn, said, truth[1])
         self.order.update(index)
         self.uncertainty.update(prediction.total.mean())
 
@@ -119,9 +133,8 @@ def evaluate(
     )
     # One image a batch: its draws then depend on its own number only, not on its neighbours.
     trainer.test(scorer, Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed), verbose=False)
-    return Evaluation(
-        scorer.scores, scorer.uncalibrated, scorer.sets, _row(scorer.order).long(), _row(scorer.uncertainty)
-    )
+    found = (scorer.scores, scorer.uncalibrated, scorer.sets, scorer.teacher, scorer.fidelity)
+    return Evaluation(*found, _row(scorer.order).long(), _row(scorer.uncertainty))
 
 
 def _row(metric: CatMetric) -> Tensor:
