@@ -99,14 +99,13 @@ def scored(run: Run, teacher: Run | None, dataset: Any, worlds: dict[str, Any]) 
     alone, key = len(run.networks) == 1, run.task.key
     scores, fidelity = run.task.scores(), FidelityScores(len(getattr(run.task, "names", ("",))))
     rejection = Rejection(len(getattr(run.task, "names", ())))
-    for index, (sample, prediction) in enumerate(said(run, dataset, alone)):
+    for sample, prediction in said(run, dataset, alone):
         truth = sample[key][None], sample[key + "_valid"][None]
         scores.update(prediction, *truth)
         rejection.add(prediction, *truth)
         if teacher is not None:
             theirs = predict(DeepEnsemble(teacher.networks), sample["image"][None], likelihood=teacher.likelihood)
             fidelity.update(prediction, theirs, truth[1])
-        del index
     found = {name: float(value) for name, value in scores.compute().items()} | rejection.miou()
     if teacher is not None:
         found |= {f"fidelity_{name}": float(value) for name, value in fidelity.compute().items()}
@@ -127,11 +126,13 @@ class Rejection:
         self.classes, self.rows = classes, []
 
     def add(self, prediction: Any, target: torch.Tensor, valid: torch.Tensor) -> None:
+        """Keep the pixels of an image."""
         if self.classes:
             rows = prediction.total[valid], prediction.label[valid].byte(), target[valid].byte()
             self.rows.append(rows)
 
     def miou(self) -> dict[str, float]:
+        """MIoU at each share rejected."""
         if not self.classes:
             return {}
         total, label, target = (torch.cat(column) for column in zip(*self.rows))

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     """
     from sfumato import training
     from sfumato.cli.evaluate import data_of
-    from sfumato.metrics import SetScores
+    from sfumato.metrics import FidelityScores, SetScores
     from sfumato.report import Story, write
 
     opened = training.Run.open(run)
@@ -43,19 +44,20 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     groups = _groups(found["per_image"])
     chosen = dict.fromkeys(i for members in groups.values() for i in members)
     shown = {i: _shown(opened, dataset, i, found["per_image"], samples) for i in chosen}
-    headline = (*opened.task.scores().headline, *SetScores.headline)
-    before = found["uncalibrated"]
+    headline = (*opened.task.scores().headline, *SetScores.headline, *FidelityScores.headline)
+    before, taught = found["uncalibrated"], found["teacher"]
+    others = {"uncalibrated": before["scores"], "teacher": taught["scores"]}
     story = Story(
         title=f"{Path(run).name}: how sure, and why not",
         facts=_facts(opened, found),
         task=opened.task,
         scores={name: tuple(row) for name, row in found["scores"].items() if name in headline},
-        before={name: row[0] for name, row in before["scores"].items()},
+        others={which: {name: row[0] for name, row in scores.items()} for which, scores in others.items() if scores},
         sizes=_sizes(opened),
         shown=tuple(shown.values()),
         groups={group: [shown[i].name for i in members] for group, members in groups.items()},
         reliability=_reliability(found["curves"]["reliability"], before["curves"].get("reliability")),
-        rejection=_rejection(found["curves"]["rejection"], opened.task),
+        rejection=_rejection(found["curves"]["rejection"], taught["curves"].get("rejection"), opened.task),
         shift=_shift(opened, found, samples),
         history=_history(Path(run)),
     )
@@ -88,7 +90,16 @@ def _shown(run: Run, dataset: Dataset, index: int, table: Mapping[str, list[floa
     scores = {name: table[name][row] for name in ("uncertainty", known[0], "nll", "ause")}
     key = run.task.key
     truth = sample[key], sample[key + "_valid"]
-    return Shown(sample["name"], sample["image"], prediction, *truth, scores, _size(run, prediction))
+    size, teacher = _size(run, prediction), _teacher(run, sample["image"], index)
+    return Shown(sample["name"], sample["image"], prediction, *truth, scores, size, teacher)
+
+
+def _teacher(run: Run, image: Any, index: int) -> Any:
+    """What the teacher of a student says of its image; None of other runs."""
+    from sfumato.training import teacher_of
+
+    teacher = teacher_of(run)
+    return None if teacher is None else teacher.drawn(teacher.method(), image[None], 0, index)
 
 
 def _size(run: Run, prediction: Any) -> Any:
@@ -120,6 +131,7 @@ def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
         "network": f"{members}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
         "budget": f"{plan.epochs} epochs, batch {plan.batch}, {plan.precision}",
         "seed": str(plan.seed),
+        **({"teacher": Path(plan.teacher).name} if plan.teacher else {}),
     } | _afterwards(run)
 
 
@@ -146,16 +158,25 @@ def _reliability(curve: Mapping[str, list[float]], before: Mapping[str, list[flo
     return Reliability(curve["nominal"], curve["observed"], (), "quantile level", old)
 
 
-def _rejection(curve: Mapping[str, list[float]], task: Any) -> Any:
+def _rejection(curve: Mapping[str, list[float]], teacher: Mapping[str, list[float]] | None, task: Any) -> Any:
     from sfumato.report import Rejection
 
     kept = curve["coverage"]
+    if teacher is not None:
+        return _beside(_rejection(curve, None, task), _rejection(teacher, None, task))
     if "accuracy" in curve:
         risk = [1 - accuracy for accuracy in curve["accuracy"]]
         wrong = risk[-1] if kept[-1] >= kept[0] else risk[0]  # of all pixels; the best order leaves them out first
         oracle = [max(0.0, 1 - (1 - wrong) / share) if share > 0 else 0.0 for share in kept]
         return Rejection(kept, {"total uncertainty": risk, "oracle": oracle}, "error rate")
     return Rejection(kept, {"total uncertainty": curve["rmse"], "oracle": curve["oracle"]}, f"RMSE ({task.unit})")
+
+
+def _beside(student: Any, teacher: Any) -> Any:
+    ours, theirs = (each.risks["total uncertainty"] for each in (student, teacher))
+    return replace(
+        student, risks={"student": ours, "teacher": theirs, "oracle of the student": student.risks["oracle"]}
+    )
 
 
 def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
@@ -178,7 +199,8 @@ def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
         target, valid = (
             (sample[key], sample[key + "_valid"]) if run.plan.data == ood["name"].partition(":")[0] else nothing
         )
-        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, _size(run, prediction)))
+        size, teacher = _size(run, prediction), _teacher(run, sample["image"], index)
+        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, size, teacher))
     contrasts = {part: Contrast(**each) for part, each in ood["parts"].items()}
     scores = {name: tuple(row) for name, row in found["scores"].items() if name.startswith("ood_auroc")}
     return Shift(ood["name"], contrasts, shown, scores)

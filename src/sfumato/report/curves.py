@@ -58,7 +58,7 @@ def rejection(curve: Rejection) -> str:
         axis = figure.subplots()
         colours = iter((WARM, COOL, "#5b7f3a", "#7d5ba6") * len(curve.risks))
         for name, risks in curve.risks.items():
-            ideal = name == "oracle"
+            ideal = name.startswith("oracle")
             colour = FADED if ideal else next(colours)
             axis.plot([100 * k for k in curve.kept], risks, lw=1.6, label=name, color=colour, ls="--" if ideal else "-")
         axis.set(xlim=(0, 100), xlabel="kept: the most certain pixels (%)", ylabel=f"{curve.risk} of the kept")

@@ -17,6 +17,14 @@ WORDS = {
     "delta2": "share of pixels within a factor 1.25² of the truth; 1 is best",
     "delta3": "share of pixels within a factor 1.25³ of the truth; 1 is best",
     "coverage90": "share of truths inside the 90 % interval; 0.9 is calibrated",
+    **{
+        f"{score}_{part}": f"{part} uncertainty: {words}"
+        for score, words in {
+            "spearman": "rank correlation of student and teacher over pixels; 1 is best",
+            "mae": "mean absolute difference of student and teacher; 0 is best",
+        }.items()
+        for part in ("total", "aleatoric", "epistemic")
+    },
     "risk": "share of pixels that the sets or intervals miss, mean over images; guaranteed",
     "set_size": "how many classes a pixel may have, or how wide its interval is, on average",
 }

@@ -3,7 +3,9 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const PARTS = ["total", "aleatoric", "epistemic"];
-  const LAYERS = ["image", "truth", "prediction", "error", ...PARTS, ...(data.sizes ? ["size"] : [])];
+  const TEACHER = "teacher’s ", taught = data.images.some((it) => it.teacher);
+  const LAYERS = ["image", "truth", "prediction", "error", ...PARTS, ...(data.sizes ? ["size"] : []),
+    ...(taught ? PARTS.map((part) => TEACHER + part) : [])];
   const MEANING = {
     image: "The image as the network sees it.",
     truth: "What is known to be right; see-through where nothing is known.",
@@ -14,6 +16,7 @@
     epistemic: "The network’s part: what it has not learned, and more data would teach it.",
     size: data.sizesUnit === "classes" ? "How many classes beside its best guess the pixel may have, under the guarantee." : "How wide the interval is, under the guarantee.",
   };
+  for (const part of PARTS) MEANING[TEACHER + part] = `What the teacher says of the ${part} uncertainty, in many passes; the student learnt to say it in one.`;
   const WRONG = [196, 62, 28], RIGHT = [226, 230, 234];
   const state = { image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
 
@@ -42,15 +45,15 @@
   const decode = (index) => {
     if (!decoded.has(index)) {
       const it = data.images[index];
-      const uris = [it.image, it.truth, it.prediction, it.parts, it.error, ...(data.sizes ? [it.size] : [])];
-      decoded.set(index, Promise.all(uris.map(load)).then(([image, truth, prediction, parts, error, size]) =>
-        prepare({ image, truth, prediction }, pixels(parts), pixels(error), size && pixels(size))));
+      const uris = [it.image, it.truth, it.prediction, it.parts, it.error, it.size, it.teacher];
+      decoded.set(index, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, truth, prediction, parts, error, size, teacher]) =>
+        prepare({ image, truth, prediction }, pixels(parts), pixels(error), size && pixels(size), teacher && pixels(teacher))));
     }
     return decoded.get(index);
   };
 
   // Errors of the pixels at or below each code, for each part: every threshold is then one look-up.
-  const prepare = (layers, parts, error, size) => {
+  const prepare = (layers, parts, error, size, teacher) => {
     const ready = { width: parts.width, height: parts.height, layers, parts, kept: {}, wrong: {} };
     for (const [channel, part] of PARTS.entries()) {
       const kept = new Float64Array(256), wrong = new Float64Array(256);
@@ -63,6 +66,7 @@
       for (let c = 1; c < 256; c++) { kept[c] += kept[c - 1]; wrong[c] += wrong[c - 1]; }
       ready.kept[part] = kept; ready.wrong[part] = wrong;
       layers[part] = coloured(parts, (i) => data.colours[parts.data[i + channel]]);
+      if (teacher) layers[TEACHER + part] = coloured(teacher, (i) => data.colours[teacher.data[i + channel]]);
     }
     layers.error = coloured(error, (i) => {
       if (error.data[i + 2] < 128) return null;
@@ -128,12 +132,12 @@
 
   // ---- the panel beside the stage
   const legend = () => {
-    const layer = state.layer, part = PARTS.includes(layer), values = part || layer === "size" || (layer === "error" && data.errorUnit);
+    const layer = state.layer, whose = layer.replace(TEACHER, ""), part = PARTS.includes(whose), values = part || layer === "size" || (layer === "error" && data.errorUnit);
     at("meaning").textContent = MEANING[layer];
     at("bar").hidden = !values;
     at("swatches").hidden = layer !== "truth" && layer !== "prediction";
     if (!values) return;
-    const end = data.ends[layer];
+    const end = data.ends[whose];
     at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colours run with the square root, but for sizes
       const tick = document.createElement("span");
       tick.textContent = (f === 1 ? "≥ " : "") + number(layer === "size" ? f * end : f * f * end);

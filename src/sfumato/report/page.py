@@ -108,7 +108,8 @@ def _data(story: Story) -> tuple[dict[str, Any], Key | None]:
 
 def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
     """Ends of the scales that all images share; ``worst`` is the largest error, ``error`` where its colours end."""
-    ends = {part: top([getattr(seen, part) for seen in views]) for part in PARTS}
+    taught = [view(each.teacher, each.target) for each in shown if each.teacher is not None]
+    ends = {part: top([getattr(seen, part) for seen in [*views, *taught]]) for part in PARTS}
     # A part a thousand times smaller than the total is nothing but rounding: it shall look like nothing.
     ends = {part: max(end, ends["total"] / 1000) for part, end in ends.items()}
     errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]

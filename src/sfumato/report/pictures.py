@@ -195,7 +195,7 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
     Returns:
         Data URIs: ``parts`` has the three uncertainties by :func:`eight_bit` in red, green and blue; ``error`` has
         ``65535 · error / worst`` in red (high byte) and green (low), and the mask in blue; ``size``, if there
-        is one, has ``255 · size / end`` in grey.
+        is one, has ``255 · size / end`` in grey; ``teacher``, if there is one, is like ``parts``.
     """
     best: Tensor = shown.prediction.best[0]  # pyright: ignore[reportAttributeAccessIssue]
     valid = thinned(shown.valid.cpu(), size)
@@ -206,15 +206,21 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
     if shown.size is not None:
         grey = thinned(shown.size.float().cpu(), size).div(ends["size"]).clamp(0, 1)
         extra["size"] = uri((grey * 255).round().byte().numpy())
+    if shown.teacher is not None:
+        extra["teacher"] = _parts(view(shown.teacher, shown.target), ends, size)
     return extra | {
         "name": shown.name,
         "scores": {name: float(value) for name, value in shown.scores.items() if math.isfinite(value)},
         "image": uri(rgb(image), "JPEG"),
         "truth": uri(painted(thinned(shown.target.cpu(), size), task, valid)),
         "prediction": uri(painted(thinned(best.cpu(), size), task)[..., :3]),
-        "parts": uri(np.dstack([eight_bit(thinned(getattr(seen, part), size), ends[part]) for part in PARTS])),
+        "parts": _parts(seen, ends, size),
         "error": uri(np.dstack([code >> 8, code & 255, valid.numpy() * 255]).astype(np.uint8)),
     }
+
+
+def _parts(seen: View, ends: dict[str, float], size: tuple[int, int]) -> str:
+    return uri(np.dstack([eight_bit(thinned(getattr(seen, part), size), ends[part]) for part in PARTS]))
 
 
 def is_one_draw(prediction: Prediction) -> bool:

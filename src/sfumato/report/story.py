@@ -27,6 +27,7 @@ class Shown:
         scores: of this image alone, to be read beside it.
         size: (H, W) how many classes beside the best guess each pixel may have (whole numbers), or how wide its
             interval is; None without a guarantee.
+        teacher: the teacher's prediction, of a student's image.
 
     Raises:
         ValueError: if the sizes of image, prediction, target and mask differ.
@@ -39,6 +40,7 @@ class Shown:
     valid: Tensor
     scores: Mapping[str, float] = field(default_factory=dict)
     size: Tensor | None = None
+    teacher: Prediction | None = None
 
     def __post_init__(self) -> None:
         sizes = {
@@ -147,7 +149,7 @@ class Story:
         facts: what was trained on what: data set, method, likelihood, network, parameters, budget, seed.
         task: paints targets and predictions.
         scores: value, low and high end of the bootstrap interval by image; NaN where unknown.
-        before: name of a score → its value without the calibrator; empty if there is none.
+        others: ``uncalibrated`` (the same run without its calibrator) or ``teacher`` → name of a score → its value.
         sizes: what the sizes of sets or intervals are called and their unit; empty without a guarantee.
         shown: images to page through.
         groups: name → names of images, as in ``{"best": [...], "worst": [...], "most uncertain": [...]}``.
@@ -168,7 +170,7 @@ class Story:
     rejection: Rejection | None = None
     shift: Shift | None = None
     history: Mapping[str, Series] = field(default_factory=dict)
-    before: Mapping[str, float] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sizes: tuple[str, str] = ("", "")
 
 
