@@ -8,7 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, LogitNormal, NormalInverseGamma
+    from sfumato.likelihoods import (
+        Categorical,
+        Dirichlet,
+        DistilledClasses,
+        DistilledValues,
+        Gaussian,
+        Laplace,
+        LogitNormal,
+        NormalInverseGamma,
+    )
     from sfumato.methods import (
         SWAG,
         DeepEnsemble,
@@ -29,7 +38,15 @@ if TYPE_CHECKING:
         make_variational,
         refresh_batch_norm,
     )
-    from sfumato.metrics import ClassScores, InstanceScores, OODScores, PanopticScores, SetScores, ValueScores
+    from sfumato.metrics import (
+        ClassScores,
+        FidelityScores,
+        InstanceScores,
+        OODScores,
+        PanopticScores,
+        SetScores,
+        ValueScores,
+    )
     from sfumato.predictions import (
         ClassPrediction,
         Instances,
@@ -44,7 +61,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "likelihoods": ("Categorical", "Dirichlet", "Gaussian", "Laplace", "LogitNormal", "NormalInverseGamma"),
+    "likelihoods": (
+        "Categorical",
+        "Dirichlet",
+        "DistilledClasses",
+        "DistilledValues",
+        "Gaussian",
+        "Laplace",
+        "LogitNormal",
+        "NormalInverseGamma",
+    ),
     "methods": (
         "DeepEnsemble",
         "Deterministic",
@@ -65,7 +91,15 @@ _ROOMS = {
         "make_variational",
         "refresh_batch_norm",
     ),
-    "metrics": ("ClassScores", "InstanceScores", "OODScores", "PanopticScores", "SetScores", "ValueScores"),
+    "metrics": (
+        "ClassScores",
+        "FidelityScores",
+        "InstanceScores",
+        "OODScores",
+        "PanopticScores",
+        "SetScores",
+        "ValueScores",
+    ),
     "predictions": (
         "ClassPrediction",
         "Instances",
@@ -87,7 +121,10 @@ __all__ = [
     "DeepEnsemble",
     "Deterministic",
     "Dirichlet",
+    "DistilledClasses",
+    "DistilledValues",
     "FeatureDensity",
+    "FidelityScores",
     "Gaussian",
     "InstanceScores",
     "Instances",
