@@ -9,15 +9,19 @@ from torch import nn
 from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, LogitNormal, NormalInverseGamma
 from sfumato.methods import (
     SWAG,
+    BatchEnsemble,
     DeepEnsemble,
     Deterministic,
     FeatureDensity,
     LastLayerLaplace,
     MCDropout,
+    MultiHead,
     TestTimeAugmentation,
     VariancePropagation,
     Variational,
     inject_concrete_dropout,
+    make_batch_ensemble,
+    make_multi_head,
     make_variational,
 )
 from sfumato.models import UNet
@@ -71,6 +75,8 @@ def methods():
         "variational": (Variational(converted(make_variational), 3), True),
         "concrete dropout": (MCDropout(converted(inject_concrete_dropout), 3, chunk=2), True),
         "variance propagation": (VariancePropagation(net), False),
+        "batch ensemble": (BatchEnsemble(converted(make_batch_ensemble)), False),
+        "heads": (MultiHead(converted(lambda net: make_multi_head(net, "head", 3))), False),
         "mirrors": (TestTimeAugmentation(net), False),
     }, net
 

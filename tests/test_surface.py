@@ -6,6 +6,7 @@ import sfumato
 
 PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, then functions
     "SWAG",
+    "BatchEnsemble",
     "Categorical",
     "ClassPrediction",
     "ClassScores",
@@ -23,6 +24,7 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "LastLayerLaplace",
     "LogitNormal",
     "MCDropout",
+    "MultiHead",
     "NormalInverseGamma",
     "OODScores",
     "Output",
@@ -43,6 +45,8 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "inject_concrete_dropout",
     "inject_dropout",
     "kl_divergence",
+    "make_batch_ensemble",
+    "make_multi_head",
     "make_variational",
     "predict",
     "predict_tiled",

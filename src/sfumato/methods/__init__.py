@@ -1,6 +1,7 @@
 """Which networks are plausible: each method draws outputs, and knows modules and tensors only."""
 
 from sfumato.methods.attachment import Attachment, kl_divergence
+from sfumato.methods.batch_ensemble import BatchEnsemble, make_batch_ensemble
 from sfumato.methods.batch_norm import refresh_batch_norm
 from sfumato.methods.concrete_dropout import dropout_rates, inject_concrete_dropout
 from sfumato.methods.deterministic import Deterministic
@@ -9,6 +10,7 @@ from sfumato.methods.feature_density import FeatureDensity
 from sfumato.methods.injection import InjectedDropout, inject_dropout
 from sfumato.methods.laplace import LastLayerLaplace
 from sfumato.methods.mc_dropout import MCDropout
+from sfumato.methods.multi_head import MultiHead, make_multi_head
 from sfumato.methods.output import Output
 from sfumato.methods.propagation import VariancePropagation
 from sfumato.methods.swag import SWAG
@@ -19,12 +21,14 @@ from sfumato.methods.variational import Variational, make_variational
 __all__ = [
     "SWAG",
     "Attachment",
+    "BatchEnsemble",
     "DeepEnsemble",
     "Deterministic",
     "FeatureDensity",
     "InjectedDropout",
     "LastLayerLaplace",
     "MCDropout",
+    "MultiHead",
     "Output",
     "TestTimeAugmentation",
     "Trajectory",
@@ -35,6 +39,8 @@ __all__ = [
     "inject_concrete_dropout",
     "inject_dropout",
     "kl_divergence",
+    "make_batch_ensemble",
+    "make_multi_head",
     "make_variational",
     "refresh_batch_norm",
 ]
