@@ -114,6 +114,15 @@ def test_one_pixel_is_an_instance_where_the_radius_says_so():
     assert sorted(found.classes.tolist()) == [1, 2]
 
 
+def test_vectors_of_nothing_leave_what_hangs_together():
+    ids, label = world(BOXES)
+    none = vectors(torch.zeros_like(ids))
+    (found,) = find_instances(none, classes(label), THINGS)
+    assert same_partition(found.ids, ids[0])
+    small = [t[:, :8, :8].contiguous() for t in (ids, label)]
+    assert len(find_instances(vectors(0 * small[0]), classes(small[1]), THINGS)[0]) == 1
+
+
 def test_images_of_a_batch_are_apart():
     ids, label = (torch.cat(both) for both in zip(world(BOXES), world([])))
     found = find_instances(vectors(ids), classes(label), THINGS)

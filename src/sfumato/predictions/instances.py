@@ -73,7 +73,7 @@ def find_instances(
         vectors: mean (B, 2, H, W) of (dx, dy), px, and its variances.
         classes: of the same images.
         things: ids of the classes that have instances.
-        radius: px, > 0; None for 1 % of the image's diagonal.
+        radius: px, > 0; None for 1 % of the image's diagonal, at least 1 px.
 
     Returns:
         Of each image its instances, on the CPU.
@@ -92,7 +92,7 @@ def find_instances(
         raise ValueError(f"vectors {tuple(shape)} and classes {tuple(kinds)}: expected (B, 2, H, W) and (B, K, H, W)")
     if not all(0 <= thing < kinds[1] for thing in things):
         raise ValueError(f"things are {list(things)}, expected ids of {kinds[1]} classes, 0 to {kinds[1] - 1}")
-    radius = 0.01 * math.hypot(*shape[-2:]) if radius is None else radius
+    radius = max(1.0, 0.01 * math.hypot(*shape[-2:])) if radius is None else radius
     if not radius > 0:
         raise ValueError(f"radius is {radius}, expected more than 0 px")
     maps = (m.detach().cpu() for m in (vectors.mean, vectors.aleatoric, vectors.epistemic, classes.probs))
