@@ -1,7 +1,6 @@
 """Methods whose uncertainty lives in the weights, from the plan to the run that is opened again."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -12,11 +11,15 @@ import pytest
 import torch
 
 from sfumato.data import Scenes
-from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, learnt, predict_image
+from sfumato.methods import kl_divergence
+from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, learnt, predict_image, question
+from sfumato.training.learner import Learner
+from sfumato.training.network import build
 from sfumato.training.recipes import swag_rate
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
-EPOCHS = {"snapshot": 6, "swag": 40}
+WALKS = {"snapshot": 6, "swag": 40}
+EPOCHS = {**WALKS, "variational": 3, "concrete-dropout": 3}
 
 
 def scenes(count=6, seed=0):
@@ -33,7 +36,7 @@ def chosen(method, **other):
         likelihood="categorical",
         method=method,
         members=min(3, METHODS[method].members),
-        network_args={"widths": (4, 8), "dropout": 0.0},
+        network_args={"widths": (4, 8), "dropout": 0.5},
         epochs=EPOCHS[method],
         batch=3,
         samples=3,
@@ -86,39 +89,65 @@ def test_swag_walks_in_the_last_quarter():
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
-@pytest.mark.parametrize("method", list(EPOCHS))
+@pytest.mark.parametrize("method", list(WALKS))
 def test_too_short_a_training_is_refused_at_once(tmp_path, method):
     short = replace(chosen(method), epochs=1, members=3)
     with pytest.raises(ValueError, match="at least 80 steps" if method == "swag" else "3 cycles in 2 steps"):
         fitted(tmp_path / "run", short)
 
 
+@pytest.mark.parametrize(("method", "entry"), [("variational", "weight"), ("concrete-dropout", "logit")])
+def test_what_is_learnt_beside_the_weights_is_learnt(tmp_path, method, entry):
+    known = chosen(method)
+    state = fitted(tmp_path / "run", known).networks[0].state_dict()
+    fresh = build(known, question(known)[1]).state_dict()
+    name = f"network.head.posterior.{entry}"
+    assert not torch.equal(state[name], fresh[name])
+    assert ("network.detail.0.posterior.weight" in state) == (method == "variational")  # which reads the image
+
+
+@pytest.mark.parametrize("method", ["variational", "concrete-dropout"])
+def test_the_loss_holds_the_divergence_of_a_pixel(method):
+    known = chosen(method)
+    task, likelihood = question(known)
+    learner = Learner(build(known, likelihood), likelihood, task, known, 0).eval()  # without noise
+    assert all(module.p == 0 for module in learner.network.modules() if isinstance(module, torch.nn.Dropout))
+    samples = [scenes()[i] for i in range(2)]
+    batch = {k: torch.stack([s[k] for s in samples]) for k in ("image", "classes", "classes_valid")}
+    learner.augment = lambda batch: batch
+    learner.log = lambda *_, **__: None
+    extra = learner.training_step(batch) - learner._nll(batch)
+    torch.testing.assert_close(extra, kl_divergence(learner.network) / (6 * 16 * 24), rtol=1e-3, atol=1e-6)
+
+
 COMMAND = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-from test_method_recipes import chosen, fitted
+import importlib.util, torch
 from pathlib import Path
+spec = importlib.util.spec_from_file_location("recipes", {here!r})
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
 torch.set_num_threads(1)
-fitted(Path({folder!r}), chosen({method!r}), resume=True)
+tests.fitted(Path({folder!r}), tests.chosen({method!r}, epochs=40), resume=True)
 """
 
 
-@pytest.mark.parametrize("method", list(EPOCHS))
+@pytest.mark.parametrize("method", [*WALKS, "variational"])
 def test_killed_run_resumes_to_the_same_state(tmp_path, method):
-    """Snapshots and moments included, which lie in the state of the networks."""
-    folder, epoch = tmp_path / "killed", EPOCHS[method] * 4 // 5  # swag has taken some of its snapshots then
-    code = COMMAND.format(tests=os.path.dirname(__file__), folder=str(folder), method=method)  # noqa: PTH120
+    """Snapshots and moments included; at epoch 31 of 40, swag has some of its 20, and snapshot two of its three."""
+    folder = tmp_path / "killed"
+    code = COMMAND.format(here=__file__, folder=str(folder), method=method)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline, path = time.monotonic() + 300, folder / "member-0.ckpt"
     while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and torch.load(path, weights_only=True)["epoch"] >= epoch:
+        if path.exists() and torch.load(path, weights_only=True)["epoch"] >= 31:
             break
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert path.exists()
     assert not (folder / "weights-0.safetensors").exists(), "the run ended before it could be killed"
-    resumed, whole = fitted(folder, chosen(method), resume=True), fitted(tmp_path / "whole", chosen(method))
+    known = chosen(method, epochs=40)
+    resumed, whole = fitted(folder, known, resume=True), fitted(tmp_path / "whole", known)
     for ours, theirs in zip(resumed.networks, whole.networks, strict=True):
         for key, value in theirs.state_dict().items():
             assert torch.allclose(ours.state_dict()[key].float(), value.float(), atol=1e-6), key

@@ -32,7 +32,8 @@ class Plan:
         network_args: keyword arguments; ``"CHANNELS"`` as a value stands for the number of output channels.
         likelihood: what the network's output means: ``categorical``, ``logit-normal`` or ``dirichlet`` for classes,
             ``gaussian``, ``laplace`` or ``normal-inverse-gamma`` for depth; empty for the first.
-        method: ``deterministic``, ``mc-dropout``, ``ensemble``, ``snapshot`` or ``swag``.
+        method: ``deterministic``, ``mc-dropout``, ``concrete-dropout``, ``variational``, ``swag``, ``ensemble`` or
+            ``snapshot``.
         members: how many networks are trained, each with its own seed, or taken from the cycles of one training
             (``snapshot``); 0 for 5 of them, or 1 in other methods.
         samples: how many outputs a method draws that draws at random.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from sfumato.contracts import Method
-from sfumato.methods import SWAG, DeepEnsemble, Deterministic, MCDropout, Trajectory, cyclic_rate
+from sfumato.methods import (
+    SWAG,
+    DeepEnsemble,
+    Deterministic,
+    MCDropout,
+    Trajectory,
+    Variational,
+    cyclic_rate,
+    inject_concrete_dropout,
+    kl_divergence,
+    make_variational,
+)
 
 Networks = tuple[nn.Module, ...]
 SNAPSHOTS = 20  # of SWAG, all kept in full; what its authors take
@@ -86,6 +98,27 @@ def _walked(network: nn.Module) -> Trajectory:
     return found
 
 
+def _undropped(network: nn.Module) -> nn.Module:
+    """The network without the dropout it was built with, in whose place the method's own chance comes."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    return network
+
+
+def _spread(network: nn.Module) -> None:
+    make_variational(_undropped(network))
+
+
+def _drop(network: nn.Module) -> None:
+    """Concrete dropout before every convolution but those that read the image, whose colours are not features."""
+    modules = network.named_modules()
+    names = [re.escape(name) for name, m in modules if isinstance(m, nn.Conv2d) and m.in_channels > 3]
+    if not names:
+        raise ValueError("concrete-dropout drops what convolutions read, the image excepted, and the network has none")
+    inject_concrete_dropout(_undropped(network), where="|".join(names))
+
+
 def _swag(networks: Networks, samples: int) -> Method:
     (network,) = networks
     walked = _walked(network)
@@ -96,6 +129,12 @@ def _swag(networks: Networks, samples: int) -> Method:
 METHODS: dict[str, Recipe] = {
     "deterministic": Recipe(lambda networks, _: Deterministic(networks[0])),
     "mc-dropout": Recipe(lambda networks, samples: MCDropout(networks[0], samples=samples)),
+    "concrete-dropout": Recipe(
+        lambda networks, samples: MCDropout(networks[0], samples=samples), attach=_drop, penalty=kl_divergence
+    ),
+    "variational": Recipe(
+        lambda networks, samples: Variational(networks[0], samples), attach=_spread, penalty=kl_divergence
+    ),
     "ensemble": Recipe(lambda networks, _: DeepEnsemble(networks), members=5),
     "snapshot": Recipe(lambda networks, _: DeepEnsemble(networks), members=5, rate=cyclic_rate, after=_snapshot),
     "swag": Recipe(
