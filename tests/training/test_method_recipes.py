@@ -16,6 +16,7 @@ from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, learnt, 
 from sfumato.training.learner import Learner
 from sfumato.training.network import build
 from sfumato.training.recipes import swag_rate
+from sfumato.training.run import started
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
 WALKS = {"snapshot": 6, "swag": 40}
@@ -118,6 +119,31 @@ def test_the_loss_holds_the_divergence_of_a_pixel(method):
     learner.log = lambda *_, **__: None
     extra = learner.training_step(batch) - learner._nll(batch)
     torch.testing.assert_close(extra, kl_divergence(learner.network) / (6 * 16 * 24), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["variational", "swag"])
+def test_killed_after_the_last_step(tmp_path, method, monkeypatch):
+    """What is stored then is what would have been: the averaged weights, or the mean of the snapshots."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sfumato.training.run.save_weights", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(tmp_path / "killed", chosen(method))
+    resumed = fitted(tmp_path / "killed", chosen(method), resume=True).networks[0].state_dict()
+    whole = fitted(tmp_path / "whole", chosen(method)).networks[0].state_dict()
+    assert all(torch.allclose(value.float(), resumed[key].float(), atol=1e-6) for key, value in whole.items())
+
+
+def test_a_trained_network_is_converted(tmp_path):
+    start = fitted(tmp_path / "start", replace(chosen("variational"), method="deterministic"))
+    known = replace(chosen("variational"), start=str(start.folder))
+    network = started(known, question(known)[1])
+    state = network.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in start.networks[0].state_dict().items())
+    assert "network.head.posterior.weight" in state
 
 
 COMMAND = """

@@ -45,11 +45,11 @@ def _class(path: str) -> type[nn.Module]:
     return found
 
 
-def build(plan: Plan, likelihood: Likelihood) -> Normalised:
-    """A fresh network for the plan, with what its method learns beside the weights.
+def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Normalised:
+    """A fresh network for the plan, with the weights of ``start`` if given, and what its method learns beside them.
 
     Raises:
-        ValueError: if there is no such class, or it does not take these arguments.
+        ValueError: if there is no such class, it does not take these arguments, or ``start`` is of another network.
     """
     given: dict[str, Any] = dict(plan.network_args or {})
     arguments = {k: likelihood.channels if v == "CHANNELS" else v for k, v in given.items()}
@@ -63,6 +63,8 @@ def build(plan: Plan, likelihood: Likelihood) -> Normalised:
             'with the value "CHANNELS" in network_args'
         ) from error
     normalised = Normalised(network, plan.mean, plan.std)
+    if start is not None:
+        borrow_weights(normalised, start)
     if (attach := METHODS[plan.method].attach) is not None:
         attach(normalised)
     return normalised

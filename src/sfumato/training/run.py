@@ -20,7 +20,7 @@ from sfumato.contracts import Calibrator, Likelihood, Method, Task
 from sfumato.predictions import predict, predict_tiled, store
 from sfumato.tasks import Depth, Semantic
 from sfumato.training.learner import AfterSteps, Images, Learner, WholeFiles
-from sfumato.training.network import borrow_weights, build, load_weights, save_weights
+from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
 from sfumato.training.recipes import METHODS
 
@@ -249,10 +249,7 @@ def started(plan: Plan, likelihood: Likelihood) -> nn.Module:
     Raises:
         ValueError: if there is no such class, or the weights are of another kind of network.
     """
-    network = build(plan, likelihood)
-    if plan.start:
-        borrow_weights(network, weights_path(Path(plan.start), 0))
-    return network
+    return build(plan, likelihood, weights_path(Path(plan.start), 0) if plan.start else None)
 
 
 def _fit_member(
@@ -277,8 +274,9 @@ def _fit_member(
     def keep(member: int) -> None:
         rank_zero_only(save_weights)(learner.network, weights_path(folder, member))
 
+    averaging = EMAWeightAveraging(decay=plan.ema) if recipe.rate is None else None
     callbacks: list[Callback] = [
-        *([EMAWeightAveraging(decay=plan.ema)] if recipe.rate is None else []),
+        *([averaging] if averaging is not None else []),
         *([AfterSteps(recipe.after, plan.members, keep)] if recipe.after is not None else []),
         ModelCheckpoint(
             folder, checkpoint.stem, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False
@@ -302,6 +300,8 @@ def _fit_member(
     )
     images = Images(train, val, plan.batch, seed)
     trainer.fit(learner, images, ckpt_path=checkpoint if checkpoint.exists() else None)
+    if averaging is not None:  # the trainer does so itself, unless a kill left it nothing to train
+        averaging.on_train_end(trainer, learner)
     if trainer.is_global_zero:
         network = learner.to(trainer.strategy.root_device).network
         if recipe.finish is not None:
