@@ -6,6 +6,7 @@ import sfumato
 
 PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, then functions
     "SWAG",
+    "Absolute",
     "BatchEnsemble",
     "Categorical",
     "ClassPrediction",
@@ -18,8 +19,11 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "FeatureDensity",
     "FidelityScores",
     "Gaussian",
+    "Heads",
     "InstanceScores",
     "Instances",
+    "Joint",
+    "JointPrediction",
     "Laplace",
     "LastLayerLaplace",
     "LogitNormal",
@@ -32,6 +36,7 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "PredictionInterval",
     "PredictionSet",
     "SetScores",
+    "Tempered",
     "TestTimeAugmentation",
     "Trajectory",
     "ValuePrediction",
@@ -51,6 +56,7 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "predict",
     "predict_tiled",
     "refresh_batch_norm",
+    "weighting",
 ]
 
 

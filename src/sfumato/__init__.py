@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfumato.likelihoods import (
+        Absolute,
         Categorical,
         Dirichlet,
         DistilledClasses,
         DistilledValues,
         Gaussian,
+        Joint,
         Laplace,
         LogitNormal,
         NormalInverseGamma,
+        Tempered,
+        weighting,
     )
     from sfumato.methods import (
         SWAG,
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
         DeepEnsemble,
         Deterministic,
         FeatureDensity,
+        Heads,
         LastLayerLaplace,
         MCDropout,
         MultiHead,
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from sfumato.predictions import (
         ClassPrediction,
         Instances,
+        JointPrediction,
         PredictionInterval,
         PredictionSet,
         ValuePrediction,
@@ -66,14 +72,18 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "likelihoods": (
+        "Absolute",
         "Categorical",
         "Dirichlet",
         "DistilledClasses",
         "DistilledValues",
         "Gaussian",
+        "Joint",
         "Laplace",
         "LogitNormal",
         "NormalInverseGamma",
+        "Tempered",
+        "weighting",
     ),
     "methods": (
         "SWAG",
@@ -81,6 +91,7 @@ _ROOMS = {
         "DeepEnsemble",
         "Deterministic",
         "FeatureDensity",
+        "Heads",
         "LastLayerLaplace",
         "MCDropout",
         "MultiHead",
@@ -111,6 +122,7 @@ _ROOMS = {
     "predictions": (
         "ClassPrediction",
         "Instances",
+        "JointPrediction",
         "PredictionInterval",
         "PredictionSet",
         "ValuePrediction",
@@ -123,6 +135,7 @@ _HOME = {name: f"sfumato.{room}" for room, names in _ROOMS.items() for name in n
 
 __all__ = [
     "SWAG",
+    "Absolute",
     "BatchEnsemble",
     "Categorical",
     "ClassPrediction",
@@ -135,8 +148,11 @@ __all__ = [
     "FeatureDensity",
     "FidelityScores",
     "Gaussian",
+    "Heads",
     "InstanceScores",
     "Instances",
+    "Joint",
+    "JointPrediction",
     "Laplace",
     "LastLayerLaplace",
     "LogitNormal",
@@ -149,6 +165,7 @@ __all__ = [
     "PredictionInterval",
     "PredictionSet",
     "SetScores",
+    "Tempered",
     "TestTimeAugmentation",
     "Trajectory",
     "ValuePrediction",
@@ -168,6 +185,7 @@ __all__ = [
     "predict",
     "predict_tiled",
     "refresh_batch_norm",
+    "weighting",
 ]
 
 

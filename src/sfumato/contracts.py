@@ -9,7 +9,7 @@ Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
@@ -111,9 +111,23 @@ class Task(Protocol):
     """The question asked of each pixel: where its truth lies in a sample, its scores, its picture."""
 
     key: ClassVar[str]  # the sample entry that holds the target; key + "_valid" holds its mask (H, W) bool
+    dims: ClassVar[int]  # values of a pixel; 0 for a class
     likelihoods: ClassVar[tuple[str, ...]]  # the names that likelihood() accepts, the default first
     students: ClassVar[tuple[str, ...]]  # further such names: likelihoods that have to have a teacher
     calibrators: ClassVar[tuple[str, ...]]  # the names that calibrator() accepts, the default first
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """The tasks asked together, by their keys: usually itself alone."""
+        ...
+
+    def truth(self, sample: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Target and mask of a sample or a batch; dicts of them by task where several are asked together."""
+        ...
+
+    def entries(self, sample: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Target and mask of one sample by their keys; nowhere valid where it holds none."""
+        ...
 
     def likelihood(self, name: str) -> Likelihood:
         """The likelihood called ``name`` for this task."""

@@ -22,8 +22,9 @@ def test_a_sample_holds_what_it_says():
         "classes": (None, torch.int64), "instances": (None, torch.int64), "novel": (None, torch.bool),
         "depth": (1, torch.float32), "depth_true": (1, torch.float32), "depth_sigma": (1, torch.float32),
         "disparity": (1, torch.float32), "flow": (2, torch.float32), "centres": (2, torch.float32),
-        "class_probs": (8, torch.float32),
-        **{f"{key}_valid": (None, torch.bool) for key in ("classes", "depth", "disparity", "flow", "centres")},
+        "class_probs": (8, torch.float32), "inverse_depth": (1, torch.float32),
+        **{f"{key}_valid": (None, torch.bool)
+           for key in ("classes", "depth", "inverse_depth", "disparity", "flow", "centres")},
     }  # fmt: skip
     for key, (channels, dtype) in maps.items():
         assert sample[key].shape == (SIZE if channels is None else (channels, *SIZE)), key

@@ -16,6 +16,7 @@ def calibrate(
     level: float = 0.9,
     delta: float = 0.0,
     of: str = "",
+    task: str = "",
     samples: int | None = None,
     seed: int = 0,
     quiet: bool = False,
@@ -33,6 +34,7 @@ def calibrate(
         level: of conformal, 1 − the risk allowed, as a mean over images.
         delta: of conformal, in how many cases the risk itself may be larger; 0 bounds its expectation.
         of: of conformal, the class whose false negatives are bounded; empty for wrong classes of all kinds.
+        task: which one, of a run of several tasks.
         samples: how many outputs MC dropout draws.
         seed: of the draws.
         quiet: show no progress bar.
@@ -40,7 +42,7 @@ def calibrate(
     from sfumato import training
     from sfumato.cli.evaluate import data_of
 
-    opened = training.Run.open(run)
+    opened = training.Run.open(run).one(task)
     if method == "none":
         training.forget(opened)
         print(f"{run} is as it was trained")

@@ -25,6 +25,7 @@ def distill(
     devices: int = 1,
     num_nodes: int = 1,
     quiet: bool = False,
+    task: str = "",
 ) -> None:
     """Train a student that says in one pass what an ensemble or MC dropout says in many; leave it as a run.
 
@@ -48,12 +49,13 @@ def distill(
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
         quiet: show no progress bar.
+        task: which one, of a run of several tasks.
     """
     from sfumato import training
     from sfumato.cli.evaluate import data_of
     from sfumato.cli.worlds import other_world
 
-    teacher = training.Run.open(run)
+    teacher = training.Run.open(run).one(task)
     given = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "network": network}
     choices: dict[str, Any] = {name: value for name, value in given.items() if value}
     if network or network_args is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-    from sfumato.training import Run
+    from sfumato.training import Evaluation, Run
 
 Table = dict[str, tuple[float, float, float]]  # value, and the ends of its bootstrap interval
 
@@ -51,31 +51,60 @@ def evaluate(
 
     opened = training.Run.open(run)
     dataset = data_of(opened, data, root, split)
-    found = training.evaluate(
-        opened, dataset, samples=samples, devices=devices, num_nodes=num_nodes, progress=not (quiet or json)
+    quiet = quiet or json
+    found = training.evaluate_each(
+        opened, dataset, samples=samples, devices=devices, num_nodes=num_nodes, progress=not quiet
     )
-    scores = found.scores
-    table, headline = tabulate(scores), set(scores.headline)
-    others = {"uncalibrated": found.uncalibrated, "teacher": found.teacher}
-    others = {name: tabulate(each) if each is not None else {} for name, each in others.items()}
-    for further in (found.sets, found.fidelity):
-        if further is not None:
-            table |= tabulate(further)
-            headline |= set(further.headline)
-    story: dict[str, Any] = {
+    about: dict[str, Any] = {
         "data": data or opened.plan.data,
         "root": root or ("" if data else opened.plan.root),
         "split": split,
         "images": len(dataset),  # pyright: ignore[reportArgumentType]
+    }
+    stories = {name: about | story(each) for name, each in found.items()}
+    if not _alone():
+        return
+    for name, view in opened.views.items() if ood else ():
+        scored, stories[name]["ood"] = contrast(view, dataset, ood, ood_root, samples, not quiet)
+        stories[name]["scores"] |= scored
+        stories[name]["headline"] += [score for score in scored if score.startswith(("ood_ratio", "ood_auroc"))]
+    several = bool(opened.plan.tasks)
+    path = Path(run) / "evaluation.json"
+    with whole(path) as part:
+        kept: Any = {"tasks": stories} if several else next(iter(stories.values()))
+        part.write_text(jsonlib.dumps(without_nan(kept)))
+    if json:
+        values = {name: {score: row[0] for score, row in each["scores"].items()} for name, each in stories.items()}
+        print(jsonlib.dumps(without_nan(values if several else next(iter(values.values())))))
+        return
+    for name, each in stories.items():
+        table = each["scores"]
+        shown = table if all else {score: row for score, row in table.items() if score in each["headline"]}
+        subject = f"{name} of {Path(run).name}" if several else Path(run).name
+        title = f"{subject} on {about['data']}, {split}: {about['images']} images"
+        show(shown, {other: each[other]["scores"] for other in ("uncalibrated", "teacher")}, title)
+        if all and "per_class" in each:
+            show_classes(each["per_class"], opened.views[name].task.names)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def story(found: Evaluation) -> dict[str, Any]:
+    """What is kept of the evaluation of a task, as JSON can hold it."""
+    scores = found.scores
+    table, headline = tabulate(scores), list(scores.headline)
+    others = {"uncalibrated": found.uncalibrated, "teacher": found.teacher}
+    for further in (found.sets, found.fidelity):
+        if further is not None:
+            table |= tabulate(further)
+            headline += further.headline
+    kept: dict[str, Any] = {
         "scores": table,
-        "uncalibrated": {
-            "scores": others["uncalibrated"],
-            "curves": _lists(found.uncalibrated.curves()) if found.uncalibrated is not None else {},
-        },
-        "teacher": {
-            "name": Path(opened.plan.teacher).name,
-            "scores": others["teacher"],
-            "curves": _lists(found.teacher.curves()) if found.teacher is not None else {},
+        "headline": headline,
+        **{
+            name: {
+                "scores": tabulate(each) if each is not None else {},
+                "curves": _lists(each.curves()) if each is not None else {},
+            }
+            for name, each in others.items()
         },
         "curves": _lists(scores.curves()),
         "per_image": {
@@ -85,23 +114,8 @@ def evaluate(
         },
     }
     if hasattr(scores, "per_class"):
-        story["per_class"] = {name: column.tolist() for name, column in scores.per_class().items()}
-    if not _alone():
-        return
-    if ood:
-        scored, story["ood"] = contrast(opened, dataset, ood, ood_root, samples, not (quiet or json))
-        table |= scored
-        headline |= {name for name in table if name.startswith(("ood_ratio", "ood_auroc"))}
-    path = Path(run) / "evaluation.json"
-    with whole(path) as part:
-        part.write_text(jsonlib.dumps(without_nan(story)))
-    if json:
-        print(jsonlib.dumps(without_nan({name: row[0] for name, row in table.items()})))
-    else:
-        shown = table if all else {name: row for name, row in table.items() if name in headline}
-        show(shown, others, f"{Path(run).name} on {story['data']}, {split}: {story['images']} images")
-        if all and "per_class" in story:
-            show_classes(story["per_class"], opened.task.names)  # pyright: ignore[reportAttributeAccessIssue]
+        kept["per_class"] = {name: column.tolist() for name, column in scores.per_class().items()}
+    return kept
 
 
 def _lists(curves: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -128,12 +142,13 @@ def data_of(run: Run, data: str, root: str, split: str) -> Dataset:
     from sfumato.data import load
 
     plan = run.plan
-    dataset = load(data or plan.data, root=root or ("" if data else plan.root), split=split, size=plan.size)
-    theirs = dataset.tasks.get(plan.task)  # pyright: ignore[reportAttributeAccessIssue]
-    if theirs is None:
-        raise ValueError(f"{data} asks {sorted(dataset.tasks)}, not {plan.task!r}: it can only be --ood")  # pyright: ignore[reportAttributeAccessIssue]
-    if (ours := getattr(run.task, "names", None)) != (names := getattr(theirs, "names", None)):
-        raise ValueError(f"{data} has classes {names}, the run {ours}: it can only be --ood")
+    dataset: Any = load(data or plan.data, root=root or ("" if data else plan.root), split=split, size=plan.size)
+    for name, task in run.task.parts.items():
+        theirs = dataset.tasks.get(name)
+        if theirs is None:
+            raise ValueError(f"{data} asks {sorted(dataset.tasks)}, not {name!r}: it can only be --ood")
+        if (ours := getattr(task, "names", None)) != (names := getattr(theirs, "names", None)):
+            raise ValueError(f"{data} has classes {names}, the run {ours}: it can only be --ood")
     return dataset
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ def fit(
     """Train a network, or an ensemble of them, and leave a run: a folder with a plan, weights and logs.
 
     Args:
-        out: folder of the run; runs/DATA-METHOD-LIKELIHOOD if not given.
+        out: folder of the run; runs/DATA-METHOD-LIKELIHOOD if not given, of several tasks runs/DATA-METHOD-WEIGHTING.
         resume: go on with an interrupted run.
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
@@ -32,7 +32,7 @@ def fit(
         **plan: the choices to make by hand; what is left out is derived from the data.
     """
     known, train, val = planned(Plan(**plan))
-    folder = out or Path("runs") / f"{Path(known.data).name}-{known.method}-{known.likelihood}"
+    folder = out or Path("runs") / f"{Path(known.data).name}-{known.method}-{known.weighting or known.likelihood}"
     from sfumato import training
 
     training.fit(
@@ -44,7 +44,7 @@ def fit(
 def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
     """The plan with every empty entry derived, the training data and, if there is any, what to validate on."""
     from sfumato.data import load
-    from sfumato.training import METHODS, derive, learnt, question, working_size
+    from sfumato.training import METHODS, asked, derive, learnt, question, scaled, working_size
 
     if plan.method not in METHODS:
         raise ValueError(f"method is {plan.method!r}, expected one of {sorted(METHODS)}")
@@ -56,18 +56,12 @@ def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
     train = load(plan.data, root=plan.root, split="train", size=size)
     has_val = "val" in getattr(train, "splits", ("val",))
     val = load(plan.data, root=plan.root, split="val", size=size) if has_val else None
-    key = plan.task or next(iter(train.tasks))
-    if key not in train.tasks:
-        raise ValueError(f"{plan.data} has no task {key!r}, it has {sorted(train.tasks)}")
-    task = train.tasks[key]
     known = replace(
-        plan,
-        task=key,
-        task_args=asdict(task),
-        likelihood=plan.likelihood or task.likelihoods[0],
+        asked(plan, train.tasks),
         members=plan.members or METHODS[plan.method].members,
         native=native,
         root=str(Path(plan.root).absolute()) if plan.root else "",
     )
-    question(known)  # an unknown likelihood is refused before any image is read
-    return derive(learnt(train, task), task, known, getattr(train, "augmentation", None)), train, val
+    task, _ = question(known)  # an unknown likelihood is refused before any image is read
+    kept = learnt(train, task)
+    return scaled(derive(kept, task, known, getattr(train, "augmentation", None)), kept), train, val

@@ -28,7 +28,7 @@ def predict(
         run: folder that `fit` left.
         inputs: image files, folders, globs or videos; frames of a video are numbered.
         out: folder for NAME_label.png, NAME_total.png, … and NAME.safetensors, and NAME_sets of a run with a
-            guarantee; is made.
+            guarantee; is made. Of several tasks NAME_TASK_label.png and so on.
         samples: how many outputs MC dropout draws.
         seed: of the draws.
         tile: predict large images on overlapping squares of this side, pixels, to save memory; a multiple of 128 suits
@@ -48,11 +48,13 @@ def predict(
         for name, image in _frames(file):
             prediction = predict_image(opened, image, samples=samples, seed=seed, tile=tile)
             prediction.save(out / f"{name}.safetensors")
-            save_maps(prediction, opened.task, out, name)
-            if opened.guarantee is not None:
-                region = opened.guarantee(prediction)
-                region.save(out / f"{name}_sets.safetensors")
-                save_sizes(region, out / f"{name}_sets.png")
+            for task, view in opened.views.items():
+                found, stem = (prediction[task], f"{name}_{task}") if opened.plan.tasks else (prediction, name)
+                save_maps(found, view.task, out, stem)
+                if view.guarantee is not None:
+                    region = view.guarantee(found)
+                    region.save(out / f"{stem}_sets.safetensors")
+                    save_sizes(region, out / f"{stem}_sets.png")
             written += 1
     print(f"{written} predictions in {out}")
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
     from sfumato.report import Shown
     from sfumato.training import Run
 
@@ -31,6 +29,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     from sfumato.cli.evaluate import data_of
     from sfumato.metrics import FidelityScores, SetScores
     from sfumato.report import Story, write
+    from sfumato.training.evaluation import predicted
 
     opened = training.Run.open(run)
     path = Path(run) / "evaluation.json"
@@ -40,28 +39,50 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
         found = _nan(json.loads(path.read_text()))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is cut off ({error}): run `sfumato evaluate {run}` again") from error
-    dataset = data_of(opened, found["data"], found["root"], found["split"])
-    groups = _groups(found["per_image"])
+    told = found.get("tasks") or {opened.plan.task: found}
+    about = next(iter(told.values()))
+    dataset = data_of(opened, about["data"], about["root"], about["split"])
+    groups = _groups_of(told, EACH if len(told) == 1 else 2)
     chosen = dict.fromkeys(i for members in groups.values() for i in members)
-    shown = {i: _shown(opened, dataset, i, found["per_image"], samples) for i in chosen}
-    headline = (*opened.task.scores().headline, *SetScores.headline, *FidelityScores.headline)
-    before, taught = found["uncalibrated"], found["teacher"]
-    others = {"uncalibrated": before["scores"], "teacher": taught["scores"]}
-    story = Story(
-        title=f"{Path(run).name}: how sure, and why not",
-        facts=_facts(opened, found),
-        task=opened.task,
-        scores={name: tuple(row) for name, row in found["scores"].items() if name in headline},
-        others={which: {name: row[0] for name, row in scores.items()} for which, scores in others.items() if scores},
-        sizes=_sizes(opened),
-        shown=tuple(shown.values()),
-        groups={group: [shown[i].name for i in members] for group, members in groups.items()},
-        reliability=_reliability(found["curves"]["reliability"], before["curves"].get("reliability")),
-        rejection=_rejection(found["curves"]["rejection"], taught["curves"].get("rejection"), opened.task),
-        shift=_shift(opened, found, samples),
-        history=_history(Path(run)),
-    )
-    print(f"The report is {write(story, out or Path(run) / 'report.html')}")
+    drawn = {i: predicted(opened, dataset, i, samples=samples) for i in chosen}
+    history = _history(Path(run))
+    stories = {}
+    for name, view in opened.views.items():
+        shown = {i: _shown(view, told[name]["per_image"], i, *_of(name, *pair)) for i, pair in drawn.items()}
+        before, taught, curves = (told[name][key] for key in ("uncalibrated", "teacher", "curves"))
+        others = {"uncalibrated": before["scores"], "teacher": taught["scores"]}
+        headline = (*view.task.scores().headline, *SetScores.headline, *FidelityScores.headline)
+        stories[name] = Story(
+            title=f"{Path(run).name}: how sure, and why not",
+            facts=_facts(opened, about),
+            task=view.task,
+            scores={name: tuple(row) for name, row in told[name]["scores"].items() if name in headline},
+            others={which: {name: row[0] for name, row in found.items()} for which, found in others.items() if found},
+            sizes=_sizes(view),
+            shown=tuple(shown.values()),
+            groups={group: [shown[i].name for i in members] for group, members in groups.items()},
+            reliability=_reliability(curves["reliability"], before["curves"].get("reliability")),
+            rejection=_rejection(curves["rejection"], taught["curves"].get("rejection"), view.task),
+            shift=_shift(view, told[name], samples),
+            history=history,
+        )
+    page = stories if opened.plan.tasks else next(iter(stories.values()))
+    print(f"The report is {write(page, out or Path(run) / 'report.html')}")
+
+
+def _of(name: str, sample: Mapping[str, Any], prediction: Any) -> tuple[Mapping[str, Any], Any]:
+    """The sample, and what is predicted of this task."""
+    return sample, prediction[name] if isinstance(prediction, Mapping) else prediction
+
+
+def _groups_of(told: Mapping[str, Any], each: int) -> dict[str, list[int]]:
+    """The groups of every task, named by it where there are several."""
+    several = len(told) > 1
+    return {
+        f"{name}: {group}" if several else group: members
+        for name, story in told.items()
+        for group, members in _groups(story["per_image"], each).items()
+    }
 
 
 def _nan(value: Any) -> Any:
@@ -71,25 +92,22 @@ def _nan(value: Any) -> Any:
     return [math.nan if v is None else _nan(v) for v in value] if isinstance(value, list) else value
 
 
-def _groups(table: Mapping[str, list[float]]) -> dict[str, list[int]]:
+def _groups(table: Mapping[str, list[float]], each: int = EACH) -> dict[str, list[int]]:
     """Indices of the images with the lowest and highest NLL and with the highest mean uncertainty."""
     order = sorted(range(len(table["index"])), key=lambda i: (math.isnan(table["nll"][i]), table["nll"][i]))
     scored = [i for i in order if not math.isnan(table["nll"][i])] or order
     doubt = sorted(order, key=lambda i: -table["uncertainty"][i])
-    rows = {"best": scored[:EACH], "worst": scored[::-1][:EACH], "most uncertain": doubt[:EACH]}
+    rows = {"best": scored[:each], "worst": scored[::-1][:each], "most uncertain": doubt[:each]}
     return {group: [int(table["index"][i]) for i in members] for group, members in rows.items()}
 
 
-def _shown(run: Run, dataset: Dataset, index: int, table: Mapping[str, list[float]], samples: int | None) -> Shown:
+def _shown(run: Run, table: Mapping[str, list[float]], index: int, sample: Mapping[str, Any], prediction: Any) -> Shown:
     from sfumato.report import Shown
-    from sfumato.training.evaluation import predicted
 
-    sample, prediction = predicted(run, dataset, index, samples=samples)
     row = table["index"].index(index)
     known = run.task.scores().headline
     scores = {name: table[name][row] for name in ("uncertainty", known[0], "nll", "ause")}
-    key = run.task.key
-    truth = sample[key], sample[key + "_valid"]
+    truth = run.task.truth(run.task.entries(sample))
     size, teacher = _size(run, prediction), _teacher(run, sample["image"], index)
     return Shown(sample["name"], sample["image"], prediction, *truth, scores, size, teacher)
 
@@ -127,6 +145,7 @@ def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
         "trained on": f"{plan.data}, {plan.limit or plan.images} images of {plan.size[0]} × {plan.size[1]} pixels",
         "scored on": f"{found['data']}, {found['split']}, {found['images']} images",
         "method": f"{plan.method}" + (f", {plan.samples} draws" if hasattr(run.method(), "samples") else ""),
+        **({"tasks": plan.tasks, "weighting": plan.weighting} if plan.tasks else {}),
         "likelihood": plan.likelihood,
         "network": f"{members}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
         "budget": f"{plan.epochs} epochs, batch {plan.batch}, {plan.precision}",
@@ -194,11 +213,9 @@ def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
     shown = []
     for index in range(0, count, max(1, count // EACH))[:EACH]:
         sample, prediction = predicted(run, world, index, samples=samples)
-        key = run.task.key
         nothing = torch.zeros_like(prediction.best[0]), torch.zeros(sample["image"].shape[1:], dtype=torch.bool)  # pyright: ignore[reportAttributeAccessIssue]
-        target, valid = (
-            (sample[key], sample[key + "_valid"]) if run.plan.data == ood["name"].partition(":")[0] else nothing
-        )
+        same = run.plan.data == ood["name"].partition(":")[0]
+        target, valid = run.task.truth(run.task.entries(sample)) if same else nothing
         size, teacher = _size(run, prediction), _teacher(run, sample["image"], index)
         shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, size, teacher))
     contrasts = {part: Contrast(**each) for part, each in ood["parts"].items()}
@@ -213,8 +230,10 @@ def _history(run: Path) -> dict[str, Any]:
         with path.open() as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
-                    if value and name.startswith(("train_", "val_")):
-                        x, y = series.setdefault(name.replace("_", " ", 1), ([], []))
+                    if value and name.startswith(("train_", "val_", "weight_")):
+                        kind, _, rest = name.partition("_")
+                        label = f"{rest} weight" if kind == "weight" else f"{kind} {rest}"  # weights share a picture
+                        x, y = series.setdefault(label, ([], []))
                         x.append(float(row["epoch"]) + 1)
                         y.append(float(value))
     return series

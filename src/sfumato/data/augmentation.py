@@ -19,10 +19,12 @@ Batch = dict[str, Any]
 
 PICTURES = ("image", "right", "next")
 NEARER_WHEN_ZOOMED = ("depth", "depth_true")  # metres
-LONGER_WHEN_ZOOMED = ("disparity", "centres", "flow")  # pixels
+LONGER_WHEN_ZOOMED = ("disparity", "centres", "flow", "inverse_depth")  # pixels, and one over metres
 POINTING = ("centres", "flow")  # (dx, dy): a mirror turns dx round
 OTHERS = ("classes", "class_probs", "depth_sigma", "instances", "novel")
-MASKS = ("classes_valid", "depth_valid", "disparity_valid", "centres_valid", "flow_valid")
+MASKS = (
+    "classes_valid", "depth_valid", "inverse_depth_valid", "disparity_valid", "centres_valid", "flow_valid",
+)  # fmt: skip
 TARGETS = (*OTHERS, *NEARER_WHEN_ZOOMED, *LONGER_WHEN_ZOOMED, *MASKS)
 
 
@@ -34,7 +36,8 @@ class Augmentation:
     by their mirror image beyond the border; targets take the nearest pixel and are invalid, and 0, beyond the border.
 
     A picture zoomed by s under a focal length that stays is the picture of a world s times nearer: depth is divided
-    by s; disparity, flow and centre vectors are multiplied by s; intrinsics keep f and move the principal point.
+    by s; its inverse, disparity, flow and centre vectors are multiplied by s; intrinsics keep f and move the principal
+    point.
     (Poses are left out: no camera in the old world sees the new picture.) Mirroring turns dx of vectors round; stereo
     batches are not mirrored, since their left view would become a right one.
 

@@ -40,3 +40,21 @@ class Categorical:
     def moments(self, output: Tensor) -> ClassMoments:
         """The softmax and its entropy."""
         return ClassMoments.of(output.softmax(1))
+
+    def loss(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The cross-entropy: :meth:`nll`."""
+        return Categorical.nll(self, output, target, valid)
+
+    def term(self, output: Tensor, log_variance: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """``e^{−s} CE + s/2`` (B, H, W), 0 where not valid: nearly the loss of ``softmax(f e^{−s})``.
+
+        It takes ``Σ_c e^{f_c / σ²} ≈ σ (Σ_c e^{f_c})^{1/σ²}`` with ``s = log σ²``, which is exact at σ = 1.
+
+        Source: Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses", eq. 10.
+        Pitfall: it falls without bound as CE → 0; :class:`Tempered` does not.
+        """
+        return ((-log_variance).exp() * self.loss(output, target, valid) + log_variance / 2).where(valid, 0.0)
+
+    def moments_at(self, output: Tensor, log_variance: Tensor) -> ClassMoments:
+        """The softmax and its entropy: weighing CE by ``e^{−s}`` does not move the law where it is least."""
+        return self.moments(output)

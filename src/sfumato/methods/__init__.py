@@ -11,7 +11,7 @@ from sfumato.methods.injection import InjectedDropout, inject_dropout
 from sfumato.methods.laplace import LastLayerLaplace
 from sfumato.methods.mc_dropout import MCDropout
 from sfumato.methods.multi_head import MultiHead, make_multi_head
-from sfumato.methods.output import Output
+from sfumato.methods.output import Heads, Output
 from sfumato.methods.propagation import VariancePropagation
 from sfumato.methods.swag import SWAG
 from sfumato.methods.test_time_augmentation import TestTimeAugmentation
@@ -25,6 +25,7 @@ __all__ = [
     "DeepEnsemble",
     "Deterministic",
     "FeatureDensity",
+    "Heads",
     "InjectedDropout",
     "LastLayerLaplace",
     "MCDropout",

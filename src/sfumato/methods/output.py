@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_leaves
@@ -36,18 +38,63 @@ class Output(nn.Module):
 
     def forward(self, *inputs: Any) -> Tensor:
         """The output (B, C, H, W)."""
-        found = _entry(self.network(*inputs), self.key)
-        if not isinstance(found, Tensor):
-            raise ValueError(f"entry {self.key!r} of the network's output is a {type(found).__name__}, not a tensor")
-        if found.ndim != 4:
-            raise ValueError(
-                f"entry {self.key!r} of the network's output has shape {tuple(found.shape)}, expected (B, C, H, W): "
-                "wrap the network in a module whose forward makes such a tensor of it"
-            )
-        size = _size(inputs)
-        if found.shape[-2:] == size:
-            return found
-        return interpolate(found, size, mode="bilinear", align_corners=False)
+        return _tensor(self.network(*inputs), self.key, _size(inputs))
+
+
+class Heads(nn.Module):
+    """All heads of a network as one tensor, and the noises that a :class:`sfumato.Joint` likelihood learns with it.
+
+    Args:
+        network: returns a dict of tensors (B, C, H, W) by task, of any size; or one tensor, all heads side by side.
+        heads: names of the tasks, in the order of the likelihood's ``heads``; of a dict, other entries are left out.
+        noises: names of the tasks that get a channel whose one value is learned, the likelihood's ``noises``.
+        start: that value at first.
+
+    Takes what ``network`` takes and returns (B, C, H, W), as :class:`Output` does. ``log_variances[name]`` is the
+    parameter s of a task.
+
+    Raises:
+        ValueError: when called, if an entry is missing, or is no tensor.
+
+    Pitfall: s is a weight of the network like any other: it is what training moves, so leave weight decay off it.
+
+    >>> import torch
+    >>> pair = nn.Identity()
+    >>> pair.forward = lambda image: {"classes": image[:, :2], "depth": image[:, 2:]}
+    >>> Heads(pair, ("classes", "depth"), ("classes",))(torch.zeros(1, 3, 8, 8)).shape
+    torch.Size([1, 4, 8, 8])
+    """
+
+    def __init__(
+        self, network: nn.Module, heads: Iterable[str], noises: Iterable[str] = (), start: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.network, self.heads, self.noises = network, tuple(heads), tuple(noises)
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.tensor(start)) for name in self.noises})
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """The output (B, C, H, W)."""
+        found, size = self.network(*inputs), _size(inputs)
+        keys = (None,) if isinstance(found, Tensor) else self.heads
+        channels = [_tensor(found, key, size) for key in keys]
+        like = channels[0][:, :1]
+        learned = (self.log_variances[name].to(like.dtype).expand_as(like) for name in self.noises)
+        return torch.cat([*channels, *learned], 1)
+
+
+def _tensor(output: Any, key: int | str | None, size: Any) -> Tensor:
+    """An entry of the output at this size."""
+    found = _entry(output, key)
+    if not isinstance(found, Tensor):
+        raise ValueError(f"entry {key!r} of the network's output is a {type(found).__name__}, not a tensor")
+    if found.ndim != 4:
+        raise ValueError(
+            f"entry {key!r} of the network's output has shape {tuple(found.shape)}, expected (B, C, H, W): "
+            "wrap the network in a module whose forward makes such a tensor of it"
+        )
+    if found.shape[-2:] == size:
+        return found
+    return interpolate(found, size, mode="bilinear", align_corners=False)
 
 
 def _size(inputs: tuple[Any, ...]) -> Any:

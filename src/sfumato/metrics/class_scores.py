@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -188,7 +187,7 @@ class ClassScores(Scores[ClassStatistics]):
     Memory: 4 MB, and about 5 KB per image and 180 B per image and class.
     """
 
-    headline: ClassVar[tuple[str, ...]] = (
+    headline: tuple[str, ...] = (
         "miou",
         "accuracy",
         "class_accuracy",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ class OODScores(Scores[OODStatistics]):
     that hold one kind of pixel only.
     """
 
-    headline: ClassVar[tuple[str, ...]] = tuple(f"ood_auroc_{kind}" for kind in KINDS)
+    headline: tuple[str, ...] = tuple(f"ood_auroc_{kind}" for kind in KINDS)
 
     def __init__(self) -> None:
         nothing = count(torch.zeros(len(KINDS), 0), torch.zeros(0, dtype=torch.bool))

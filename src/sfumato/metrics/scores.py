@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Scores(Metric, Generic[S]):
     """
 
     full_state_update: bool | None = False
-    headline: ClassVar[tuple[str, ...]] = ()
+    headline: tuple[str, ...] = ()
     counts: list[Tensor]
     sums: list[Tensor]
 

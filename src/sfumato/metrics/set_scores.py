@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ class SetScores(Scores[SetStatistics]):
     is their share of all pixels; ``set_size`` the mean number of classes, or width in the target's unit.
     """
 
-    headline: ClassVar[tuple[str, ...]] = ("risk", "set_size")
+    headline: tuple[str, ...] = ("risk", "set_size")
 
     def __init__(self) -> None:
         nothing = torch.zeros((), dtype=torch.int64)

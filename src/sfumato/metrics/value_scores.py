@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -139,17 +138,20 @@ class ValueScores(Scores[ValueStatistics]):
 
     Args:
         unit: of the values, as in ``"m"``.
+        headline: names of the scores that are shown first; None for those of depth.
 
     Memory: 3 MB, and about 5.5 KB per image.
     """
 
-    headline: ClassVar[tuple[str, ...]] = (
+    headline: tuple[str, ...] = (
         "rmse", "abs_rel", "log10", "delta1", "delta2", "delta3", "nll", "coverage90", "ause", "aurg",
     )  # fmt: skip
 
-    def __init__(self, unit: str = "") -> None:
+    def __init__(self, unit: str = "", headline: tuple[str, ...] | None = None) -> None:
         super().__init__(*count(*torch.zeros(3, 1, 0)))
         self.unit = unit
+        if headline is not None:
+            self.headline = headline
 
     def update(self, prediction: ValuePrediction, target: Tensor, valid: Tensor) -> None:
         """Add the pixels of a batch.

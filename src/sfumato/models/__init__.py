@@ -1,6 +1,7 @@
 """Reference networks of the literature; any other ``nn.Module`` serves as well."""
 
 from sfumato.models.fc_densenet import FCDenseNet, fc_densenet56, fc_densenet67, fc_densenet103
+from sfumato.models.joint_unet import JointUNet
 from sfumato.models.unet import UNet
 
-__all__ = ["FCDenseNet", "UNet", "fc_densenet56", "fc_densenet67", "fc_densenet103"]
+__all__ = ["FCDenseNet", "JointUNet", "UNet", "fc_densenet56", "fc_densenet67", "fc_densenet103"]

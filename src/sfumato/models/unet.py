@@ -90,6 +90,10 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Outputs (B, channels_out, H, W) for images (B, in_channels, H, W)."""
+        return self.decode(*self.encode(image), image.shape[-2:])
+
+    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features at full resolution, and of each level from fine to coarse; of the image padded to its stride."""
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         detail = self.detail(image)
@@ -97,8 +101,13 @@ class UNet(nn.Module):
         for block in self.encoder:
             x = block(x)
             skips.append(x)
-        x = self.centre(skips.pop())
+        return detail, skips
+
+    def decode(self, detail: Tensor, skips: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """The output of ``size`` (H, W) for what :meth:`encode` returns."""
+        *skips, deepest = skips
+        x = self.centre(deepest)
         for rise in reversed(self.decoder):
             x = rise(x, skips.pop())
         x = self.sharpen(torch.cat([detail, _doubled(x)], 1))
-        return self.head(x[..., :height, :width])
+        return self.head(x[..., : size[0], : size[1]])

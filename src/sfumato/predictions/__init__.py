@@ -1,8 +1,9 @@
-"""What comes out: predictions of classes and of values, the fold that builds one from draws, and instances."""
+"""What comes out: predictions of classes, of values and of several tasks, the fold that builds one, and instances."""
 
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
 from sfumato.predictions.fold import predict
 from sfumato.predictions.instances import Instances, find_instances
+from sfumato.predictions.joint import JointMoments, JointPrediction
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.tiles import predict_tiled
 from sfumato.predictions.values import ValueMoments, ValuePrediction
@@ -11,6 +12,8 @@ __all__ = [
     "ClassMoments",
     "ClassPrediction",
     "Instances",
+    "JointMoments",
+    "JointPrediction",
     "PredictionInterval",
     "PredictionSet",
     "ValueMoments",

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from sfumato.contracts import Likelihood, Method
 from sfumato.predictions.classes import ClassPrediction, entropy
 from sfumato.predictions.fold import predict
+from sfumato.predictions.joint import JointPrediction
 from sfumato.predictions.values import ValuePrediction
 
 
@@ -42,7 +43,7 @@ def predict_tiled(
         generator: source of randomness; each tile has its own, which depends on its place only.
 
     Returns:
-        A :class:`ClassPrediction` or :class:`ValuePrediction` (B, …, H, W).
+        A :class:`ClassPrediction`, :class:`ValuePrediction` or :class:`JointPrediction` (B, …, H, W).
 
     Raises:
         ValueError: if a tile is not larger than the overlap, inputs differ in size, or outputs are not of their tile's.
@@ -60,15 +61,16 @@ def predict_tiled(
         own = torch.Generator().manual_seed(seed + index)
         drawn: Any = predict(method, *part, likelihood=likelihood, generator=own)
         size = rows.stop - rows.start, columns.stop - columns.start
-        if drawn.total.shape[-2:] != size:
+        total = (next(iter(drawn.values())) if isinstance(drawn, JointPrediction) else drawn).total
+        if total.shape[-2:] != size:
             raise ValueError(
-                f"a tile of {size} gave a prediction of {tuple(drawn.total.shape[-2:])}: wrap the network so that its "
+                f"a tile of {size} gave a prediction of {tuple(total.shape[-2:])}: wrap the network so that its "
                 "output has its input's size"
             )
         weight = _ramp(rows, height, overlap)[:, None] * _ramp(columns, width, overlap)
         if canvas is None:
             canvas = _CANVAS[type(drawn)].empty(drawn, (height, width))
-        canvas.add(drawn, rows, columns, weight.to(drawn.total))
+        canvas.add(drawn, rows, columns, weight.to(total))
     return canvas.prediction()
 
 
@@ -150,4 +152,22 @@ class _Values:
         return ValuePrediction(self.mean, self.aleatoric / self.weight, epistemic, self.unit, self.draws)
 
 
-_CANVAS: dict[type, Any] = {ClassPrediction: _Classes, ValuePrediction: _Values}
+@dataclass
+class _Tasks:
+    """A canvas for each task."""
+
+    parts: dict[str, Any]
+
+    @classmethod
+    def empty(cls, like: JointPrediction, size: tuple[int, int]) -> _Tasks:
+        return cls({name: _CANVAS[type(part)].empty(part, size) for name, part in like.items()})
+
+    def add(self, drawn: JointPrediction, rows: slice, columns: slice, weight: Tensor) -> None:
+        for name, part in drawn.items():
+            self.parts[name].add(part, rows, columns, weight)
+
+    def prediction(self) -> JointPrediction:
+        return JointPrediction({name: part.prediction() for name, part in self.parts.items()})
+
+
+_CANVAS: dict[type, Any] = {ClassPrediction: _Classes, ValuePrediction: _Values, JointPrediction: _Tasks}

@@ -79,6 +79,8 @@ def history(series: dict[str, Series]) -> str:
             for (name, (x, y)), colour in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
                 axis.plot(x, y, color=colour, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
             axis.set(xlabel="epoch", ylabel=unit)
+            if unit == "weight":  # of tasks: ratios are what counts
+                axis.set_yscale("log")
             axis.legend(frameon=False)
         for axis in axes[len(together) :]:
             axis.set_axis_off()

@@ -1,12 +1,15 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const read = JSON.parse(document.getElementById("data").textContent);
+  const every = read.tasks ?? { "": read }, TASKS = Object.keys(every);  // of one task the page has no name for it
+  let data = every[TASKS[0]];
   const at = (id) => document.getElementById(id);
   const PARTS = ["total", "aleatoric", "epistemic"];
-  const TEACHER = "teacher’s ", taught = data.images.some((it) => it.teacher);
-  const LAYERS = ["image", "truth", "prediction", "error", ...PARTS, ...(data.sizes ? ["size"] : []),
-    ...(taught ? PARTS.map((part) => TEACHER + part) : [])];
-  const MEANING = {
+  const TEACHER = "teacher’s ";
+  const layers = (of) => ["image", "truth", "prediction", "error", ...PARTS, ...(of.sizes ? ["size"] : []),
+    ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : [])];
+  const meaning = (layer) => layer.startsWith(TEACHER)
+    ? `What the teacher says of the ${layer.replace(TEACHER, "")} uncertainty, in many passes; the student learnt to say it in one.` : ({
     image: "The image as the network sees it.",
     truth: "What is known to be right; see-through where nothing is known.",
     prediction: "The network’s best guess.",
@@ -15,10 +18,9 @@
     aleatoric: "The world’s part: ambiguity and noise that more data would not remove.",
     epistemic: "The network’s part: what it has not learned, and more data would teach it.",
     size: data.sizesUnit === "classes" ? "How many classes beside its best guess the pixel may have, under the guarantee." : "How wide the interval is, under the guarantee.",
-  };
-  for (const part of PARTS) MEANING[TEACHER + part] = `What the teacher says of the ${part} uncertainty, in many passes; the student learnt to say it in one.`;
+  })[layer];
   const WRONG = [196, 62, 28], RIGHT = [226, 230, 234];
-  const state = { image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
+  const state = { task: TASKS[0], image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
 
   // ---- numbers: maps hold round(255 √(u / end)), 255 from the end of the scale on
   const value = (code, part) => data.ends[part] * (code / 255) ** 2;
@@ -42,18 +44,20 @@
     pen.drawImage(picture, 0, 0);
     return pen.getImageData(0, 0, picture.naturalWidth, picture.naturalHeight);
   };
-  const decode = (index) => {
-    if (!decoded.has(index)) {
-      const it = data.images[index];
-      const uris = [it.image, it.truth, it.prediction, it.parts, it.error, it.size, it.teacher];
-      decoded.set(index, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, truth, prediction, parts, error, size, teacher]) =>
-        prepare({ image, truth, prediction }, pixels(parts), pixels(error), size && pixels(size), teacher && pixels(teacher))));
+  const decode = (index, task = state.task) => {
+    const name = `${task}/${index}`;
+    if (!decoded.has(name)) {
+      const it = every[task].images[index];
+      const uris = [picture(index), it.truth, it.prediction, it.parts, it.error, it.size, it.teacher];
+      decoded.set(name, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, truth, prediction, parts, error, size, teacher]) =>
+        prepare(every[task], { image, truth, prediction }, pixels(parts), pixels(error), size && pixels(size), teacher && pixels(teacher))));
     }
-    return decoded.get(index);
+    return decoded.get(name);
   };
+  const picture = (index) => every[TASKS[0]].images[index].image;  // the same for all tasks, and kept once
 
   // Errors of the pixels at or below each code, for each part: every threshold is then one look-up.
-  const prepare = (layers, parts, error, size, teacher) => {
+  const prepare = (data, layers, parts, error, size, teacher) => {
     const ready = { width: parts.width, height: parts.height, layers, parts, kept: {}, wrong: {} };
     for (const [channel, part] of PARTS.entries()) {
       const kept = new Float64Array(256), wrong = new Float64Array(256);
@@ -118,24 +122,27 @@
       pen.globalAlpha = 1;
     }
     if (state.cut < 255) pen.drawImage(abstained(ready, stage.width, stage.height), 0, 0);
-    stage.setAttribute("aria-label", `${data.images[state.image].name}: ${state.layer}`);
+    stage.setAttribute("aria-label", `${data.images[state.image].name}: ${state.task} ${state.layer}`);
   };
-  const tiles = (ready) => {
-    for (const tile of at("tiles").children) {
-      const small = tile.firstChild, layer = tile.dataset.layer;
-      small.width = Math.min(280, ready.width * 2); small.height = Math.round(small.width * ready.height / ready.width);
-      const pen = small.getContext("2d");
-      pen.imageSmoothingEnabled = layer === "image";
-      pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
-    }
+  const tiles = async (index) => {
+    const ready = Object.fromEntries(await Promise.all(TASKS.map(async (task) => [task, await decode(index, task)])));
+    for (const tile of at("tiles").querySelectorAll("button")) paint(tile, ready[tile.dataset.task]);
+  };
+  const paint = (tile, ready) => {
+    const small = tile.firstChild, layer = tile.dataset.layer;
+    small.width = Math.min(280, ready.width * 2); small.height = Math.round(small.width * ready.height / ready.width);
+    const pen = small.getContext("2d");
+    pen.imageSmoothingEnabled = layer === "image";
+    pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
   };
 
   // ---- the panel beside the stage
   const legend = () => {
     const layer = state.layer, whose = layer.replace(TEACHER, ""), part = PARTS.includes(whose), values = part || layer === "size" || (layer === "error" && data.errorUnit);
-    at("meaning").textContent = MEANING[layer];
+    at("meaning").textContent = meaning(layer);
     at("bar").hidden = !values;
-    at("swatches").hidden = layer !== "truth" && layer !== "prediction";
+    for (const key of document.querySelectorAll(".swatches"))
+      key.hidden = (layer !== "truth" && layer !== "prediction") || key.dataset.task !== state.task;
     if (!values) return;
     const end = data.ends[whose];
     at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colours run with the square root, but for sizes
@@ -178,21 +185,23 @@
   };
   const pressed = () => {
     for (const b of at("groups").children) b.setAttribute("aria-pressed", b.dataset.group === state.group);
-    for (const b of at("tiles").children) b.setAttribute("aria-pressed", b.dataset.layer === state.layer);
+    for (const b of at("tiles").querySelectorAll("button"))
+      b.setAttribute("aria-pressed", b.dataset.layer === state.layer && (b.dataset.task === state.task || state.layer === "image"));
     for (const b of at("thumbs").children) b.setAttribute("aria-pressed", Number(b.dataset.image) === state.image);
     at("opacity").value = state.opacity; at("cut").value = state.cut; at("by").value = state.by;
   };
 
   // ---- state and address: #image=3&layer=epistemic&by=total&threshold=0.4&opacity=0.7
   const remember = () => {
-    const words = [`image=${state.image}`, `layer=${state.layer}`, `by=${state.by}`, `opacity=${state.opacity}`];
+    const words = [...(TASKS[0] ? [`task=${state.task}`] : []), `image=${state.image}`, `layer=${state.layer}`, `by=${state.by}`, `opacity=${state.opacity}`];
     if (state.cut < 255) words.push(`threshold=${number(value(state.cut, state.by))}`);
     history.replaceState(null, "", "#" + words.join("&"));
   };
   const recall = () => {
     const asked = new URLSearchParams(location.hash.slice(1)), index = Number(asked.get("image"));
     if (asked.has("image") && Number.isInteger(index) && data.images[index]) state.image = index;
-    if (LAYERS.includes(asked.get("layer"))) state.layer = asked.get("layer");
+    if (every[asked.get("task")]) use(asked.get("task"));
+    if (layers(data).includes(asked.get("layer"))) state.layer = asked.get("layer");
     if (PARTS.includes(asked.get("by"))) state.by = asked.get("by");
     else if (asked.has("layer")) state.by = PARTS.includes(state.layer) ? state.layer : "total";
     const opacity = parseFloat(asked.get("opacity")), threshold = parseFloat(asked.get("threshold"));
@@ -204,10 +213,12 @@
   const show = async () => {
     const index = state.image, ready = await decode(index);
     if (index !== state.image) return;  // another image was chosen meanwhile
-    draw(ready); tiles(ready); legend(); readout(ready); caption(); pressed();
+    draw(ready); legend(); readout(ready); caption(); pressed();
+    await tiles(index);
     document.body.dataset.shown = index;
   };
   const redraw = async () => { const ready = await decode(state.image); draw(ready); legend(); readout(ready); pressed(); };
+  const use = (task) => { state.task = task; data = every[task]; };
   const go = (index) => { state.image = index; remember(); return show(); };
   const step = (by) => {
     const members = data.groups[state.group];
@@ -215,7 +226,12 @@
     at("thumbs").children[members.indexOf(state.image)]?.scrollIntoView({ block: "nearest", inline: "nearest" });
   };
   // A layer that is on is switched off: the bare image stays.
-  const toggle = (layer) => { state.layer = state.layer === layer ? "image" : layer; remember(); redraw(); };
+  const toggle = (layer, task = state.task) => {
+    const off = state.layer === layer && state.task === task;
+    if (task !== state.task) { use(task); state.cut = 255; }  // a threshold in nats says nothing of metres
+    state.layer = off ? "image" : layer;
+    remember(); caption(); redraw();
+  };
 
   // ---- building
   const button = (kind, act, ...content) => {
@@ -226,12 +242,15 @@
     made.addEventListener("click", act);
     return made;
   };
-  const named = (layer) => Object.assign(document.createElement("span"), { textContent: layer === "size" ? data.sizes : layer });
+  const named = (layer, task) => {
+    const word = layer === "size" ? every[task].sizes : layer;
+    return Object.assign(document.createElement("span"), { textContent: layer === "image" || !task ? word : `${task}: ${word}` });
+  };
   const thumb = (index) => {
-    const picture = new Image();
-    picture.src = data.images[index].image;
-    picture.alt = data.images[index].name;
-    return picture;
+    const small = new Image();
+    small.src = picture(index);
+    small.alt = data.images[index].name;
+    return small;
   };
   const fill = () => at("thumbs").replaceChildren(
     ...data.groups[state.group].map((index) => button({ image: index }, () => go(index), thumb(index))));
@@ -239,7 +258,13 @@
 
   at("groups").append(...Object.keys(data.groups).filter((g) => data.groups[g].length)
     .map((group) => button({ group }, () => choose(group), `${group} (${data.groups[group].length})`)));
-  at("tiles").append(...LAYERS.map((layer) => button({ layer }, () => toggle(layer), canvas(1, 1), named(layer))));
+  const row = (task) => {
+    const made = document.createElement("div");
+    const shown = layers(every[task]).filter((layer) => layer !== "image" || task === TASKS[0] || !TASKS[0]);
+    made.append(...shown.map((layer) => button({ layer, task }, () => toggle(layer, task), canvas(1, 1), named(layer, task))));
+    return made;
+  };
+  at("tiles").append(...TASKS.map(row));
   at("ramp").src = (() => {
     const strip = canvas(256, 1), out = new ImageData(256, 1);
     data.colours.forEach((rgb, i) => out.data.set([...rgb, 255], 4 * i));
@@ -261,7 +286,7 @@
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("input, select")) return;
     if (e.key === "ArrowLeft" || e.key === "ArrowRight") { e.preventDefault(); step(e.key === "ArrowLeft" ? -1 : 1); }
     if (e.key === "0") { state.layer = "image"; remember(); redraw(); }
-    else if (LAYERS[Number(e.key)] && /^[1-7]$/.test(e.key)) toggle(LAYERS[Number(e.key)]);
+    else if (layers(data)[Number(e.key)] && /^[1-7]$/.test(e.key)) toggle(LAYERS[Number(e.key)]);
   });
   recall(); fill(); show();
 })();

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,44 +29,68 @@ PIXELS = 1_500_000  # kept of all maps of a page together, fewer if they weigh m
 SIDE = 640  # of the longer side of a map, which is more than the page shows
 
 
-def write(story: Story, path: str | Path) -> Path:
+def write(story: Story | Mapping[str, Story], path: str | Path) -> Path:
     """Write the page of a story.
 
     Args:
-        story: what it tells.
+        story: what it tells; of several tasks one of each by name, about the same images in the same order.
+            Title, facts, groups and history are those of the first.
         path: of the HTML file; its folder must exist.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if a group names an image that is not shown.
+        ValueError: if a group names an image that is not shown, or tasks show different images.
         OSError: if the file cannot be written.
     """
     path = Path(path)
     with whole(path) as part:
-        part.write_text(_html(story), encoding="utf-8")
+        part.write_text(_html({"": story} if isinstance(story, Story) else story), encoding="utf-8")
     return path
 
 
-def _html(story: Story) -> str:
+def _html(stories: Mapping[str, Story]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     here = files("sfumato.report")
     assets = {name: Markup((here / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
-    data, colours = _data(story)
+    tasks = [_task(name, story, len(stories)) for name, story in stories.items()]
+    story, data = tasks[0]["story"], tasks[0]["data"]
+    if len({tuple(each.name for each in one.shown) for one in stories.values()}) > 1:
+        raise ValueError(f"the tasks {', '.join(stories)} show different images: show the same ones, in the same order")
+    if data and not (len(stories) == 1 and "" in stories):
+        for task in tasks[1:]:  # the page keeps the images themselves once
+            for image in task["data"]["images"]:
+                del image["image"]
+        data = {"tasks": {task["name"]: task["data"] for task in tasks}}
     return template.render(
         story=story,
-        key=colours,
-        bar=None if colours is None or colours.bar is None else uri(colours.bar[None]),
-        figures={name: Markup(text) for name, text in _figures(story, data).items()},
+        tasks=tasks,
+        figures=tasks[0]["figures"],
         one_draw=bool(story.shown) and all(is_one_draw(each.prediction) for each in story.shown),
         data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")) if data else "",
         words=WORDS,
         version=sfumato.__version__,
         **assets,
     )
+
+
+def _task(name: str, story: Story, tasks: int) -> dict[str, Any]:
+    """What the page shows of one of so many tasks."""
+    data, colours = _data(story, tasks)
+    figures = _figures(story, data)
+    if name:  # ids must differ within one page
+        figures = {kind: re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text) for kind, text in figures.items()}
+    return {
+        "name": name,
+        "story": story,
+        "data": data,
+        "key": colours,
+        "bar": None if colours is None or colours.bar is None else uri(colours.bar[None]),
+        "figures": {kind: Markup(text) for kind, text in figures.items()},
+    }
 
 
 def _figures(story: Story, data: dict[str, Any]) -> dict[str, str]:
@@ -80,7 +106,7 @@ def _figures(story: Story, data: dict[str, Any]) -> dict[str, str]:
     return drawn
 
 
-def _data(story: Story) -> tuple[dict[str, Any], Key | None]:
+def _data(story: Story, tasks: int = 1) -> tuple[dict[str, Any], Key | None]:
     """What the page's script reads, and the key to the task's colours."""
     elsewhere = list(story.shift.shown) if story.shift else []
     shown = [*story.shown, *elsewhere]
@@ -89,7 +115,7 @@ def _data(story: Story) -> tuple[dict[str, Any], Key | None]:
     views = [view(each.prediction, each.target) for each in shown]
     ends = _ends(shown, views)
     colours = key(shown[0].prediction, story.task, span(shown))
-    images = _images(shown, views, story.task, ends)
+    images = _images(shown, views, story.task, ends, tasks)
     table = (matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
     data = {
         "images": images,
@@ -122,16 +148,18 @@ def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
     return {**ends, "error": top(errors), "worst": worst or 1.0, "size": widest}
 
 
-def _images(shown: list[Shown], views: list[View], task: Task, ends: dict[str, float]) -> list[dict[str, Any]]:
-    """All images packed, at fewer pixels where they would make the page too heavy."""
-    pixels = PIXELS
+def _images(
+    shown: list[Shown], views: list[View], task: Task, ends: dict[str, float], tasks: int
+) -> list[dict[str, Any]]:
+    """All images packed, at fewer pixels where they would make the page of so many tasks too heavy."""
+    pixels = PIXELS / tasks
     while True:
         sizes = [_size(each, pixels / len(shown)) for each in shown]
         images = [packed(each, seen, task, ends, size) for each, seen, size in zip(shown, views, sizes)]
         weight = sum(len(text) for image in images for text in image.values() if isinstance(text, str))
-        if weight <= WEIGHT or pixels <= len(shown):
+        if weight <= WEIGHT / tasks or pixels <= len(shown):
             return images
-        pixels *= 0.9 * WEIGHT / weight
+        pixels *= 0.9 * WEIGHT / tasks / weight
 
 
 def _size(shown: Shown, pixels: float) -> tuple[int, int]:

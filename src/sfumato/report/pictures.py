@@ -116,12 +116,19 @@ def key(prediction: Any, task: Task, values: tuple[float, float]) -> Key:
 def _(prediction: ClassPrediction, task: Task, values: tuple[float, float]) -> Key:
     classes = torch.arange(prediction.probs.shape[1])
     names = getattr(task, "names", [f"class {c}" for c in classes.tolist()])
-    colours = task.colour(classes[None])[0].tolist()
-    return Key(tuple((str(name), "#{:02x}{:02x}{:02x}".format(*rgb)) for name, rgb in zip(names, colours)))
+    return Key(tuple(zip(map(str, names), _hex(task.colour(classes[None])[0]))))
+
+
+def _hex(colours: Tensor) -> list[str]:
+    """Colours (N, 3) uint8 as ``#rrggbb``."""
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours.tolist()]
 
 
 @key.register
 def _(prediction: ValuePrediction, task: Task, values: tuple[float, float]) -> Key:
+    if prediction.mean.shape[1] == 2:  # a vector: where to, at its longest
+        ways = torch.tensor([[1.0, 0, -1, 0], [0, 1, 0, -1]])[:, None] * task.span[1]
+        return Key(tuple(zip("→↓←↑", _hex(task.colour(ways)[0]))), unit=prediction.unit)
     if prediction.mean.shape[1] != 1:
         return Key(unit=prediction.unit)
     low, high = values

@@ -1,6 +1,8 @@
 """The question asked of each pixel."""
 
-from sfumato.tasks.depth import Depth
+from sfumato.tasks.centres import Centres
+from sfumato.tasks.depth import Depth, InverseDepth
 from sfumato.tasks.semantic import Semantic
+from sfumato.tasks.several import Several
 
-__all__ = ["Depth", "Semantic"]
+__all__ = ["Centres", "Depth", "InverseDepth", "Semantic", "Several"]

@@ -1,40 +1,20 @@
-"""Depth: how far is the surface in each pixel?"""
+"""Depth: how far is the surface in each pixel? As its logarithm, or as its inverse, which is 0 in the sky."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from sfumato.calibration import ConformalIntervals, QuantileMap, VarianceScaling
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import DistilledValues, Gaussian, Laplace, NormalInverseGamma
-
-if TYPE_CHECKING:
-    from sfumato.metrics import ValueScores
-
-# Near is warm, far is cold: nine anchors of matplotlib's turbo, reversed.
-_NEAR_TO_FAR = torch.tensor(
-    [
-        [122, 4, 3],
-        [209, 50, 5],
-        [251, 128, 34],
-        [237, 208, 58],
-        [163, 253, 61],
-        [49, 242, 153],
-        [40, 188, 235],
-        [68, 104, 224],
-        [48, 18, 59],
-    ],
-    dtype=torch.float32,
-)
+from sfumato.likelihoods import Gaussian, Laplace, NormalInverseGamma
+from sfumato.tasks.values import Values, near_to_far
 
 
 @dataclass(frozen=True)
-class Depth:
+class Depth(Values):
     """Distance along the optical axis, predicted as its logarithm.
 
     Args:
@@ -51,8 +31,9 @@ class Depth:
     unit: str = "m"
     key: ClassVar[str] = "depth"
     likelihoods: ClassVar[tuple[str, ...]] = ("gaussian", "laplace", "normal-inverse-gamma")
-    students: ClassVar[tuple[str, ...]] = ("distilled-gaussian", "distilled-laplace")
-    calibrators: ClassVar[tuple[str, ...]] = ("scale", "quantile")
+    headline: ClassVar[tuple[str, ...]] = (
+        "rmse", "abs_rel", "log10", "delta1", "delta2", "delta3", "nll", "coverage90", "ause", "aurg",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not 0 < self.minimum < self.maximum < math.inf:
@@ -63,30 +44,11 @@ class Depth:
 
         ``distilled-`` and one of the first two is that of a student.
         """
-        if name.startswith("distilled-"):
-            return DistilledValues(self._law(name.removeprefix("distilled-")))
-        if name == "normal-inverse-gamma":
-            return NormalInverseGamma(dims=1, unit=self.unit)
-        return self._law(name)
+        return NormalInverseGamma(1, self.unit) if name == "normal-inverse-gamma" else super().likelihood(name)
 
     def _law(self, name: str) -> Gaussian | Laplace:
         law = {"gaussian": Gaussian, "laplace": Laplace}[name]
         return law(dims=1, link="log", lower=self.minimum, upper=self.maximum, unit=self.unit)
-
-    def calibrator(self, name: str) -> Any:
-        """One of :attr:`calibrators`."""
-        return dict(zip(self.calibrators, (VarianceScaling, QuantileMap)))[name]
-
-    @property
-    def guarantee(self) -> type[ConformalIntervals]:
-        """Intervals of depth."""
-        return ConformalIntervals
-
-    def scores(self) -> ValueScores:
-        """Fresh scores of value predictions."""
-        from sfumato.metrics import ValueScores  # here, because torchmetrics brings matplotlib along
-
-        return ValueScores(self.unit)
 
     @property
     def span(self) -> tuple[float, float]:
@@ -100,9 +62,44 @@ class Depth:
 
     def colour(self, values: Tensor) -> Tensor:
         """Depths (1, H, W) or (H, W) on a logarithmic scale, near warm and far cold, uint8 (H, W, 3)."""
-        depth = values.reshape(values.shape[-2:]).detach().float().cpu().clamp(self.minimum, self.maximum)
-        position = (depth / self.minimum).log() / math.log(self.maximum / self.minimum) * 8
-        position = position.nan_to_num(8.0)
-        below = position.floor().clamp(0, 7)
-        weight = (position - below)[..., None]
-        return (_NEAR_TO_FAR[below.long()] * (1 - weight) + _NEAR_TO_FAR[below.long() + 1] * weight).byte()
+        depth = values.reshape(values.shape[-2:]).detach().float().clamp(self.minimum, self.maximum)
+        return near_to_far((depth / self.minimum).log() / math.log(self.maximum / self.minimum))
+
+
+@dataclass(frozen=True)
+class InverseDepth(Values):
+    """One over the distance along the optical axis; 0 where there is no surface, as in the sky.
+
+    Args:
+        maximum: of the nearest surface, > 0, in ``unit``.
+        unit: as in ``"1/m"``.
+
+    Raises:
+        ValueError: unless 0 < maximum < ∞.
+
+    Source: Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses", §4.3.
+    """
+
+    maximum: float = 1.0
+    unit: str = "1/m"
+    key: ClassVar[str] = "inverse_depth"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.maximum < math.inf:
+            raise ValueError(f"maximum is {self.maximum} {self.unit}, expected above 0: one over the nearest depth")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From the sky to the nearest surface."""
+        return 0.0, self.maximum
+
+    @property
+    def scales(self) -> dict[str, tuple[float, str]]:
+        """Standard deviations up to a tenth of the range."""
+        return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.maximum / 10, f"σ, {self.unit}"))
+
+    def colour(self, values: Tensor) -> Tensor:
+        """Inverse depths (1, H, W) or (H, W), near warm and far cold, uint8 (H, W, 3)."""
+        values = values.reshape(values.shape[-2:]).detach().float()
+        # By the root, since the inverse of most of a street lies near 0.
+        return near_to_far(1 - (values / self.maximum).clamp(0, 1).sqrt())

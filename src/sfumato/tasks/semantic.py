@@ -18,14 +18,15 @@ from sfumato.calibration import (
     VectorScaling,
 )
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import Categorical, Dirichlet, DistilledClasses, LogitNormal
+from sfumato.likelihoods import Categorical, Dirichlet, DistilledClasses, LogitNormal, Tempered
+from sfumato.tasks.question import Question
 
 if TYPE_CHECKING:
     from sfumato.metrics import ClassScores
 
 
 @dataclass(frozen=True)
-class Semantic:
+class Semantic(Question):
     """Classes of pixels.
 
     Args:
@@ -39,7 +40,8 @@ class Semantic:
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     key: ClassVar[str] = "classes"
-    likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal", "dirichlet")
+    dims: ClassVar[int] = 0
+    likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal", "dirichlet", "tempered")
     students: ClassVar[tuple[str, ...]] = ("distilled", "dudes")
     calibrators: ClassVar[tuple[str, ...]] = ("temperature", "class-temperature", "vector", "local", "isotonic")
 
@@ -51,7 +53,7 @@ class Semantic:
         """One of :attr:`likelihoods` over the K classes, or of :attr:`students`, of which ``dudes`` is as published."""
         if name in self.students:
             return DistilledClasses(len(self.names), published=name == "dudes")
-        return dict(zip(self.likelihoods, (Categorical, LogitNormal, Dirichlet)))[name](len(self.names))
+        return dict(zip(self.likelihoods, (Categorical, LogitNormal, Dirichlet, Tempered)))[name](len(self.names))
 
     def calibrator(self, name: str) -> Any:
         """One of :attr:`calibrators`."""

@@ -41,7 +41,7 @@ def calibrate(
     bare = replace(run, calibrator=None, guarantee=None)
     fitted = run.task.calibrator(name or known[0]).fit(held(bare, dataset, names, samples, seed, progress))
     forget(run)
-    return replace(bare, calibrator=kept(fitted, names, run.folder / CALIBRATOR))
+    return replace(bare, calibrator=kept(fitted, names, run.file(CALIBRATOR)))
 
 
 def promise(
@@ -73,13 +73,13 @@ def promise(
     """
     names: list[str] = []
     fitted = run.task.guarantee.fit(held(run, dataset, names, samples, seed, progress), level, **arguments)
-    return replace(run, guarantee=kept(fitted, names, run.folder / GUARANTEE))
+    return replace(run, guarantee=kept(fitted, names, run.file(GUARANTEE)))
 
 
 def forget(run: Run) -> Run:
     """The run as it was trained: its calibrator and its guarantee are deleted."""
     for name in (CALIBRATOR, GUARANTEE):
-        (run.folder / name).unlink(missing_ok=True)
+        run.file(name).unlink(missing_ok=True)
     return replace(run, calibrator=None, guarantee=None)
 
 
@@ -94,12 +94,10 @@ def held(
     run: Run, dataset: Dataset, names: list[str], samples: int | None, seed: int, progress: bool
 ) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """Predictions, targets and masks of one image after another, whose names are added to ``names``."""
-    key, every = run.task.key, range(len(dataset))  # pyright: ignore[reportArgumentType]
+    every = range(len(dataset))  # pyright: ignore[reportArgumentType]
     for index in track(every, "predict", disable=not progress, transient=True):
         sample = dataset[index]
         names.append(run.unseen(sample["name"], sample["image"]))
-        yield (
-            run.predict(sample["image"][None], samples=samples, seed=seed, index=index),
-            sample[key][None],
-            sample[key + "_valid"][None],
-        )
+        target, valid = run.task.truth(run.task.entries(sample))
+        prediction = run.predict(sample["image"][None], samples=samples, seed=seed, index=index)
+        yield prediction, target[None], valid[None]

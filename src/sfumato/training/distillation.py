@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from sfumato.contracts import Student
 from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
+from sfumato.training.questions import JOINT_NETWORK
 from sfumato.training.run import Run, fit, learnt, question, vacant, weights_path
 
 LESSONS = "lessons"
@@ -195,11 +196,12 @@ def student_plan(run: Run, likelihood: str, choices: dict[str, Any]) -> Plan:
     fitting = next((name for name in known if name.endswith(run.plan.likelihood)), known[0])
     if likelihood and likelihood not in known:
         raise ValueError(f"likelihood is {likelihood!r}, expected that of a student: one of {', '.join(known)}")
-    student = {"likelihood": likelihood or fitting, "method": "deterministic", "members": 1}
-    return replace(run.plan, **student, teacher=str(run.folder.absolute()), **choices)
+    network = Plan.network if run.plan.network == JOINT_NETWORK else run.plan.network  # it learns one task
+    student = {"likelihood": likelihood or fitting, "method": "deterministic", "members": 1, "network": network}
+    return replace(run.plan, **(student | choices), teacher=str(run.folder.absolute()))
 
 
 def teacher_of(run: Run) -> Run | None:
     """The run that taught this one; None if none did, or it is gone."""
     folder = Path(run.plan.teacher)
-    return Run.open(folder) if run.plan.teacher and (folder / "plan.yaml").exists() else None
+    return Run.open(folder).one(run.plan.task) if run.plan.teacher and (folder / "plan.yaml").exists() else None

@@ -15,6 +15,7 @@ from torchmetrics import CatMetric
 
 from sfumato.contracts import Method, Prediction
 from sfumato.metrics import FidelityScores, SetScores
+from sfumato.predictions import JointPrediction
 from sfumato.predictions.resize import resized
 from sfumato.training.distillation import teacher_of
 from sfumato.training.learner import Images
@@ -57,11 +58,16 @@ class _Numbered(Dataset[dict[str, Any]]):
         return {**self.dataset[index], "index": index}
 
 
-class _Scorer(L.LightningModule):
-    def __init__(self, run: Run, method: Method, seed: int) -> None:
+class _Tally(nn.Module):
+    """What is counted of one task.
+
+    Args:
+        run: of one task.
+    """
+
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
-        self.run, self.method, self.seed = run, method, seed
+        self.run = run
         self.scores = run.task.scores()
         self.uncalibrated = None if run.calibrator is None else run.task.scores()
         self.sets = None if run.guarantee is None else SetScores()
@@ -72,12 +78,12 @@ class _Scorer(L.LightningModule):
             self.teacher, self.fidelity = run.task.scores(), FidelityScores(len(getattr(run.task, "names", ("",))))
         self.order, self.uncertainty = CatMetric(), CatMetric()
 
-    def test_step(self, batch: dict[str, Tensor]) -> None:
-        index, key = int(batch["index"][0]), self.run.task.key
+    def update(self, drawn: Any, batch: dict[str, Any], seed: int) -> None:
+        """Add one image, as the network predicted it."""
+        index = int(batch["index"][0])
         if self.uncalibrated is not None or self.sets is not None:
-            self.run.unseen(batch["name"][0], batch["image"][0])  # pyright: ignore[reportArgumentType]
-        truth = batch[key], batch[key + "_valid"]
-        drawn = self.run.drawn(self.method, batch["image"], self.seed, index)
+            self.run.unseen(batch["name"][0], batch["image"][0])
+        truth = self.run.task.truth(batch)
         prediction = self.run.corrected(drawn)
         self.scores.update(prediction, *truth)
         if self.uncalibrated is not None:
@@ -85,14 +91,45 @@ class _Scorer(L.LightningModule):
         if self.sets is not None:
             self.sets.update(self.run.guarantee(prediction), truth[0], self.run.guarantee.counted(*truth))
         if self.taught_by is not None and self.teacher is not None and self.fidelity is not None:
-            said = self.taught_by.drawn(self.taught_by.method(), batch["image"], self.seed, index)
+            said = self.taught_by.drawn(self.taught_by.method(), batch["image"], seed, index)
             self.teacher.update(said, *truth)
             self.fidelity.update(drawn, said, truth[1])
         self.order.update(index)
         self.uncertainty.update(prediction.total.mean())
 
+    def found(self) -> Evaluation:
+        """All of it."""
+        scores = self.scores, self.uncalibrated, self.sets, self.teacher, self.fidelity
+        return Evaluation(*scores, _row(self.order).long(), _row(self.uncertainty))
 
-def evaluate(
+
+class _Scorer(L.LightningModule):
+    def __init__(self, run: Run, method: Method, seed: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
+        self.run, self.method, self.seed = run, method, seed
+        self.tallies = nn.ModuleDict({name: _Tally(view) for name, view in run.views.items()})
+
+    def test_step(self, batch: dict[str, Any]) -> None:
+        drawn = self.run.drawn(self.method, batch["image"], self.seed, int(batch["index"][0]))
+        for name, tally in self.tallies.items():
+            tally.update(drawn[name] if isinstance(drawn, JointPrediction) else drawn, batch, self.seed)  # pyright: ignore[reportCallIssue]
+
+
+def evaluate(run: Run, dataset: Dataset, **how: Any) -> Evaluation:
+    """Score every valid pixel of every image once: :func:`evaluate_each` for a run of one task.
+
+    Raises:
+        ValueError: if the run has several tasks, and as there.
+    """
+    if len(run.views) > 1:
+        raise ValueError(
+            f"{run.folder} has the tasks {', '.join(run.views)}: take evaluate_each, which scores them all"
+        )
+    return next(iter(evaluate_each(run, dataset, **how).values()))
+
+
+def evaluate_each(
     run: Run,
     dataset: Dataset,
     *,
@@ -101,8 +138,8 @@ def evaluate(
     num_nodes: int = 1,
     seed: int = 0,
     progress: bool = True,
-) -> Evaluation:
-    """Score every valid pixel of every image once.
+) -> dict[str, Evaluation]:
+    """Score every valid pixel of every image once, each task by its name, all from the same draws.
 
     Args:
         run: what is scored.
@@ -133,8 +170,7 @@ def evaluate(
     )
     # One image a batch: its draws then depend on its own number only, not on its neighbours.
     trainer.test(scorer, Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed), verbose=False)
-    found = (scorer.scores, scorer.uncalibrated, scorer.sets, scorer.teacher, scorer.fidelity)
-    return Evaluation(*found, _row(scorer.order).long(), _row(scorer.uncertainty))
+    return {name: tally.found() for name, tally in scorer.tallies.items()}  # pyright: ignore[reportCallIssue]
 
 
 def _row(metric: CatMetric) -> Tensor:

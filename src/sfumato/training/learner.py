@@ -19,6 +19,7 @@ from sfumato.methods import Deterministic
 from sfumato.predictions import predict
 from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
+from sfumato.training.questions import objective
 from sfumato.training.recipes import METHODS
 
 
@@ -27,7 +28,7 @@ class Learner(L.LightningModule):
 
     Args:
         network: takes images (B, 3, H, W) in [0, 1].
-        likelihood: its ``nll`` is the loss, averaged over valid pixels.
+        likelihood: its ``nll`` is the loss, averaged over valid pixels; of several tasks as the plan weighs them.
         task: names the target and scores the validation images.
         plan: schedule, augmentation, seed.
         seed: of this member; the plan's seed plus the member's number.
@@ -44,6 +45,7 @@ class Learner(L.LightningModule):
         self.recipe = METHODS[plan.method]
         # What only remembers is the same in every process: it need not be sent around before every step.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".trajectory." in name]
+        self.objective = objective(plan, likelihood)
         self.augment = Augmentation(crop=plan.crop, scale=plan.scale, flip=True, colour=plan.colour)
         self.scores: Any = None  # made for each validation, so that the averaged copy of this module carries none
 
@@ -54,8 +56,9 @@ class Learner(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         batch = self.augment(batch)
         batch = batch if self.teach is None else self.teach(batch)
-        loss = self._nll(batch)
+        loss, weights = self.objective(self.network(batch["image"]).float(), *self.task.truth(batch))
         self.log("train_nll", loss.detach(), prog_bar=True, on_step=False, on_epoch=True)
+        self.log_dict({f"weight_{name}": weight for name, weight in weights.items()}, on_step=False, on_epoch=True)
         if self.recipe.penalty is None:
             return loss
         return loss + self.recipe.penalty(self.network) / self.plan.pixels
@@ -68,37 +71,53 @@ class Learner(L.LightningModule):
             tensors = {key: value.to(self.device) for key, value in batch.items() if isinstance(value, Tensor)}
             yield (self.augment(tensors)["image"],)
 
-    def _nll(self, batch: dict[str, Tensor]) -> Tensor:
-        valid = batch[self.task.key + "_valid"]
-        nll = self.likelihood.nll(self.network(batch["image"]).float(), batch[self.task.key], valid)
-        return nll.sum() / valid.sum().clamp_min(1)
+    def on_train_epoch_end(self) -> None:
+        self.objective.end_epoch()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        # A task without a target in this batch: momentum would move its noise all the same.
+        for noise in self._noises():
+            if noise.grad is not None and not noise.grad.any():
+                noise.grad = None
+
+    def _noises(self) -> list[nn.Parameter]:
+        """The log-variances of tasks, wherever they are learned."""
+        return [p for name, p in self.named_parameters() if "log_variances." in name]
 
     def on_validation_epoch_start(self) -> None:
-        self.scores = self.task.scores().to(self.device)
+        self.scores = {name: task.scores().to(self.device) for name, task in self.task.parts.items()}
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
-        prediction = predict(Deterministic(self.network), batch["image"], likelihood=self.likelihood)
-        self.scores.update(prediction, batch[self.task.key], batch[self.task.key + "_valid"])
+        prediction: Any = predict(Deterministic(self.network), batch["image"], likelihood=self.likelihood)
+        for name, task in self.task.parts.items():
+            found = prediction if task is self.task else prediction[name]
+            self.scores[name].update(found, *task.truth(batch))
 
     def on_validation_epoch_end(self) -> None:
-        headline = list(self.scores.compute().items())[:3]
-        self.log_dict({f"val_{name}": float(value) for name, value in headline}, prog_bar=True, rank_zero_only=True)
+        for name, task in self.task.parts.items():
+            label, most = ("val", 3) if task is self.task else (f"val_{name}", 1)
+            found = self.scores[name].compute()
+            headline = {f"{label}_{score}": float(found[score]) for score in self.scores[name].headline[:most]}
+            self.log_dict(headline, prog_bar=True, rank_zero_only=True)
         self.scores = None
 
     def configure_optimizers(self) -> Any:
-        weights = [p for p in self.parameters() if p.requires_grad]
-        decayed = [p for p in weights if p.ndim > 1]  # biases and normalisations are not regularised
+        noises = self._noises()
+        rest = [p for p in self.parameters() if p.requires_grad and not any(p is noise for noise in noises)]
+        decayed = [p for p in rest if p.ndim > 1]  # biases and normalisations are not regularised
         groups = [
             # A penalty is the prior's own; decay on top would count it twice.
             {"params": decayed, "weight_decay": self.plan.weight_decay if self.recipe.penalty is None else 0.0},
-            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
         ]
+        if noises:
+            # A step of Adam is as long as its rate, and a log-variance may have several units to go.
+            groups.append({"params": noises, "weight_decay": 0.0, "lr": 10 * self.plan.learning_rate})
         optimiser = torch.optim.AdamW(groups, lr=self.plan.learning_rate)
+        rates = [group["lr"] for group in optimiser.param_groups]
         steps = int(self.trainer.estimated_stepping_batches)
         if (rate := self.recipe.rate) is None:
-            cycle = torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, self.plan.learning_rate, total_steps=max(steps, 2), pct_start=0.15
-            )
+            cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 2), pct_start=0.15)
         else:  # asked once more after the last step
             cycle = torch.optim.lr_scheduler.LambdaLR(
                 optimiser, lambda step: rate(min(step, steps - 1), steps, self.plan.members)

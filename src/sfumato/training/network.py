@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sfumato.contracts import Likelihood
+from sfumato.likelihoods import Joint
+from sfumato.methods import Heads
 from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
 from sfumato.training.recipes import METHODS
@@ -48,12 +50,16 @@ def _class(path: str) -> type[nn.Module]:
 def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Normalised:
     """A fresh network for the plan, with the weights of ``start`` if given, and what its method learns beside them.
 
+    Of several tasks it is called with their output channels by name, and returns a dict by name.
+
     Raises:
         ValueError: if there is no such class, it does not take these arguments, or ``start`` is of another network.
     """
     given: dict[str, Any] = dict(plan.network_args or {})
-    arguments = {k: likelihood.channels if v == "CHANNELS" else v for k, v in given.items()}
-    positional = () if "CHANNELS" in given.values() else (likelihood.channels,)
+    heads: Any = likelihood.heads if isinstance(likelihood, Joint) else likelihood.channels
+    channels = sum(heads.values()) if isinstance(likelihood, Joint) else heads
+    arguments = {k: channels if v == "CHANNELS" else v for k, v in given.items()}
+    positional = () if "CHANNELS" in given.values() else (heads,)
     try:
         network = _class(plan.network)(*positional, **arguments)
     except TypeError as error:
@@ -62,6 +68,8 @@ def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Norm
             f"{plan.network}({call}) failed: {error}. Name the argument that takes the number of output channels "
             'with the value "CHANNELS" in network_args'
         ) from error
+    if isinstance(likelihood, Joint):
+        network = Heads(network, likelihood.heads, likelihood.noises, plan.log_variance)
     normalised = Normalised(network, plan.mean, plan.std)
     if start is not None:
         borrow_weights(normalised, start)

@@ -26,12 +26,20 @@ class Plan:
     Args:
         data: name of a data set, or a folder with ``sfumato.yaml``.
         root: where the data set lies; empty for data that is generated.
-        task: the entry of a sample that is predicted, ``classes`` or ``depth``; empty for the data's first.
-        task_args: what the task is made of: class names and colours, or the range and unit of depth.
-        network: class path of the network; called with the number of output channels, then ``network_args``.
+        task: the entry of a sample that is predicted, as ``classes`` or ``depth``; empty for the data's first.
+        tasks: entries that one network learns together, as in ``classes,centres,depth``; empty for ``task`` alone.
+        task_args: what the task is made of: class names and colours, or the range and unit of depth; of several tasks,
+            that of each by name.
+        weighting: of several tasks: ``uncertainty`` (the default), ``equal``, ``fixed``, ``uw-so``, ``log1p``, ``dwa``.
+        weights: of several tasks, in their order; for ``fixed``.
+        log_variance: of several tasks, what the log-variances start from.
+        scales: of several tasks, where the values of each lie and how far they spread, behind their link.
+        network: class path of the network; called with the number of output channels, then ``network_args``; of several
+            tasks with a dict of these numbers, and it returns a dict: ``sfumato.models.JointUNet`` if not given.
         network_args: keyword arguments; ``"CHANNELS"`` as a value stands for the number of output channels.
         likelihood: what the network's output means: ``categorical``, ``logit-normal`` or ``dirichlet`` for classes,
-            ``gaussian``, ``laplace`` or ``normal-inverse-gamma`` for depth; empty for the first.
+            ``gaussian``, ``laplace`` or ``normal-inverse-gamma`` for depth; empty for the first. Of several tasks one
+            for each, as in ``categorical,l1,laplace``.
         method: ``deterministic``, ``mc-dropout``, ``concrete-dropout``, ``variational``, ``swag``, ``ensemble`` or
             ``snapshot``.
         members: how many networks are trained, each with its own seed, or taken from the cycles of one training
@@ -46,7 +54,7 @@ class Plan:
             suits the data.
         mean: of each colour over the training images, in [0, 1].
         std: likewise.
-        counts: valid pixels of each class in the training images, or of all values; as seen by ``plan``.
+        counts: valid pixels of each class in the training images, or of all values; of several tasks of the first.
         images: how many training images there are.
         teacher: folder of the run that this one learns its uncertainty from, as `sfumato distill` sets it.
         start: folder of a run whose first network the weights start from; empty for random ones.
@@ -64,10 +72,15 @@ class Plan:
     data: str = "scenes"
     root: str = ""
     task: str = ""
+    tasks: str = ""
     task_args: dict[str, Any] | None = None
     network: str = "sfumato.models.UNet"
     network_args: dict[str, Any] | None = None
     likelihood: str = ""
+    weighting: str = ""
+    weights: tuple[float, ...] = ()
+    log_variance: float = 0.0
+    scales: dict[str, Any] | None = None
     method: str = "mc-dropout"
     members: int = 0
     samples: int = 20
@@ -96,6 +109,12 @@ class Plan:
     def pixels(self) -> int:
         """Pixels of all training images: the data points that share what a method adds to the loss of all of them."""
         return (min(self.limit, self.images) or self.images) * self.size[0] * self.size[1]
+
+    def of(self, name: str) -> Plan:
+        """The plan of several tasks, seen as that of one of them."""
+        kind = self.likelihood.split(",")[self.tasks.split(",").index(name)].strip()
+        rest: Any = {"tasks": "", "weighting": "", "weights": (), "log_variance": 0.0, "scales": None}
+        return replace(self, task=name, task_args=(self.task_args or {})[name], likelihood=kind, **rest)
 
     def save(self, path: Path) -> None:
         """Write as YAML, whole or not at all."""
@@ -172,7 +191,7 @@ def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, 
     count = len(dataset)  # pyright: ignore[reportArgumentType]
     picked = range(0, count, max(1, count // most))
     pixels, total, squares = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    counts = torch.zeros(1, dtype=torch.int64)
+    counts = {name: torch.zeros(1, dtype=torch.int64) for name in task.parts}
     digest = hashlib.sha256()
     for index in picked:
         sample = dataset[index]
@@ -180,14 +199,17 @@ def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, 
         pixels += image[0].numel()
         total += image.sum((1, 2))
         squares += image.square().sum((1, 2))
-        values = sample[task.key].reshape(-1, *sample[task.key].shape[-2:])[0][sample[task.key + "_valid"]]
-        found = torch.bincount(values) if values.dtype == torch.int64 else torch.tensor([values.numel()])
-        counts = _padded_sum(counts, found)
+        for name, each in task.parts.items():
+            target, valid = each.truth(sample)
+            values = target.reshape(-1, *target.shape[-2:])[0][valid]
+            found = torch.bincount(values) if values.dtype == torch.int64 else torch.tensor([values.numel()])
+            counts[name] = _padded_sum(counts[name], found)
         digest.update(str(sample["name"]).encode())
         if index == 0:
             digest.update(image.numpy().tobytes())
-    if counts.sum() == 0:
-        raise ValueError(f"no pixel of {len(picked)} training images has a valid {task.key}: check the labels")
+    for name, found in counts.items():
+        if found.sum() == 0:
+            raise ValueError(f"no pixel of {len(picked)} training images has a valid {name}: check the labels")
     mean = total / pixels
     std = (squares / pixels - mean**2).clamp_min(1e-6).sqrt()
     height, width = dataset[0]["image"].shape[-2:]
@@ -201,7 +223,7 @@ def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, 
         colour=known.colour if known.colour >= 0 else suits["colour"],
         mean=tuple(round(v, 4) for v in mean.tolist()),
         std=tuple(round(v, 4) for v in std.tolist()),
-        counts=tuple(counts.tolist()),
+        counts=tuple(next(iter(counts.values())).tolist()),
         images=count,
         epochs=known.epochs or max(1, round(IMAGES_SEEN / seen)),
         precision=known.precision or fast_precision(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from sfumato.contracts import Calibrator, Likelihood, Method, Task
-from sfumato.predictions import predict, predict_tiled, store
-from sfumato.tasks import Depth, Semantic
+from sfumato.likelihoods import Joint
+from sfumato.predictions import JointPrediction, predict, predict_tiled, store
 from sfumato.training.learner import AfterSteps, Images, Learner, WholeFiles
 from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
+from sfumato.training.questions import question
 from sfumato.training.recipes import METHODS
 
-TASKS: dict[str, type[Any]] = {Semantic.key: Semantic, Depth.key: Depth}
 CALIBRATOR, GUARANTEE = "calibrator.safetensors", "guarantee.safetensors"
 
 
@@ -40,6 +41,7 @@ class Run:
         networks: the members, in evaluation mode.
         calibrator: what corrects every prediction; None for the network's own.
         guarantee: what makes sets or intervals of predictions; None for none.
+        prefix: of the files of calibrator and guarantee, where the run is seen as one of its tasks.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class Run:
     networks: tuple[nn.Module, ...]
     calibrator: Calibrator | None = None
     guarantee: Any = None
+    prefix: str = ""
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -64,11 +67,44 @@ class Run:
         networks = tuple(build(plan, likelihood).eval() for _ in range(plan.members))
         for member, network in enumerate(networks):
             load_weights(network, weights_path(folder, member))
-        known = {CALIBRATOR: tuple(map(task.calibrator, task.calibrators)), GUARANTEE: task.guarantee}
-        fitted = [
-            store.load(kinds, folder / name) if (folder / name).exists() else None for name, kinds in known.items()
+        return cls(folder, plan, task, likelihood, networks)._fitted()
+
+    def _fitted(self) -> Self:
+        """With the calibrator and the guarantee that are kept for it, if any."""
+        task = self.task
+        known = {CALIBRATOR: tuple(task.calibrator(name) for name in task.calibrators), GUARANTEE: task.guarantee}
+        found = [
+            store.load(kinds, path) if (path := self.file(name)).exists() else None for name, kinds in known.items()
         ]
-        return cls(folder, plan, task, likelihood, networks, *fitted)
+        return replace(self, calibrator=found[0], guarantee=found[1])
+
+    def file(self, name: str) -> Path:
+        """Where what was fitted after training is kept."""
+        return self.folder / (self.prefix + name)
+
+    @cached_property
+    def views(self) -> dict[str, Self]:
+        """The run seen as one of each of its tasks, by name; of one task the run itself."""
+        if not isinstance(self.likelihood, Joint):
+            return {self.plan.task: self}
+        return {
+            name: replace(
+                self, plan=self.plan.of(name), task=task, likelihood=self.likelihood.of(name), prefix=f"{name}-"
+            )._fitted()
+            for name, task in self.task.parts.items()
+        }
+
+    def one(self, task: str = "") -> Self:
+        """The run seen as one of its tasks; the name may be left out where it has one.
+
+        Raises:
+            ValueError: if it has several and none is named, or not the one that is.
+        """
+        if task in self.views:
+            return self.views[task]
+        if task or len(self.views) > 1:
+            raise ValueError(f"{self.folder} has the tasks {', '.join(self.views)}: name one of them with --task")
+        return next(iter(self.views.values()))
 
     def method(self, samples: int | None = None) -> Method:
         """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
@@ -78,6 +114,8 @@ class Run:
         self, image: Tensor, *, samples: int | None = None, seed: int = 0, index: int = 0, tile: int = 0
     ) -> Any:
         """The prediction of images (B, 3, H, W) in [0, 1] at the plan's scale, calibrated if the run is.
+
+        Of several tasks it is a :class:`JointPrediction`, folded from one set of draws.
 
         Args:
             image: what the network sees; the prediction carries it.
@@ -99,6 +137,9 @@ class Run:
 
     def corrected(self, prediction: Any) -> Any:
         """A prediction of the network as the run's calibrator has it."""
+        if isinstance(prediction, JointPrediction):
+            parts = {name: view.corrected(prediction[name]) for name, view in self.views.items()}
+            return replace(prediction, parts=parts)
         return prediction if self.calibrator is None else self.calibrator(prediction)
 
     def unseen(self, name: str, image: Tensor) -> str:
@@ -133,32 +174,11 @@ def weights_path(folder: Path, member: int) -> Path:
     return folder / f"weights-{member}.safetensors"
 
 
-def question(plan: Plan) -> tuple[Task, Likelihood]:
-    """The task and likelihood that a plan names.
-
-    Raises:
-        ValueError: if it names one that does not exist.
-    """
-    if plan.task not in TASKS:
-        raise ValueError(f"task is {plan.task!r}, expected one of {sorted(TASKS)}")
-    arguments = {k: _tuples(v) for k, v in dict(plan.task_args or {}).items()}
-    task: Task = TASKS[plan.task](**arguments)
-    if plan.likelihood in task.students and not plan.teacher:
-        raise ValueError(f"likelihood {plan.likelihood!r} learns from a teacher: use `sfumato distill TEACHER`")
-    if plan.likelihood not in (*task.likelihoods, *task.students):
-        raise ValueError(f"likelihood is {plan.likelihood!r}, expected one of {list(task.likelihoods)} for {plan.task}")
-    return task, task.likelihood(plan.likelihood)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
-
-
 class Kept(Dataset[dict[str, Any]]):
     """A data set read once and then kept in memory, with only the entries that training reads."""
 
-    def __init__(self, dataset: Dataset, keys: tuple[str, ...]) -> None:
-        self.dataset, self.keys = dataset, keys
+    def __init__(self, dataset: Dataset, task: Task) -> None:
+        self.dataset, self.task = dataset, task
         self._samples: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -167,7 +187,7 @@ class Kept(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index not in self._samples:
             sample = self.dataset[index]
-            self._samples[index] = {key: sample[key] for key in self.keys}
+            self._samples[index] = {key: sample[key] for key in ("name", "image")} | self.task.entries(sample)
         return self._samples[index]
 
 
@@ -176,7 +196,7 @@ def learnt(dataset: Dataset, task: Task, limit: int = 0) -> Kept:
     count = len(dataset)  # pyright: ignore[reportArgumentType]
     if 0 < limit < count:
         dataset = Subset(dataset, [index * count // limit for index in range(limit)])
-    return Kept(dataset, ("name", "image", task.key, task.key + "_valid"))
+    return Kept(dataset, task)
 
 
 def fit(

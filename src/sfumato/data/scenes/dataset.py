@@ -17,7 +17,7 @@ from sfumato.data.scenes.render import View, render
 from sfumato.data.scenes.shifts import check, shift
 from sfumato.data.scenes.solids import NOVEL, Solid
 from sfumato.data.scenes.world import CLASSES, PALETTE, World, build
-from sfumato.tasks import Depth, Semantic
+from sfumato.tasks import Centres, Depth, InverseDepth, Semantic
 
 # Metres above the ground. Were it to vary, one picture would leave the scale of the world open, and no network could
 # tell the noise of depth from that.
@@ -50,7 +50,8 @@ class Scenes(Dataset[Sample]):
         ``image`` (3, H, W) in [0, 1];
         ``classes`` (H, W) int64, drawn from ``class_probs`` (8, H, W); ``classes_valid`` is False where ``novel``;
         ``depth`` and ``depth_true`` (1, H, W) metres along the optical axis, the former noisy with ``depth_sigma``
-        (1, H, W); all 0 in the sky, where ``depth_valid`` is False;
+        (1, H, W); all 0 in the sky, where ``depth_valid`` is False; ``inverse_depth`` (1, H, W), 1 over ``depth``, and
+        0 in the sky, which is as good a value as any;
         ``instances`` (H, W) int64, 0 where no thing is; ``centres`` (2, H, W) px, from a pixel to the centroid of
         what is seen of its instance, where ``centres_valid``; ``novel`` (H, W);
         ``intrinsics`` (3, 3) px, ``world_from_camera`` (4, 4) metres, x to the east, y to the north, z up.
@@ -93,8 +94,13 @@ class Scenes(Dataset[Sample]):
 
     @property
     def tasks(self) -> dict[str, Any]:
-        """Classes, and depth in metres."""
-        return {"classes": Semantic(CLASSES, PALETTE), "depth": Depth(1.0, 80.0, "m")}
+        """Classes, depth in metres and its inverse, and where the centres of things are."""
+        return {
+            "classes": Semantic(CLASSES, PALETTE),
+            "depth": Depth(1.0, 80.0, "m"),
+            "inverse_depth": InverseDepth(1.0, "1/m"),
+            "centres": Centres(self.size[1] / 6),
+        }
 
     def __len__(self) -> int:
         return self.count
@@ -153,6 +159,8 @@ def _targets(world: World, view: View, rng: np.random.Generator) -> Maps:
         "depth_valid": met,
         "depth_true": depth[None],
         "depth_sigma": sigma[None],
+        "inverse_depth": np.divide(1, noisy, out=np.zeros_like(noisy), where=met)[None],
+        "inverse_depth_valid": np.ones_like(met),
         "instances": instance,
         "centres": centres(instance),
         "centres_valid": instance > 0,

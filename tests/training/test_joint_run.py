@@ -1,0 +1,204 @@
+"""Runs of several tasks: one network, one set of draws, a loss for each."""
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from sfumato.data import Scenes
+from sfumato.training import Plan, Run, asked, calibrate, derive, evaluate, evaluate_each, fit, learnt, question, scaled
+from sfumato.training.learner import Learner
+from sfumato.training.network import build
+
+SMALL = {"widths": (4, 6), "dropout": 0.2}
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def scenes(count=4, seed=0):
+    return Scenes(count, size=(16, 24), seed=seed)
+
+
+def plan(train=None, **choices):
+    train = train or scenes()
+    known = Plan(
+        data="scenes", native=(16, 24), members=1, network_args=SMALL, epochs=2, samples=2, scale=(1, 1),
+        colour=0, batch=2, **{"tasks": "classes,centres,depth", **choices},
+    )  # fmt: skip
+    known = asked(known, scenes().tasks)
+    kept = learnt(train, question(known)[0])
+    return scaled(derive(kept, question(known)[0], known), kept)
+
+
+def fitted(folder, known, train=None):
+    return fit(known, train or scenes(), None, folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fitted(tmp_path_factory.mktemp("runs") / "run", plan(likelihood="categorical,l1,gaussian"))
+
+
+def noises(run):
+    return {name: float(s.detach()) for name, s in run.networks[0].network.log_variances.items()}
+
+
+def test_a_joint_run_is_opened_and_predicts_every_task(run):
+    assert run.plan.weighting == "uncertainty"
+    assert run.plan.network == "sfumato.models.JointUNet"
+    image = scenes(1, 5)[0]["image"][None]
+    first, second = (r.predict(image, seed=3) for r in (run, Run.open(run.folder)))
+    for name in ("classes", "centres", "depth"):
+        assert torch.equal(first[name].total, second[name].total)
+        assert torch.equal(first[name].total, run.views[name].predict(image, seed=3).total)
+    assert first["centres"].unit == "px"
+    assert set(noises(run)) == {"classes", "centres"}
+    assert all(s != 0 for s in noises(run).values())
+
+
+def test_weights_are_logged(run):
+    with (run.folder / "log/member-0/metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train_nll"]]
+    assert len(rows) == 2
+    for name in ("classes", "centres", "depth"):
+        assert all(float(row[f"weight_{name}"]) > 0 for row in rows)
+
+
+def test_tasks_are_scored_from_the_same_draws_as_alone(run):
+    found = evaluate_each(run, scenes(2, 1), progress=False)
+    assert list(found) == ["classes", "centres", "depth"]
+    alone = evaluate(run.views["depth"], scenes(2, 1), progress=False)
+    assert float(found["depth"].scores.compute()["rmse"]) == float(alone.scores.compute()["rmse"])
+    with pytest.raises(ValueError, match="take evaluate_each"):
+        evaluate(run, scenes(2, 1), progress=False)
+
+
+def test_one_task_of_a_run_is_calibrated_and_the_joint_prediction_shows_it(run, tmp_path):
+    calibrate(run.views["depth"], scenes(2, 9), progress=False)
+    opened, image = Run.open(run.folder), scenes(1, 5)[0]["image"][None]
+    before, after = run.predict(image), opened.predict(image)
+    assert opened.views["depth"].calibrator is not None
+    assert not torch.equal(before["depth"].total, after["depth"].total)
+    assert torch.equal(before["classes"].total, after["classes"].total)
+    (run.folder / "depth-calibrator.safetensors").unlink()
+
+
+class Patchy(Dataset):
+    """Scenes some of which lack tasks."""
+
+    def __init__(self, lacks):
+        self.whole, self.lacks = scenes(), lacks
+
+    def __len__(self):
+        return len(self.whole)
+
+    def __getitem__(self, index):
+        sample = self.whole[index]
+        return {k: v for k, v in sample.items() if not k.startswith(self.lacks.get(index, ("nothing",)))}
+
+
+def test_a_task_is_learned_from_the_samples_that_have_it(tmp_path):
+    train = Patchy({0: ("depth", "centres"), 1: ("classes",)})
+    likelihood = "categorical,l1,laplace"
+    run = fitted(tmp_path / "run", plan(train, likelihood=likelihood), train)
+    assert run.plan.counts[0] < plan(likelihood=likelihood).counts[0]
+    assert all(math.isfinite(s) and s != 0 for s in noises(run).values())
+    assert all(p.isfinite().all() for p in run.networks[0].parameters())
+
+
+def test_a_batch_without_targets_leaves_the_weight_where_it_was():
+    """Though Adam's momentum would move it on."""
+    known = plan(likelihood="categorical,l1,gaussian")
+    task, likelihood = question(known)
+    learner = Learner(build(known, likelihood), likelihood, task, known, 0)
+    optimiser = torch.optim.AdamW(learner.parameters())
+    sample = learnt(scenes(), task)[0]
+    batch = {key: value[None] for key, value in sample.items() if key != "name"}
+    seen = []
+    for absent in (False, True):
+        given = batch | ({"centres_valid": torch.zeros_like(batch["centres_valid"])} if absent else {})
+        optimiser.zero_grad()
+        learner.objective(learner.network(given["image"]), *task.truth(given))[0].backward()
+        learner.on_before_optimizer_step(optimiser)
+        optimiser.step()
+        seen.append({name: float(s.detach()) for name, s in learner.network.network.log_variances.items()})
+    assert seen[0]["centres"] != 0
+    assert seen[1]["centres"] == seen[0]["centres"]
+    assert seen[1]["classes"] != seen[0]["classes"]
+
+
+def test_a_task_that_no_sample_has_is_refused():
+    with pytest.raises(ValueError, match="no pixel of 4 training images has a valid centres"):
+        plan(Patchy(dict.fromkeys(range(4), ("centres",))))
+
+
+class Millimetres(Dataset):
+    def __init__(self):
+        self.whole = scenes()
+
+    def __len__(self):
+        return len(self.whole)
+
+    def __getitem__(self, index):
+        sample = self.whole[index]
+        return sample | {"inverse_depth": sample["inverse_depth"] / 1000}
+
+
+@pytest.mark.parametrize("weighting", ["uncertainty", "uw-so"])
+def test_depth_in_other_units_trains_the_same_network(tmp_path, weighting):
+    choices = {"tasks": "classes,inverse_depth", "likelihood": "categorical,l1", "weighting": weighting}
+    runs = [
+        fitted(tmp_path / str(n), plan(train, **choices), train) for n, train in enumerate((scenes(), Millimetres()))
+    ]
+    assert runs[0].plan.scales["inverse_depth"][1] == pytest.approx(1000 * runs[1].plan.scales["inverse_depth"][1])
+    weights = [r.networks[0].state_dict() for r in runs]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-5)
+    image = scenes(1, 5)[0]["image"][None]
+    metres, millimetres = (r.predict(image)["inverse_depth"].mean for r in runs)
+    torch.testing.assert_close(metres, 1000 * millimetres, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("weighting", ["equal", "fixed", "dwa", "log1p"])
+def test_every_weighting_trains(tmp_path, weighting):
+    choices = {"likelihood": "categorical,l1,l1", "tasks": "classes,centres,inverse_depth", "weighting": weighting}
+    known = plan(**choices, weights=(1.0, 0.5, 2.0) if weighting == "fixed" else ())
+    run = fitted(tmp_path / "run", known)
+    assert all(s != 0 for s in noises(run).values())
+
+
+def test_a_network_with_all_heads_in_one_tensor_serves(tmp_path):
+    arguments = {"network": "sfumato.models.UNet", "network_args": SMALL | {"channels_out": "CHANNELS"}}
+    known = replace(plan(), **arguments)
+    assert fitted(tmp_path / "run", replace(known, epochs=1)).predict(torch.rand(1, 3, 16, 24))["depth"].draws == 2
+
+
+def test_an_ensemble_of_several_tasks(tmp_path):
+    run = fitted(tmp_path / "run", replace(plan(method="ensemble", likelihood="categorical,l1,laplace"), members=2))
+    found = run.predict(torch.rand(1, 3, 16, 24))
+    assert all(prediction.epistemic.mean() > 0 for prediction in found.values())
+    assert len({float(n.network.log_variances["centres"].detach()) for n in run.networks}) == 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"tasks": "classes,flow"}, "no task 'flow'"),
+        ({"tasks": "classes,classes"}, "each once"),
+        ({"tasks": "classes,"}, "names with commas"),
+        ({"task": "depth"}, "leave one out"),
+        ({"likelihood": "categorical"}, "one for each of classes,centres,depth"),
+        ({"likelihood": "categorical,l1,l1"}, "for depth"),
+        ({"weighting": "best"}, "expected one of uncertainty"),
+        ({"weighting": "dwa"}, "of centres has a noise of its own"),
+        ({"weighting": "fixed"}, "fixed weights of no task"),
+        ({"weighting": "fixed", "weights": (1.0,)}, "one for each of classes,centres,depth"),
+        ({"weights": (1.0, 1.0, 1.0)}, "take fixed"),
+        ({"tasks": "", "weighting": "equal"}, "is of several tasks"),
+    ],
+)
+def test_choices_that_do_not_belong_together_are_refused(choices, message):
+    with pytest.raises(ValueError, match=message):
+        plan(**choices)
