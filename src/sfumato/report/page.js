@@ -286,7 +286,7 @@
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("input, select")) return;
     if (e.key === "ArrowLeft" || e.key === "ArrowRight") { e.preventDefault(); step(e.key === "ArrowLeft" ? -1 : 1); }
     if (e.key === "0") { state.layer = "image"; remember(); redraw(); }
-    else if (layers(data)[Number(e.key)] && /^[1-7]$/.test(e.key)) toggle(LAYERS[Number(e.key)]);
+    else if (layers(data)[Number(e.key)] && /^[1-7]$/.test(e.key)) toggle(layers(data)[Number(e.key)]);
   });
   recall(); fill(); show();
 })();
