@@ -56,7 +56,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
             title=f"{Path(run).name}: how sure, and why not",
             facts=_facts(opened, about),
             task=view.task,
-            scores={name: tuple(row) for name, row in told[name]["scores"].items() if name in headline},
+            scores={score: tuple(told[name]["scores"][score]) for score in headline if score in told[name]["scores"]},
             others={which: {name: row[0] for name, row in found.items()} for which, found in others.items() if found},
             sizes=_sizes(view),
             shown=tuple(shown.values()),

@@ -131,7 +131,8 @@ class Joint:
 
     def moments_of(self, output: Tensor, names: Collection[str]) -> JointMoments:
         """Those of some tasks."""
-        return JointMoments({name: self._moments(name, *rest) for name, *rest in self._read(output, names)})
+        found = self._read(output, names)
+        return JointMoments({name: self._moments(name, part, read, noise) for name, part, read, noise in found})
 
     def of(self, name: str) -> Picked:
         """The likelihood that reads one task from the output of all.

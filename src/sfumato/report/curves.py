@@ -9,7 +9,7 @@ import re
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sfumato.report.figures import STYLE
 from sfumato.report.story import Contrast, Rejection, Reliability, Series
@@ -81,6 +81,9 @@ def history(series: dict[str, Series]) -> str:
             axis.set(xlabel="epoch", ylabel=unit)
             if unit == "weight":  # of tasks: ratios are what counts
                 axis.set_yscale("log")
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.yaxis.set_major_formatter(FuncFormatter(lambda weight, _: f"{weight:g}"))
+                axis.yaxis.set_minor_formatter(NullFormatter())
             axis.legend(frameon=False)
         for axis in axes[len(together) :]:
             axis.set_axis_off()

@@ -10,6 +10,7 @@ WORDS = {
     "error_auroc": "how well total uncertainty ranks wrong pixels above right ones; 0.5 is chance, 1 is best",
     "ause": "area between the rejection curve and the oracle's; 0 is best",
     "aurg": "area gained over rejecting at random; above 0 the uncertainty helps",
+    "epe": "mean length of the error, in the target's unit; lower is better",
     "rmse": "root of the mean squared error, in the target's unit; lower is better",
     "abs_rel": "error relative to the true value; lower is better",
     "log10": "difference of decimal logarithms; lower is better",

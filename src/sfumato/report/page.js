@@ -242,10 +242,7 @@
     made.addEventListener("click", act);
     return made;
   };
-  const named = (layer, task) => {
-    const word = layer === "size" ? every[task].sizes : layer;
-    return Object.assign(document.createElement("span"), { textContent: layer === "image" || !task ? word : `${task}: ${word}` });
-  };
+  const named = (layer, task) => Object.assign(document.createElement("span"), { textContent: layer === "size" ? every[task].sizes : layer });
   const thumb = (index) => {
     const small = new Image();
     small.src = picture(index);
@@ -262,9 +259,9 @@
     const made = document.createElement("div");
     const shown = layers(every[task]).filter((layer) => layer !== "image" || task === TASKS[0] || !TASKS[0]);
     made.append(...shown.map((layer) => button({ layer, task }, () => toggle(layer, task), canvas(1, 1), named(layer, task))));
-    return made;
+    return task ? [Object.assign(document.createElement("h3"), { textContent: task }), made] : [made];
   };
-  at("tiles").append(...TASKS.map(row));
+  at("tiles").append(...TASKS.flatMap(row));
   at("ramp").src = (() => {
     const strip = canvas(256, 1), out = new ImageData(256, 1);
     data.colours.forEach((rgb, i) => out.data.set([...rgb, 255], 4 * i));
