@@ -107,6 +107,10 @@ def test_disparity_and_depth(root):
     # Stored 1 is a disparity of 0, infinitely far; 2 is 25.6 km, beyond what is asked; 256 px is nearer than 1 m.
     assert sample["depth_valid"][3, :3].tolist() == [False, False, False]
     assert sample["depth"][0, ~sample["depth_valid"]].abs().max() == 0
+    assert sample["inverse_depth"][0, 1, 2] == pytest.approx(0.1)
+    sky = LABELS == 23
+    assert np.array_equal(sample["inverse_depth_valid"], (sky | (DISPARITY > 0)) & (DISPARITY < 65535))
+    assert (sample["inverse_depth"][0][sky] == 0).all()
     assert sample["intrinsics"].tolist() == [[400, 0, 3.5], [0, 410, 1.5], [0, 0, 1]]
 
 
@@ -129,7 +133,7 @@ def test_without_stereo_there_are_only_classes(root):
     (root / "disparity" / "val" / "lindau").rmdir()
     (root / "disparity" / "val").rmdir()
     val = Cityscapes(root, "val")
-    assert list(val.tasks) == ["classes"]
+    assert list(val.tasks) == ["classes", "centres"]
     assert "depth" not in val[0]
     with pytest.raises(FileNotFoundError, match=r"aachen_000000_000019_disparity\.png does not exist, and 2 of 2"):
         Cityscapes(root)
@@ -142,11 +146,16 @@ def test_survives_augmentation(root):
     assert set(out["instances"].unique().tolist()) <= {0, 26001, 33000}
 
 
-@pytest.mark.parametrize("task", ["classes", "depth"])
+@pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centres"])
 def test_a_plan_from_the_command_line(root, task):
     plan, train, val = planned(Plan(data="cityscapes", root=str(root), task=task))
     assert (plan.native, plan.images, len(val)) == ((4, 8), 2, 1)
     assert sum(plan.counts) == int(sum(sample[f"{task}_valid"].sum() for sample in (train[0], train[1])))
+
+
+def test_all_three_tasks_of_the_paper_in_one_plan(root):
+    plan, *_ = planned(Plan(data="cityscapes", root=str(root), tasks="classes,centres,inverse_depth"))
+    assert plan.likelihood.count(",") == 2
 
 
 def test_missing_folders(root):

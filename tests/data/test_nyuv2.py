@@ -79,13 +79,14 @@ def test_axes_and_units(root):
     assert np.array_equal(sample["depth_valid"], valid)
     assert torch.equal(sample["depth"][0], torch.tensor(np.where(valid, DEPTHS, 0)))
     assert sample["depth"].dtype == torch.float32
+    assert torch.allclose((sample["inverse_depth"] * sample["depth"])[0], sample["depth_valid"].float())
 
 
 def test_classes_by_the_mapping(root):
     data = NYUv2(root)
     assert data.tasks["classes"].names == NAMES
     assert data.things == (1, 2)
-    assert list(data.tasks) == ["classes", "depth"]
+    assert list(data.tasks) == ["classes", "depth", "inverse_depth", "centres"]
     sample = data[0]
     assert np.array_equal(sample["classes_valid"], LABELS > 0)
     assert np.array_equal(sample["classes"], np.array([0, 0, 1, 2, 1])[LABELS])
@@ -113,7 +114,7 @@ def test_size(root):
 def test_without_the_mapping_there_is_depth(root):
     (root / MAPPING).unlink()
     data = NYUv2(root)
-    assert list(data.tasks) == ["depth"]
+    assert list(data.tasks) == ["depth", "inverse_depth"]
     assert "classes" not in data[0]
 
 
@@ -122,7 +123,7 @@ def test_read_by_worker_processes(root):
     assert next(iter(loader))["name"] == ["0002", "0004", "0005"]
 
 
-@pytest.mark.parametrize("task", ["classes", "depth"])
+@pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centres"])
 def test_a_plan_from_the_command_line(root, task):
     plan, train, val = planned(Plan(data="nyuv2", root=str(root), task=task))
     assert (plan.native, plan.images, len(val)) == ((H, W), 3, 2)

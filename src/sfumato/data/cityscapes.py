@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from sfumato.data.centres import centres
 from sfumato.data.images import read_channel, read_image, resized
-from sfumato.tasks import Depth, Semantic
+from sfumato.tasks import Centres, Depth, InverseDepth, Semantic
 
 # Of the official ids 0 to 33 these are evaluated, in the order of their train ids; all others are void.
 CLASSES = {
@@ -38,8 +38,10 @@ CLASSES = {
     33: ("bicycle", (119, 11, 32)),
 }
 IDS = 34
+NATIVE = (1024, 2048)
 FIRST_INSTANCE = 1000  # below, an instance file repeats the label id: stuff, or a crowd that nobody took apart
 STEREO = Depth(1.0, 150.0)  # metres; at 150 a pixel of disparity is 50 m
+SKY = list(CLASSES).index(23)
 SEMANTIC = Semantic(tuple(name for name, _ in CLASSES.values()), tuple(colour for _, colour in CLASSES.values()))
 LAYOUT = "expected the folder that holds leftImg8bit and gtFine as https://www.cityscapes-dataset.com gives them"
 
@@ -56,7 +58,7 @@ class Cityscapes(Dataset[dict[str, Any]]):
     (H, W) bool; ``instances`` (H, W) int64, 0 where none, else 1000 × label id + number, as in the files;
     ``centres`` (2, H, W) px from a pixel to the centroid of what is seen of its instance, where ``centres_valid``.
     With disparity also ``disparity`` (1, H, W) px; ``depth`` (1, H, W) metres, baseline · focal length / disparity;
-    their ``…_valid``; ``intrinsics`` (3, 3) px.
+    ``inverse_depth`` (1, H, W) 1/m, 0 in the sky, where that is valid too; their ``…_valid``; ``intrinsics`` (3, 3) px.
 
     Crowds that nobody took apart have a class and instance 0. Caravans and trailers are void, and no instances.
 
@@ -82,7 +84,10 @@ class Cityscapes(Dataset[dict[str, Any]]):
         if not self._images:
             raise ValueError(f"{folder} holds no CITY/*_leftImg8bit.png: {LAYOUT}")
         self._stereo = (self.root / "disparity" / split).is_dir()
-        self.tasks: dict[str, Any] = {"classes": SEMANTIC} | ({"depth": STEREO} if self._stereo else {})
+        self.tasks: dict[str, Any] = {"classes": SEMANTIC}
+        if self._stereo:
+            self.tasks |= {"depth": STEREO, "inverse_depth": InverseDepth(1 / STEREO.minimum, "1/m")}
+        self.tasks["centres"] = Centres((size or NATIVE)[1] / 6)
         kinds = ["gtFine_labelIds.png", "gtFine_instanceIds.png"]
         kinds += ["disparity.png", "camera.json"] if self._stereo else []
         for kind in kinds:
@@ -99,7 +104,8 @@ class Cityscapes(Dataset[dict[str, Any]]):
         sample = {"name": path.name.removesuffix("_leftImg8bit.png"), "image": image}
         sample |= {"classes": classes, "classes_valid": valid, "instances": instances}
         if self._stereo:
-            sample |= _stereo(self._beside(path, "disparity.png"), self._beside(path, "camera.json"), image.shape[1:])
+            sky = valid & (classes == SKY)
+            sample |= _stereo(self._beside(path, "disparity.png"), self._beside(path, "camera.json"), sky)
         sample = resized(sample, self.size)
         sample["centres"] = torch.from_numpy(centres(sample["instances"].numpy()))
         return sample | {"centres_valid": sample["instances"] > 0}
@@ -144,18 +150,22 @@ def _refuse(path: Path, unknown: np.ndarray, expected: str) -> None:
         )
 
 
-def _stereo(disparity: Path, camera: Path, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """Disparity, depth, their masks, intrinsics."""
+def _stereo(disparity: Path, camera: Path, sky: Tensor) -> dict[str, Tensor]:
+    """Disparity, depth and its inverse, their masks, intrinsics."""
     fx, fy, u, v, baseline = _camera(camera)
-    counts = torch.from_numpy(read_channel(disparity, shape).astype(np.float32))
+    counts = torch.from_numpy(read_channel(disparity, tuple(sky.shape)).astype(np.float32))
     shift = ((counts - 1) / 256).clamp_min(0)
-    depth = fx * baseline / shift.clamp_min(1e-6)
+    inverse = shift / (fx * baseline)
+    depth = 1 / inverse.clamp_min(1e-6)
     near = (counts > 0) & (depth >= STEREO.minimum) & (depth <= STEREO.maximum)
+    seen = (counts > 0) & (depth >= STEREO.minimum)
     return {
         "disparity": shift[None],
         "disparity_valid": counts > 0,
         "depth": depth.where(near, 0)[None],
         "depth_valid": near,
+        "inverse_depth": inverse.where(seen & ~sky, 0)[None],
+        "inverse_depth_valid": seen | sky,
         "intrinsics": torch.tensor([[fx, 0, u], [0, fy, v], [0, 0, 1]]),
     }
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 LARGEST_COUNT = 65535  # of 16 bits
-NEAREST = {"classes", "classes_valid", "instances", "depth", "depth_valid", "disparity", "disparity_valid"}
+VALUES = ("classes", "depth", "inverse_depth", "disparity")
+NEAREST = {"instances", *VALUES, *(f"{name}_valid" for name in VALUES)}
 
 
 def read_image(path: str | Path) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from sfumato.data.centres import centres
 from sfumato.data.colours import distinct
 from sfumato.data.images import resized
-from sfumato.tasks import Depth, Semantic
+from sfumato.tasks import Centres, Depth, InverseDepth, Semantic
 
 FILE, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 FROM = {
@@ -21,6 +21,7 @@ FROM = {
     SPLITS: "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/",
     MAPPING: "https://github.com/ankurhanda/nyuv2-meta-data",
 }
+NATIVE = (480, 640)
 STUFF = ("wall", "floor", "ceiling")
 RANGE = Depth(0.5, 10.0)
 # The colour camera of the toolbox, whose pixels count from 1.
@@ -39,9 +40,10 @@ class NYUv2(Dataset[dict[str, Any]]):
         size: (height, width) to resize to, pixels; None for the files' own 480 × 640.
 
     A sample holds ``name``, the number of the image; ``image`` (3, H, W) in [0, 1]; ``depth`` (1, H, W) metres and
-    ``depth_valid`` (H, W) bool; ``intrinsics`` (3, 3) px. With the mapping also ``classes`` (H, W) int64 and
-    ``classes_valid``; ``instances`` (H, W) int64, 0 where none; ``centres`` (2, H, W) px from a pixel to the centroid
-    of what is seen of its instance, where ``centres_valid``. Wall, floor and ceiling are no things.
+    ``inverse_depth`` (1, H, W) 1/m; their ``…_valid`` (H, W) bool; ``intrinsics`` (3, 3) px. With the mapping also
+    ``classes`` (H, W) int64 and ``classes_valid``; ``instances`` (H, W) int64, 0 where none; ``centres`` (2, H, W) px
+    from a pixel to the centroid of what is seen of its instance, where ``centres_valid``. Wall, floor and ceiling are
+    no things.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -59,13 +61,17 @@ class NYUv2(Dataset[dict[str, Any]]):
             raise ValueError(f"split is {split!r}, expected one of {list(self.splits)}")
         self.size, self._file = size, Path(root) / FILE
         self._numbers = _split(Path(root) / SPLITS, "train" if split == "train" else "test", _count(self._file))
-        self.tasks: dict[str, Any] = {"depth": RANGE}
+        self.tasks: dict[str, Any] = {"depth": RANGE, "inverse_depth": InverseDepth(1 / RANGE.minimum, "1/m")}
         self.things: tuple[int, ...] = ()
         self._classes: np.ndarray | None = None
         if (Path(root) / MAPPING).exists():
             self._classes, names = _mapping(Path(root) / MAPPING)
             colours = tuple((r, g, b) for r, g, b in distinct(len(names)))
-            self.tasks = {"classes": Semantic(names, colours), **self.tasks}
+            self.tasks = {
+                "classes": Semantic(names, colours),
+                **self.tasks,
+                "centres": Centres((size or NATIVE)[1] / 6),
+            }
             self.things = tuple(i for i, name in enumerate(names) if name not in STUFF)
 
     def __len__(self) -> int:
@@ -80,6 +86,8 @@ class NYUv2(Dataset[dict[str, Any]]):
             "image": torch.from_numpy(image).float().div_(255),
             "depth": torch.from_numpy(np.where(valid, depth, np.float32(0)))[None],
             "depth_valid": torch.from_numpy(valid),
+            "inverse_depth": torch.from_numpy(np.divide(1, depth, out=np.zeros_like(depth), where=valid))[None],
+            "inverse_depth_valid": torch.from_numpy(valid),
             "intrinsics": torch.tensor(INTRINSICS),
         }
         if self._classes is None:
