@@ -9,6 +9,7 @@ import pytest
 RECIPES = Path(__file__).parent.parent / "recipes"
 SMALL = {
     "own_network.py": (["--steps", "12"], "error_auroc"),
+    "distil_and_ship.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "64"], "epistemic"),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 
@@ -18,9 +19,10 @@ def test_every_recipe_is_run():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_recipe(name):
+def test_recipe(name, tmp_path):
     arguments, expected = SMALL[name]
-    done = subprocess.run([sys.executable, RECIPES / name, *arguments], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, RECIPES / name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert expected in done.stdout
     assert len((RECIPES / name).read_text().splitlines()) <= 120

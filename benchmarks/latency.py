@@ -1,0 +1,129 @@
+"""What an uncertainty costs at prediction: one plain pass, a student, an ensemble of five, MC dropout.
+
+    python benchmarks/latency.py                # --threads 1 --cpu-time on a busy machine
+
+The default U-Net with 11 classes on an image of 360 × 480, random weights, which cost what trained ones do; dropout in
+the two deepest decoder blocks. In torch as it is, compiled by inductor, and exported to ONNX under onnxruntime (MC
+dropout cannot be). Each is the median of rounds by turns, relative to one plain pass of the network in eager torch. The
+last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sfumato.likelihoods import Categorical, DistilledClasses
+from sfumato.methods import DeepEnsemble, MCDropout
+from sfumato.models import UNet
+from sfumato.predictions import predict
+
+CLASSES, SIZE, MEMBERS, SAMPLES = 11, (360, 480), 5, 10
+
+
+def unet(channels: int, seed: int, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(seed)
+    return UNet(channels, dropout=dropout).eval()
+
+
+class Whole(nn.Module):
+    """Networks and what their outputs mean, as one graph: label, probability, total, aleatoric, epistemic."""
+
+    def __init__(self, networks: list[nn.Module], likelihood: Any) -> None:
+        super().__init__()
+        self.networks, self.likelihood = nn.ModuleList(networks), likelihood
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Of an image (B, 3, H, W)."""
+        moments = self.likelihood.moments(self.networks[0](image))
+        for network in list(self.networks)[1:]:
+            moments = moments.merge(self.likelihood.moments(network(image)))
+        found = moments.prediction()
+        return found.label, found.confidence, found.total, found.aleatoric, found.epistemic
+
+
+def onnx(module: nn.Module, image: Tensor, folder: Path, name: str, threads: int) -> Callable[[], Any]:
+    import onnxruntime
+
+    path = folder / f"{name}.onnx"
+    torch.onnx.export(module, (image,), path, dynamo=True, verbose=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: np.asarray(image)}
+    return lambda: session.run(None, feed)
+
+
+def works(threads: int, folder: Path) -> dict[str, Callable[[], Any]]:
+    """Name → what is timed."""
+    image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    plain, dropped = unet(CLASSES, 0), unet(CLASSES, 0, dropout=0.2)
+    law, student = Categorical(CLASSES), DistilledClasses(CLASSES)
+    members = [unet(CLASSES, seed) for seed in range(MEMBERS)]
+    graphs = {
+        "plain": plain,
+        "student": Whole([unet(student.channels, 0)], student),
+        "ensemble": Whole(members, law),
+    }
+    found: dict[str, Callable[[], Any]] = {
+        "plain_eager": lambda: plain(image),
+        "student_eager": lambda: graphs["student"](image),
+        "ensemble_eager": lambda: predict(DeepEnsemble(members), image, likelihood=law),
+        "mc_dropout_eager": lambda: predict(MCDropout(dropped, SAMPLES), image, likelihood=law),
+    }
+    for name, graph in graphs.items():
+        compiled = torch.compile(graph)
+        found[f"{name}_compiled"] = lambda compiled=compiled: compiled(image)
+        found[f"{name}_onnxruntime"] = onnx(graph, image, folder, name, threads)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help="time of the process, not of the wall")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        timed = works(options.threads, Path(folder))
+        for work in timed.values():
+            work()
+        for _ in range(options.rounds):
+            for name, work in timed.items():
+                start = clock()
+                work()
+                times.setdefault(name, []).append(clock() - start)
+    base = median(times["plain_eager"])
+    passes = {name: round(median(column) / base, 3) for name, column in times.items()}
+    result = {
+        "unit": "passes of the plain network in eager torch",
+        "clock": "process" if options.cpu_time else "wall",
+        "threads": options.threads,
+        "samples": SAMPLES,
+        "members": MEMBERS,
+        "passes": passes,
+        "student_over_plain": {
+            kind: round(passes[f"student_{kind}"] / passes[f"plain_{kind}"], 3)
+            for kind in ("eager", "compiled", "onnxruntime")
+        },
+    }
+    path = Path(__file__).parent / "results" / "latency.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
