@@ -185,6 +185,7 @@ def test_predict_reads_folders_globs_and_videos(run, tmp_path):
         (["fit", "--likelihood", "magic"], "expected one of"),
         (["fit", "--task", "magic"], "no task"),
         (["fit", "--members", "3"], "--method ensemble"),
+        (["fit", "--method", "swag", "--size=[16,24]", "--limit=2", "--epochs=3"], "at least 80 steps"),
         (["fit", "--network", "no.such.Net", "--size=[16,24]", "--limit=2"], "class path"),
     ],
 )

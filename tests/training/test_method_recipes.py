@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from sfumato.data import Scenes
 from sfumato.methods import kl_divergence
 from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, learnt, predict_image, question
-from sfumato.training.learner import Learner
+from sfumato.training.learner import Images, Learner
 from sfumato.training.network import build
 from sfumato.training.recipes import swag_rate
 from sfumato.training.run import started
@@ -95,6 +96,16 @@ def test_too_short_a_training_is_refused_at_once(tmp_path, method):
     short = replace(chosen(method), epochs=1, members=3)
     with pytest.raises(ValueError, match="at least 80 steps" if method == "swag" else "3 cycles in 2 steps"):
         fitted(tmp_path / "run", short)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("images", "batch", "processes"), [(6, 3, 1), (7, 3, 2), (2, 3, 1), (9, 2, 4)])
+def test_a_plan_knows_its_steps(images, batch, processes):
+    loader = Images(scenes(images), None, batch, 0)
+    loader.trainer = SimpleNamespace(world_size=processes, global_rank=0)
+    known = replace(chosen("swag"), images=images, batch=batch, epochs=5)
+    assert known.steps(processes) == 5 * len(loader.train_dataloader())
+    assert replace(known, limit=3).steps(1) == 5 * max(1, 3 // batch if images > 3 else images // batch)
 
 
 @pytest.mark.parametrize(("method", "entry"), [("variational", "weight"), ("concrete-dropout", "logit")])

@@ -108,7 +108,15 @@ class Plan:
     @property
     def pixels(self) -> int:
         """Pixels of all training images: the data points that share what a method adds to the loss of all of them."""
-        return (min(self.limit, self.images) or self.images) * self.size[0] * self.size[1]
+        return self._seen * self.size[0] * self.size[1]
+
+    def steps(self, processes: int) -> int:
+        """Steps of a whole training, shared by so many processes."""
+        return self.epochs * max(1, -(-self._seen // processes) // self.batch)
+
+    @property
+    def _seen(self) -> int:
+        return min(self.limit, self.images) or self.images
 
     def of(self, name: str) -> Plan:
         """The plan of several tasks, seen as that of one of them."""

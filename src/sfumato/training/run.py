@@ -233,6 +233,8 @@ def fit(
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
     probe = started(plan, likelihood)
     predict(METHODS[plan.method]((probe,), 1), torch.zeros(1, 3, *plan.crop), likelihood=likelihood)
+    if (rate := METHODS[plan.method].rate) is not None:
+        rate(0, plan.steps(devices * num_nodes), plan.members)
     if _first():
         folder.mkdir(parents=True, exist_ok=True)
         plan.save(folder / "plan.yaml")
