@@ -134,6 +134,15 @@ def test_injected_dropout_is_hoisted():
     assert MCDropout(network, 4).plan(torch.rand(1, 3, 6, 6)).startswith("hoisted: ")
 
 
+def test_injection_refuses_modules_that_return_no_tensor():
+    network = nn.Sequential(Wrapped(lambda x: (x, None)))
+    dropout = inject_dropout(network, 0.1, "0")
+    with pytest.raises(ValueError, match=r"module 0 returns a tuple.*name one inside"):
+        network(torch.rand(1, 3, 8, 8))
+    dropout.remove()
+    assert isinstance(network(torch.rand(1, 3, 8, 8)), tuple)
+
+
 def test_injection_refuses():
     with pytest.raises(ValueError, match=r"p is 1.0"):
         inject_dropout(plain(), 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,10 +48,11 @@ def inject_dropout(
         What was done, to undo it with ``remove()``.
 
     Raises:
-        ValueError: if ``p`` is not in (0, 1), or no module is meant.
+        ValueError: if ``p`` is not in (0, 1), or no module is meant; when called, if one of them returns no tensor.
 
     Source: Gal and Ghahramani (2016). Pitfall: a network that was not trained with this dropout loses accuracy by it,
-    and its spread means little: fine-tune it, or keep ``p`` small and look at the calibration.
+    and its spread means little: fine-tune it, or keep ``p`` small and look at the calibration. A type also means the
+    last layer, whose outputs are better not dropped: name modules by a pattern, then.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
     >>> inject_dropout(net, 0.2, r"1").modules
@@ -60,13 +62,7 @@ def inject_dropout(
         raise ValueError(f"p is {p}, expected the probability that a feature is dropped, in (0, 1)")
     named = chosen(network, where)
 
-    def drop(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor):
-            return output
-        dropping = F.dropout2d if output.ndim == 4 else F.dropout
-        return dropping(output, p, module.training)
-
-    handles = tuple(module.register_forward_hook(drop) for _, module in named)
+    handles = tuple(module.register_forward_hook(partial(_drop, name, p)) for name, module in named)
     return InjectedDropout(tuple(name for name, _ in named), handles)
 
 
@@ -85,3 +81,13 @@ def chosen(network: nn.Module, where: str | type | tuple[type, ...]) -> list[tup
         names = ", ".join(name for name, _ in named[:12]) + (", …" if len(named) > 12 else "")
         raise ValueError(f"no module of {type(network).__name__} is meant by {where!r}: its modules are {names}")
     return found
+
+
+def _drop(name: str, p: float, module: nn.Module, inputs: Any, output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"module {name} returns a {type(output).__name__}, and dropout goes behind modules that return a tensor: "
+            "take it away with remove(), and name one inside"
+        )
+    dropping = F.dropout2d if output.ndim == 4 else F.dropout
+    return dropping(output, p, module.training)
