@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from interop.networks import CLASSES, NETWORKS, built
 from sfumato.likelihoods import Categorical
 from sfumato.methods import (
+    SWAG,
     DeepEnsemble,
     Deterministic,
+    FeatureDensity,
     LastLayerLaplace,
     MCDropout,
     TestTimeAugmentation,
@@ -21,6 +23,8 @@ from sfumato.testing import check_method
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LIKELIHOOD = Categorical(CLASSES)
+TARGET = torch.randint(CLASSES, (2, 64, 64), generator=torch.Generator().manual_seed(1))
+BATCHES = [((IMAGES,), TARGET, torch.ones(2, 64, 64, dtype=torch.bool))]
 
 # Networks that come without dropout, and where it goes: behind the blocks of their decoders.
 DROPLESS = {
@@ -111,14 +115,39 @@ def test_time_augmentation(name):
     check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
 
 
+def test_swag(name):
+    network = built(name)
+    generator = torch.Generator().manual_seed(0)
+    snapshots = [
+        {key: value + 0.05 * value.std() * torch.randn(value.shape, generator=generator) for key, value in weights}
+        for weights in [[(k, p.detach()) for k, p in network.named_parameters() if p.numel() > 1]] * 3
+    ]
+    rest = {key: p.detach() for key, p in network.named_parameters() if p.numel() == 1}
+    method = SWAG.of(network, [rest | snapshot for snapshot in snapshots], [(IMAGES,)], rank=2, samples=2)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
+
+
+def last(network: nn.Module) -> nn.Conv2d:
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
+
+
+def test_feature_density(name):
+    network = built(name)
+    method = FeatureDensity.fit(network, last(network), BATCHES, CLASSES)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
+    output, density = method.look(IMAGES)
+    assert torch.equal(output, next(Deterministic(network).draws(IMAGES))[0])
+    assert density.shape == (2, 64, 64)
+    assert density.isfinite().all()
+    assert (density <= method.peak + 1e-3).all()
+
+
 def test_laplace(name):
     network = built(name)
-    head = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
-    target = torch.randint(CLASSES, (2, 64, 64), generator=torch.Generator().manual_seed(1))
-    batches = [((IMAGES,), target, torch.ones(2, 64, 64, dtype=torch.bool))]
+    head = last(network)
     if name != "timm ConvNeXt, own head":
         with pytest.raises(ValueError, match=r"expected a 1 × 1 convolution with a bias|is not what .* does last"):
-            LastLayerLaplace.fit(network, head, batches, LIKELIHOOD.nll)
+            LastLayerLaplace.fit(network, head, BATCHES, LIKELIHOOD.nll)
         return
-    method = LastLayerLaplace.fit(network, head, batches, LIKELIHOOD.nll, samples=3)
+    method = LastLayerLaplace.fit(network, head, BATCHES, LIKELIHOOD.nll, samples=3)
     check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)

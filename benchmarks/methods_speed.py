@@ -1,0 +1,233 @@
+"""What each method costs, in passes of the network, against torch-uncertainty 0.13.
+
+    make interop
+    .venv-interop/bin/pip install 'torch-uncertainty==0.13.*' 'lightning<2.7' scikit-learn
+    OMP_NUM_THREADS=1 .venv-interop/bin/python benchmarks/methods_speed.py
+
+The package's U-Net, torchvision's DeepLabV3-R50 and transformers' SegFormer-B0, random weights, one image of 1 × 3 ×
+360 × 480, 11 classes, 10 draws or members. All methods and the peer's take turns in one process with one thread; the
+clock counts this process's processor time, since other work on the machine makes wall time useless. What takes longer
+than the budget runs once. Peak memory comes from the allocator's own log and is beyond what a call starts from.
+
+Members of an ensemble are one network taken M times: the time is that of M networks, and their weights are not
+counted. Laplace and density look at logits of their own size (a quarter, an eighth), before they are enlarged, and
+so does the plain pass they are compared with. The last line is JSON, also in benchmarks/results/methods_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from mc_dropout import peak_mib, peer
+from torch import Tensor, nn
+
+from sfumato.likelihoods import Categorical, Dirichlet
+from sfumato.methods import (
+    DeepEnsemble,
+    Deterministic,
+    FeatureDensity,
+    LastLayerLaplace,
+    MCDropout,
+    Output,
+    TestTimeAugmentation,
+)
+from sfumato.models import UNet
+from sfumato.predictions import predict
+
+CLASSES, HEIGHT, WIDTH, DRAWS = 11, 360, 480, 10
+Call = Callable[[], object]
+
+
+class Logits(nn.Module):
+    """A network up to its logits, before they are enlarged."""
+
+    def __init__(self, network: nn.Module, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.run = network, run
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The logits (B, C, h, w)."""
+        return self.run(image)
+
+
+def _unet() -> tuple[nn.Module, nn.Module, nn.Conv2d]:
+    network = UNet(CLASSES)
+    return network, network, network.head
+
+
+def _deeplab() -> tuple[nn.Module, nn.Module, nn.Conv2d]:
+    from torchvision.models.segmentation import deeplabv3_resnet50
+
+    network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=CLASSES)
+    small = Logits(network, lambda image: network.classifier(network.backbone(image)["out"]))
+    return Output(network, "out"), small, network.classifier[-1]
+
+
+def _segformer() -> tuple[nn.Module, nn.Module, nn.Conv2d]:
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=CLASSES))
+    small = Logits(network, lambda image: network(image).logits)
+    return Output(network, "logits"), small, network.decode_head.classifier
+
+
+# Each: the network, the same up to its logits, and the layer that makes them.
+NETWORKS = {"unet": _unet, "deeplabv3_r50": _deeplab, "segformer_b0": _segformer}
+
+
+def exhausted(draws: object) -> None:
+    for _ in draws:  # pyright: ignore
+        pass
+
+
+def laplace(small: nn.Module, head: nn.Conv2d) -> LastLayerLaplace:
+    """A posterior of some size: what it costs does not depend on what it was fitted on."""
+    parameters = CLASSES * (head.in_channels + 1)
+    return LastLayerLaplace(small, head, 0.01 * torch.eye(parameters), DRAWS)
+
+
+def density(small: nn.Module, head: nn.Conv2d) -> FeatureDensity:
+    features = head.in_channels
+    whitening = torch.eye(features).repeat(CLASSES, 1, 1)
+    return FeatureDensity(small, head, torch.full((CLASSES,), -2.4), torch.zeros(CLASSES, features), whitening)
+
+
+def contenders(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Tensor) -> dict[str, Call]:
+    """What is measured, by name: draws, unless the name says that a prediction is made of them."""
+    from torch_uncertainty.methods import deep_ensembles, mc_dropout
+
+    members = [network] * DRAWS
+    ours, classes = MCDropout(network, DRAWS), Categorical(CLASSES)
+    loop = mc_dropout(network, DRAWS, on_batch=False, task="segmentation").eval()
+    batch = mc_dropout(network, DRAWS, on_batch=True, task="segmentation").eval()
+    ensemble = deep_ensembles(members, task="segmentation").eval()
+    return {
+        "plain": lambda: network(image),
+        "small_plain": lambda: small(image),
+        "deterministic_predict": lambda: predict(Deterministic(network), image, likelihood=classes),
+        "evidential_predict": lambda: predict(Deterministic(network), image, likelihood=Dirichlet(CLASSES)),
+        "mc_dropout": lambda: exhausted(ours.draws(image)),
+        "mc_dropout_predict": lambda: predict(ours, image, likelihood=classes),
+        "mc_dropout_peer_loop": lambda: loop(image),
+        "mc_dropout_peer_batch": lambda: batch(image),
+        "ensemble": lambda: exhausted(DeepEnsemble(members).draws(image)),
+        "ensemble_peer": lambda: ensemble(image),
+        "augmentation": lambda: exhausted(TestTimeAugmentation(network).draws(image)),
+        "small_laplace": lambda: exhausted(laplace(small, head).draws(image)),
+        "small_laplace_predict": lambda: predict(laplace(small, head), image, likelihood=classes),
+        "small_density": lambda: density(small, head).look(image),
+    }
+
+
+def suffix(network: nn.Module, image: Tensor) -> float:
+    """Processor seconds of one pass with its dropout layers awake, from the first of them to the end."""
+    first: list[float] = []
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    handles = [m.train().register_forward_pre_hook(lambda *_: first.append(time.process_time())) for m in layers]
+    network(image)
+    end = time.process_time()
+    network.eval()
+    for handle in handles:
+        handle.remove()
+    return end - first[0]
+
+
+def clocked(call: Call) -> float:
+    """Processor seconds."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def by_turns(calls: dict[str, Call], repeats: int, budget: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Median processor seconds of each call, in turns, and its peak memory in MiB from a first run beside them.
+
+    That first run keeps the allocator's log, and is the only one of a call that takes longer than the budget.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    memory = {}
+    for name, call in calls.items():
+        start = time.process_time()
+        memory[name] = peak_mib(call)
+        taken = time.process_time() - start
+        if taken > budget:
+            seconds[name] = [taken] * repeats
+        print(f"{name}: {taken:.2f} s, {memory[name]:.1f} MiB", flush=True)
+    for _ in range(repeats):
+        for name, call in calls.items():
+            if len(seconds[name]) < repeats:
+                seconds[name].append(clocked(call))
+    return {name: statistics.median(values) for name, values in seconds.items()}, memory
+
+
+def grown(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Tensor) -> dict[str, float]:
+    """Peak memory with 6 draws over that with 2, of what must not hold them all."""
+
+    def ratio(made: Callable[[int], Call]) -> float:
+        return peak_mib(made(6)) / peak_mib(made(2))
+
+    factor = laplace(small, head).factor
+    return {
+        "mc_dropout": ratio(lambda n: lambda: exhausted(MCDropout(network, n).draws(image))),
+        "ensemble": ratio(lambda n: lambda: exhausted(DeepEnsemble([network] * n).draws(image))),
+        "laplace": ratio(lambda n: lambda: exhausted(LastLayerLaplace(small, head, factor, n).draws(image))),
+    }
+
+
+def measured(name: str, repeats: int, budget: float, image: Tensor) -> dict[str, float]:
+    torch.manual_seed(0)
+    parts = NETWORKS[name]()
+    network, small, head = parts[0].eval(), parts[1].eval(), parts[2]
+    calls = contenders(network, small, head, image)
+    calls["mc_dropout"]()  # what is only set up once is not counted
+    seconds, memory = by_turns(calls, repeats, budget)
+    plain, after = seconds["plain"], statistics.median(suffix(network, image) for _ in range(repeats))
+    found = {"plain_s": plain, "suffix_share": after / plain}
+    for key in calls:
+        found[f"{key}_passes"] = seconds[key] / seconds["small_plain" if key.startswith("small_") else "plain"]
+        found[f"{key}_mib"] = memory[key]
+    found["mc_dropout_over_ideal"] = seconds["mc_dropout"] / (plain + (DRAWS - 1) * after)
+    faster = min(seconds["mc_dropout_peer_loop"], seconds["mc_dropout_peer_batch"])
+    found["mc_dropout_speedup"] = faster / seconds["mc_dropout"]
+    found["ensemble_speedup"] = seconds["ensemble_peer"] / seconds["ensemble"]
+    found |= {f"{key}_memory_6_over_2": value for key, value in grown(network, small, head, image).items()}
+    return {f"{name}_{key}": round(value, 4) for key, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--budget", type=float, default=5.0, help="processor seconds")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    peer()  # makes torchvision importable beside a CPU-only torch
+    image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    path = Path(__file__).parent / "results" / "methods_speed.json"
+    result = {
+        "image": [1, 3, HEIGHT, WIDTH],
+        "draws": DRAWS,
+        "clock": "cpu",
+        "threads": 1,
+        "torch": torch.__version__,
+        "torch_uncertainty": version("torch-uncertainty"),
+    }
+    with torch.no_grad():
+        for name in chosen.networks:
+            found = measured(name, chosen.repeats, chosen.budget, image)
+            print("\n".join(f"{key:48s} {value:10.3f}" for key, value in found.items()), flush=True)
+            kept = json.loads(path.read_text()) if path.exists() else {}  # of networks measured before
+            result = kept | result | found
+            path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
