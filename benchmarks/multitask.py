@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,13 +162,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "multitask.json")
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if given.list:
         print(*SETTINGS, sep="\n")
         return
     size = (given.size[0], given.size[1])
     scenes = Scenes(given.images, size=size, seed=0)
     several: Any = Several({name: scenes.tasks[name] for name in ALL})
-    train, val = learnt(scenes, several), learnt(Scenes(VAL, size=size, seed=1), several)
+    train, val = learnt(scenes, several), learnt(Scenes(min(VAL, given.images), size=size, seed=1), several)
     wrong = learnt(Mislabelled(train, len(scenes.tasks["classes"].names)), several)
     ending = f"{given.images}x{given.epochs}x{size[0]}x{size[1]}"
     for seed in range(given.seeds):  # so that a table of one seed is there first
@@ -179,7 +181,7 @@ def main() -> None:
             fit(planned(setting, data, scenes, given.epochs, seed), data, None, folder, resume=True, progress=False)
             print(f"{folder.name}: {(time.process_time() - start) / 60:.1f} CPU minutes", flush=True)
     result = {
-        "images": given.images, "validated": VAL, "epochs": given.epochs, "batch": BATCH, "size": size,
+        "images": given.images, "validated": len(val), "epochs": given.epochs, "batch": BATCH, "size": size,
         "network": "JointUNet", "dropout": DROPOUT, "wrong_labels": WRONG, "rows": table(given.runs, ending, val),
     }  # fmt: skip
     given.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -57,6 +57,14 @@ def test_every_likelihood_of_values(task):
         assert all(found[score].isfinite() for score in scores.headline)
 
 
+@pytest.mark.parametrize("task", [Depth(0.5, 60.0, "ft"), Centres(), InverseDepth()])
+def test_every_name_of_a_likelihood_is_in_the_unit_of_the_task(task):
+    for name in (*task.likelihoods, *task.students):
+        law = task.likelihood(name)
+        law = getattr(law, "law", law)  # a student reads another likelihood
+        assert (law.dims, law.unit) == (task.dims, task.unit), name
+
+
 def test_a_sample_without_a_task_is_nowhere_valid(sample):
     task = Several({"classes": Semantic(("a", "b"), ((0, 0, 0),) * 2), "depth": Depth(), "centres": Centres()})
     known = {key: sample[key] for key in ("image", "depth", "depth_valid")}

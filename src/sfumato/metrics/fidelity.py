@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ class FidelityScores(Scores[FidelityStatistics]):
     Pitfall: a student that is near its teacher need not be as useful; compare error detection too.
     """
 
-    headline: ClassVar[tuple[str, ...]] = tuple(f"{name}_{kind}" for name in ("spearman", "mae") for kind in KINDS)
+    headline: tuple[str, ...] = tuple(f"{name}_{kind}" for name in ("spearman", "mae") for kind in KINDS)
 
     def __init__(self, classes: int = 1) -> None:
         self.classes = classes

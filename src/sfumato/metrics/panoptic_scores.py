@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -92,7 +91,7 @@ class PanopticScores(Scores[PanopticStatistics]):
     Pitfall: the mean of SQ counts a class without a match as 0, as ``panopticapi`` does, so the means do not multiply.
     """
 
-    headline: ClassVar[tuple[str, ...]] = ("pq", "sq", "rq", "pq_things", "pq_stuff")
+    headline: tuple[str, ...] = ("pq", "sq", "rq", "pq_things", "pq_stuff")
 
     def __init__(self, classes: int, things: Sequence[int]) -> None:
         if not all(0 <= thing < classes for thing in things):

@@ -69,6 +69,6 @@ class JointMoments:
         """Both together, task by task."""
         return type(self)({name: part.merge(other.parts[name]) for name, part in self.parts.items()})
 
-    def prediction(self) -> JointPrediction:
-        """The predictions that these draws amount to."""
+    def prediction(self) -> Any:
+        """The :class:`JointPrediction` that these draws amount to."""
         return JointPrediction({name: part.prediction() for name, part in self.parts.items()})

@@ -44,7 +44,9 @@ class Depth(Values):
 
         ``distilled-`` and one of the first two is that of a student.
         """
-        return NormalInverseGamma(1, self.unit) if name == "normal-inverse-gamma" else super().likelihood(name)
+        if name == "normal-inverse-gamma":
+            return NormalInverseGamma(dims=1, unit=self.unit)
+        return super().likelihood(name)
 
     def _law(self, name: str) -> Gaussian | Laplace:
         law = {"gaussian": Gaussian, "laplace": Laplace}[name]
