@@ -124,3 +124,21 @@ def test_one_black_pixel_without_truth(tmp_path):
     story = Story("Void", {}, Semantic(("a", "b"), ((0, 0, 0), (255, 255, 255))), {}, [void])
     dom = browse(write(story, tmp_path / "void.html"), tmp_path)
     assert (text_of(dom, "kept"), text_of(dom, "score")) == ("–", "–")
+
+
+def test_a_deep_link_chooses_a_task(class_story, value_story, tmp_path):
+    few = {"groups": {}, "shift": None, "history": {}}
+    named = [[replace(story.shown[0], name="street")] for story in (class_story, value_story)]
+    stories = {
+        "classes": replace(class_story, shown=named[0], **few),
+        "depth": replace(value_story, shown=named[1], **few),
+    }
+    page = write(stories, tmp_path / "several.html")
+    dom = browse(page, tmp_path, "#task=depth&image=0&layer=prediction")
+    rmse = (named[1][0].prediction.mean[0] - named[1][0].target)[0][named[1][0].valid].square().mean().sqrt().item()
+    assert float(text_of(dom, "score").split()[0]) == pytest.approx(rmse, rel=0.03)
+    assert text_of(dom, "score").endswith(" m")
+    (on,) = re.findall(r'<button[^>]*data-layer="[^>]*aria-pressed="true"[^>]*>', dom)
+    assert 'data-task="depth"' in on
+    assert re.search(r'<ul class="swatches" data-task="classes" hidden', dom)
+    assert not re.search(r'<div class="swatches" data-task="depth" hidden', dom)

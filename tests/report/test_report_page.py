@@ -111,3 +111,34 @@ def test_a_full_disk_leaves_the_old_page(class_story, tmp_path, monkeypatch):
             write(replace(class_story, shown=(), groups={}, shift=None), path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"
+
+
+def several(class_story, value_story):
+    """Both stories about two images of the same names."""
+    few = {"groups": {}, "shift": None}
+    named = [[replace(each, name=f"street {n}") for n, each in enumerate(story.shown[:2])]
+             for story in (class_story, value_story)]  # fmt: skip
+    history = {"classes weight": ([1, 2], [1.0, 2.0]), "depth weight": ([1, 2], [1.0, 0.1])}
+    return {
+        "classes": replace(class_story, shown=named[0], history=history, **few),
+        "depth": replace(value_story, shown=named[1], **few),
+    }
+
+
+def test_several_tasks_share_a_page(class_story, value_story, tmp_path):
+    html = write(several(class_story, value_story), tmp_path / "several.html").read_text(encoding="utf-8")
+    told = json.loads(html.partition('id="data">')[2].partition("</script>")[0])["tasks"]
+    assert list(told) == ["classes", "depth"]
+    assert [("image" in image) for task in told.values() for image in task["images"]] == [True, True, False, False]
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert html.count('class="swatches"') == 2
+    assert html.count("<h3>classes</h3>") == html.count("<h3>depth</h3>") == 2  # above scores, and above curves
+    assert ">0.2<" in html  # weights on a logarithmic axis, with plain numbers
+
+
+def test_tasks_of_a_page_show_the_same_images(class_story, value_story, tmp_path):
+    stories = several(class_story, value_story)
+    stories["depth"] = replace(stories["depth"], shown=stories["depth"].shown[::-1])
+    with pytest.raises(ValueError, match="classes, depth show different images"):
+        write(stories, tmp_path / "x.html")
