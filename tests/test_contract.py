@@ -10,10 +10,12 @@ from sfumato.likelihoods import Categorical, Dirichlet, Gaussian, Laplace, Logit
 from sfumato.methods import (
     SWAG,
     BatchEnsemble,
+    ConditionalVAE,
     DeepEnsemble,
     Deterministic,
     FeatureDensity,
     LastLayerLaplace,
+    LatentDraws,
     MCDropout,
     MultiHead,
     TestTimeAugmentation,
@@ -77,6 +79,7 @@ def methods():
         "variance propagation": (VariancePropagation(net), False),
         "batch ensemble": (BatchEnsemble(converted(make_batch_ensemble)), False),
         "heads": (MultiHead(converted(lambda net: make_multi_head(net, "head", 3))), False),
+        "latent": (LatentDraws(ConditionalVAE(network(), 4, 4, 4), 3), True),
         "mirrors": (TestTimeAugmentation(net), False),
     }, net
 

@@ -9,6 +9,7 @@ from sfumato.methods.ensemble import DeepEnsemble, cyclic_rate
 from sfumato.methods.feature_density import FeatureDensity
 from sfumato.methods.injection import InjectedDropout, inject_dropout
 from sfumato.methods.laplace import LastLayerLaplace
+from sfumato.methods.latent import ConditionalVAE, LatentDraws
 from sfumato.methods.mc_dropout import MCDropout
 from sfumato.methods.multi_head import MultiHead, make_multi_head
 from sfumato.methods.output import Heads, Output
@@ -22,12 +23,14 @@ __all__ = [
     "SWAG",
     "Attachment",
     "BatchEnsemble",
+    "ConditionalVAE",
     "DeepEnsemble",
     "Deterministic",
     "FeatureDensity",
     "Heads",
     "InjectedDropout",
     "LastLayerLaplace",
+    "LatentDraws",
     "MCDropout",
     "MultiHead",
     "Output",
