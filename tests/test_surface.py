@@ -56,7 +56,9 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "make_multi_head",
     "make_variational",
     "predict",
+    "predict_streamed",
     "predict_tiled",
+    "read_window",
     "refresh_batch_norm",
     "weighting",
 ]

@@ -67,7 +67,9 @@ if TYPE_CHECKING:
         ValuePrediction,
         find_instances,
         predict,
+        predict_streamed,
         predict_tiled,
+        read_window,
     )
 
 __version__ = "0.1.0"
@@ -132,7 +134,9 @@ _ROOMS = {
         "ValuePrediction",
         "find_instances",
         "predict",
+        "predict_streamed",
         "predict_tiled",
+        "read_window",
     ),
 }
 _HOME = {name: f"sfumato.{room}" for room, names in _ROOMS.items() for name in names}
@@ -189,7 +193,9 @@ __all__ = [
     "make_multi_head",
     "make_variational",
     "predict",
+    "predict_streamed",
     "predict_tiled",
+    "read_window",
     "refresh_batch_norm",
     "weighting",
 ]

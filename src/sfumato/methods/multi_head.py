@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sfumato.methods.deterministic import evaluating, tensor
 
 
-class Heads(nn.Module):
+class _Heads(nn.Module):
     """Heads in the place of one.
 
     While training, a batch is M equal parts, in order, and each head sees its own; in evaluation mode every head sees
@@ -44,7 +44,7 @@ class MultiHead:
         network: as :func:`make_multi_head` left it, and trained.
 
     Raises:
-        ValueError: if it has no :class:`Heads`.
+        ValueError: if it has one head only.
 
     Source: Lee et al. (2015), "Why M heads are better than one".
     Pitfall: heads agree on whatever their common encoder does not see, so the epistemic part is less than that of a
@@ -94,11 +94,11 @@ def make_multi_head(network: nn.Module, head: str, members: int = 5) -> None:
     for module in fresh:
         module.reset_parameters()  # pyright: ignore[reportCallIssue]
     parent, _, name = head.rpartition(".")
-    setattr(network.get_submodule(parent), name, Heads(copies))
+    setattr(network.get_submodule(parent), name, _Heads(copies))
 
 
 def _heads(network: nn.Module) -> nn.ModuleList:
     for module in network.modules():
-        if isinstance(module, Heads):
+        if isinstance(module, _Heads):
             return module.heads
     raise ValueError(f"{type(network).__name__} has one head: give it several with make_multi_head")

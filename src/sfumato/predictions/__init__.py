@@ -5,6 +5,7 @@ from sfumato.predictions.fold import predict
 from sfumato.predictions.instances import Instances, find_instances
 from sfumato.predictions.joint import JointMoments, JointPrediction
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
+from sfumato.predictions.stream import predict_streamed, read_window
 from sfumato.predictions.tiles import predict_tiled
 from sfumato.predictions.values import ValueMoments, ValuePrediction
 
@@ -21,5 +22,7 @@ __all__ = [
     "entropy",
     "find_instances",
     "predict",
+    "predict_streamed",
     "predict_tiled",
+    "read_window",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,30 +48,59 @@ def predict_tiled(
     Raises:
         ValueError: if a tile is not larger than the overlap, inputs differ in size, or outputs are not of their tile's.
     """
-    if overlap < 0 or min(tile) <= overlap:
-        raise ValueError(f"tile is {tile} and overlap {overlap}: expected tiles larger than what they share, in pixels")
     sizes = {leaf.shape[-2:] for leaf in inputs if _cut(leaf)}
     if len(sizes) != 1:
         raise ValueError(f"inputs are of sizes {[tuple(s) for s in sizes]}: expected images (B, C, H, W) of one size")
     height, width = sizes.pop()
-    seed = int(torch.randint(2**31, (), generator=generator))
+
+    def part(rows: slice, columns: slice) -> Any:
+        return tree_map(lambda leaf: leaf[..., rows, columns] if _cut(leaf) else leaf, inputs)
+
     canvas: Any = None
-    for index, (rows, columns) in enumerate(_places((height, width), tile, overlap)):
-        part = tree_map(lambda leaf, r=rows, c=columns: leaf[..., r, c] if _cut(leaf) else leaf, inputs)
-        own = torch.Generator().manual_seed(seed + index)
-        drawn: Any = predict(method, *part, likelihood=likelihood, generator=own)
-        size = rows.stop - rows.start, columns.stop - columns.start
-        total = (next(iter(drawn.values())) if isinstance(drawn, JointPrediction) else drawn).total
-        if total.shape[-2:] != size:
-            raise ValueError(
-                f"a tile of {size} gave a prediction of {tuple(total.shape[-2:])}: wrap the network so that its "
-                "output has its input's size"
-            )
-        weight = _ramp(rows, height, overlap)[:, None] * _ramp(columns, width, overlap)
-        if canvas is None:
-            canvas = _CANVAS[type(drawn)].empty(drawn, (height, width))
-        canvas.add(drawn, rows, columns, weight.to(total))
+    for drawn, *place in predicted_tiles(method, part, (height, width), likelihood, tile, overlap, generator):
+        canvas = canvas or CANVAS[type(drawn)].empty(drawn, (height, width))
+        canvas.add(drawn, *place)
     return canvas.prediction()
+
+
+def predicted_tiles(
+    method: Method,
+    part: Callable[[slice, slice], Any],
+    size: tuple[int, int],
+    likelihood: Likelihood,
+    tile: tuple[int, int],
+    overlap: int,
+    generator: torch.Generator | None,
+) -> Iterator[tuple[Any, slice, slice, Tensor]]:
+    """The prediction of every tile, its rows and columns, and the weight of each of its pixels.
+
+    Args:
+        method: draws outputs.
+        part: the inputs at some rows and columns.
+        size: height and width of the whole.
+        likelihood: says what an output means.
+        tile: height and width.
+        overlap: of neighbouring tiles.
+        generator: as for :func:`predict_tiled`.
+
+    Raises:
+        ValueError: if a tile is not larger than the overlap, or outputs are not of their tile's size.
+    """
+    if overlap < 0 or min(tile) <= overlap:
+        raise ValueError(f"tile is {tile} and overlap {overlap}: expected tiles larger than what they share, in pixels")
+    seed = int(torch.randint(2**31, (), generator=generator))
+    for index, (rows, columns) in enumerate(_places(size, tile, overlap)):
+        own = torch.Generator().manual_seed(seed + index)
+        drawn: Any = predict(method, *part(rows, columns), likelihood=likelihood, generator=own)
+        expected = rows.stop - rows.start, columns.stop - columns.start
+        total = (next(iter(drawn.values())) if isinstance(drawn, JointPrediction) else drawn).total
+        if total.shape[-2:] != expected:
+            raise ValueError(
+                f"a tile of {expected} gave a prediction of {tuple(total.shape[-2:])}: wrap the network so that "
+                "its output has its input's size"
+            )
+        weight = _ramp(rows, size[0], overlap)[:, None] * _ramp(columns, size[1], overlap)
+        yield drawn, rows, columns, weight.to(total)
 
 
 def _cut(leaf: Any) -> bool:
@@ -160,7 +189,7 @@ class _Tasks:
 
     @classmethod
     def empty(cls, like: JointPrediction, size: tuple[int, int]) -> _Tasks:
-        return cls({name: _CANVAS[type(part)].empty(part, size) for name, part in like.items()})
+        return cls({name: CANVAS[type(part)].empty(part, size) for name, part in like.items()})
 
     def add(self, drawn: JointPrediction, rows: slice, columns: slice, weight: Tensor) -> None:
         for name, part in drawn.items():
@@ -170,4 +199,4 @@ class _Tasks:
         return JointPrediction({name: part.prediction() for name, part in self.parts.items()})
 
 
-_CANVAS: dict[type, Any] = {ClassPrediction: _Classes, ValuePrediction: _Values, JointPrediction: _Tasks}
+CANVAS: dict[type, Any] = {ClassPrediction: _Classes, ValuePrediction: _Values, JointPrediction: _Tasks}
