@@ -71,7 +71,8 @@ def make_variational(
 
     Source: Blundell et al. (2015), "Weight uncertainty in neural networks"; Wen et al. (2018), "Flipout".
     Pitfall: mean field cannot say that weights go together, so its variances are those with all other weights known:
-    too small. The network's own dropout is noise on top of noise: set its p to 0.
+    too small. Under Adam the logarithm of a deviation moves by about the learning rate a step, so a short training
+    leaves deviations near ``spread``. The network's own dropout is noise on top of noise: set its p to 0.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
     >>> make_variational(net).modules
