@@ -9,7 +9,21 @@ import torch
 from torch.utils.data import Dataset
 
 from sfumato.data import Scenes
-from sfumato.training import Plan, Run, asked, calibrate, derive, evaluate, evaluate_each, fit, learnt, question, scaled
+from sfumato.training import (
+    Plan,
+    Run,
+    asked,
+    calibrate,
+    derive,
+    distil,
+    evaluate,
+    evaluate_each,
+    fit,
+    learnt,
+    question,
+    scaled,
+    teacher_of,
+)
 from sfumato.training.learner import Learner
 from sfumato.training.network import build
 
@@ -83,6 +97,16 @@ def test_one_task_of_a_run_is_calibrated_and_the_joint_prediction_shows_it(run, 
     assert not torch.equal(before["depth"].total, after["depth"].total)
     assert torch.equal(before["classes"].total, after["classes"].total)
     (run.folder / "depth-calibrator.safetensors").unlink()
+
+
+def test_one_task_of_a_run_is_distilled(run, tmp_path):
+    view = run.views["classes"]
+    student = distil(view, scenes(2), None, tmp_path / "student", epochs=1, progress=False)
+    assert student.plan.network == "sfumato.models.UNet"
+    assert student.views.keys() == {"classes"}
+    image = scenes(1, 5)[0]["image"][None]
+    assert student.predict(image).total.shape == run.predict(image)["classes"].total.shape
+    assert teacher_of(student).task == view.task
 
 
 class Patchy(Dataset):
