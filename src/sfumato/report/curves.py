@@ -81,7 +81,8 @@ def history(series: dict[str, Series]) -> str:
             axis.set(xlabel="epoch", ylabel=unit)
             if unit == "weight":  # of tasks: ratios are what counts
                 axis.set_yscale("log")
-                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                low, high = axis.get_ylim()
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
                 axis.yaxis.set_major_formatter(FuncFormatter(lambda weight, _: f"{weight:g}"))
                 axis.yaxis.set_minor_formatter(NullFormatter())
             axis.legend(frameon=False)
