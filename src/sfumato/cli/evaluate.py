@@ -92,7 +92,7 @@ def story(found: Evaluation) -> dict[str, Any]:
     scores = found.scores
     table, headline = tabulate(scores), list(scores.headline)
     others = {"uncalibrated": found.uncalibrated, "teacher": found.teacher}
-    for further in (found.sets, found.fidelity):
+    for further in (found.sets, found.fidelity, *found.instances):
         if further is not None:
             table |= tabulate(further)
             headline += further.headline
@@ -154,7 +154,7 @@ def data_of(run: Run, data: str, root: str, split: str) -> Dataset:
 
 def tabulate(scores: Any) -> Table:
     """Every score with its bootstrap interval by image."""
-    many = len(next(iter(scores.per_image().values()))) > 1
+    many = hasattr(scores, "per_image") and len(next(iter(scores.per_image().values()))) > 1
     ends = scores.intervals() if many else {}
     nothing = (math.nan, math.nan)
     rows = {name: (float(value), ends.get(name, nothing)) for name, value in scores.compute().items()}

@@ -27,7 +27,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     """
     from sfumato import training
     from sfumato.cli.evaluate import data_of
-    from sfumato.metrics import FidelityScores, SetScores
+    from sfumato.metrics import FidelityScores, InstanceScores, PanopticScores, SetScores
     from sfumato.report import Story, write
     from sfumato.training.evaluation import predicted
 
@@ -45,13 +45,16 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     groups = _groups_of(told, EACH if len(told) == 1 else 2)
     chosen = dict.fromkeys(i for members in groups.values() for i in members)
     drawn = {i: predicted(opened, dataset, i, samples=samples) for i in chosen}
+    outlines = {i: _outline(pair[1], getattr(dataset, "things", ())) for i, pair in drawn.items()}
     history = _history(Path(run))
     stories = {}
     for name, view in opened.views.items():
         shown = {i: _shown(view, told[name]["per_image"], i, *_of(name, *pair)) for i, pair in drawn.items()}
+        shown = {i: replace(each, outline=outlines.get(i)) for i, each in shown.items()}
         before, taught, curves = (told[name][key] for key in ("uncalibrated", "teacher", "curves"))
         others = {"uncalibrated": before["scores"], "teacher": taught["scores"]}
-        headline = (*view.task.scores().headline, *SetScores.headline, *FidelityScores.headline)
+        further = (SetScores, FidelityScores, PanopticScores, InstanceScores)
+        headline = (*view.task.scores().headline, *(score for each in further for score in each.headline))
         stories[name] = Story(
             title=f"{Path(run).name}: how sure, and why not",
             facts=_facts(opened, about),
@@ -73,6 +76,15 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
 def _of(name: str, sample: Mapping[str, Any], prediction: Any) -> tuple[Mapping[str, Any], Any]:
     """The sample, and what is predicted of this task."""
     return sample, prediction[name] if isinstance(prediction, Mapping) else prediction
+
+
+def _outline(prediction: Any, things: tuple[int, ...]) -> Any:
+    """The outlines of the instances of an image, of a run that knows classes and where centres are; None of others."""
+    from sfumato.predictions import find_instances
+
+    if not (isinstance(prediction, Mapping) and {"classes", "centres"} <= prediction.keys() and things):
+        return None
+    return find_instances(prediction["centres"], prediction["classes"], things)[0].outline
 
 
 def _groups_of(told: Mapping[str, Any], each: int) -> dict[str, list[int]]:

@@ -66,6 +66,11 @@ class Part(Dataset[dict[str, Any]]):
         """Those of the whole."""
         return self.whole.tasks
 
+    @property
+    def things(self) -> tuple[int, ...]:
+        """Those of the whole."""
+        return getattr(self.whole, "things", ())
+
 
 def load(
     name: str, root: str | Path = "", split: str = "train", size: Size = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sfumato.predictions.classes import ClassPrediction
 from sfumato.predictions.store import Stored
@@ -42,6 +43,13 @@ class Instances(Stored):
     def masks(self) -> Tensor:
         """Where each instance is (N, H, W), bool."""
         return self.ids == torch.arange(1, len(self) + 1, device=self.ids.device)[:, None, None]
+
+    @property
+    def outline(self) -> Tensor:
+        """The outermost pixels of each instance (H, W), bool: those beside a pixel that is not of it."""
+        padded = pad(self.ids[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0].to(self.ids)
+        beside = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+        return torch.stack([other != self.ids for other in beside]).any(0) & (self.ids > 0)
 
     @property
     def total(self) -> Tensor:

@@ -26,6 +26,16 @@ WORDS = {
         }.items()
         for part in ("total", "aleatoric", "epistemic")
     },
+    "pq": "panoptic quality: overlap of matched segments over all segments, mean over classes; 1 is best",
+    "sq": "overlap of the segments that match, mean over classes",
+    "rq": "F1 of finding segments, mean over classes; 1 is best",
+    "pq_things": "panoptic quality of the classes that have instances",
+    "pq_stuff": "panoptic quality of the other classes",
+    "ap": "average precision of instances over IoU from 0.5 to 0.95; 1 is best",
+    "ap50": "average precision of instances at IoU 0.5",
+    "centre_error": "distance of an instance's centre from the true one, px",
+    "centre_spearman": "how well instances' uncertainty ranks that distance; 1 is best",
+    "iou_spearman": "how well 1 − score ranks 1 − IoU; 1 is best",
     "risk": "share of pixels that the sets or intervals miss, mean over images; guaranteed",
     "set_size": "how many classes a pixel may have, or how wide its interval is, on average",
 }

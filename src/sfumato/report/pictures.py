@@ -209,6 +209,9 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
     error = thinned(seen.error, size).where(valid, 0).nan_to_num(ends["worst"]).div(ends["worst"]).clamp(0, 1)
     code = (error * 65535).round().int().numpy()
     image = interpolate(shown.image[None].detach().float().cpu(), size, mode="bilinear", antialias=True)[0]
+    answer = painted(thinned(best.cpu(), size), task)[..., :3]
+    if shown.outline is not None:
+        answer[thinned(shown.outline.cpu(), size).numpy()] = 255
     extra = {}
     if shown.size is not None:
         grey = thinned(shown.size.float().cpu(), size).div(ends["size"]).clamp(0, 1)
@@ -220,7 +223,7 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
         "scores": {name: float(value) for name, value in shown.scores.items() if math.isfinite(value)},
         "image": uri(rgb(image), "JPEG"),
         "truth": uri(painted(thinned(shown.target.cpu(), size), task, valid)),
-        "prediction": uri(painted(thinned(best.cpu(), size), task)[..., :3]),
+        "prediction": uri(answer),
         "parts": _parts(seen, ends, size),
         "error": uri(np.dstack([code >> 8, code & 255, valid.numpy() * 255]).astype(np.uint8)),
     }

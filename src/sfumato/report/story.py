@@ -28,6 +28,7 @@ class Shown:
         size: (H, W) how many classes beside the best guess each pixel may have (whole numbers), or how wide its
             interval is; None without a guarantee.
         teacher: the teacher's prediction, of a student's image.
+        outline: (H, W) bool, what is drawn over the best guess, as the outlines of instances.
 
     Raises:
         ValueError: if the sizes of image, prediction, target and mask differ.
@@ -41,6 +42,7 @@ class Shown:
     scores: Mapping[str, float] = field(default_factory=dict)
     size: Tensor | None = None
     teacher: Prediction | None = None
+    outline: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = {

@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from torchmetrics import CatMetric
 
 from sfumato.contracts import Method, Prediction
-from sfumato.metrics import FidelityScores, SetScores
-from sfumato.predictions import JointPrediction
+from sfumato.metrics import FidelityScores, InstanceScores, PanopticScores, SetScores
+from sfumato.predictions import JointPrediction, find_instances
 from sfumato.predictions.resize import resized
+from sfumato.tasks import Centres, Semantic
 from sfumato.training.distillation import teacher_of
 from sfumato.training.learner import Images
-from sfumato.training.run import Run, learnt
+from sfumato.training.run import Kept, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Evaluation:
         sets: the scores of the run's sets or intervals; None if it makes no promise.
         teacher: of a student, the scores of its teacher on the same images; None if there is none.
         fidelity: how near the two are, the student before any calibration.
+        instances: of the vectors of a run that knows classes too: the scores of the instances found, panoptic first.
         order: (n,) int64, which image of the data set each entry of ``scores.per_image()`` is of.
         uncertainty: (n,) mean total uncertainty of each, in the same order.
     """
@@ -41,6 +43,7 @@ class Evaluation:
     sets: Any
     teacher: Any
     fidelity: Any
+    instances: tuple[Any, ...]
     order: Tensor
     uncertainty: Tensor
 
@@ -97,23 +100,55 @@ class _Tally(nn.Module):
         self.order.update(index)
         self.uncertainty.update(prediction.total.mean())
 
-    def found(self) -> Evaluation:
+    def found(self, instances: tuple[Any, ...]) -> Evaluation:
         """All of it."""
-        scores = self.scores, self.uncalibrated, self.sets, self.teacher, self.fidelity
+        scores = self.scores, self.uncalibrated, self.sets, self.teacher, self.fidelity, instances
         return Evaluation(*scores, _row(self.order).long(), _row(self.uncertainty))
 
 
+class _Instances(nn.Module):
+    """What is counted of instances, which two tasks tell together.
+
+    Args:
+        classes: how many.
+        things: ids of those that have instances.
+    """
+
+    def __init__(self, classes: int, things: tuple[int, ...]) -> None:
+        super().__init__()
+        self.things, self.panoptic, self.each = things, PanopticScores(classes, things), InstanceScores(classes, things)
+
+    def update(self, vectors: Any, classes: Any, batch: dict[str, Any]) -> None:
+        """Add one image."""
+        found = find_instances(vectors, classes, self.things)
+        truth = [batch[key].cpu() for key in (Semantic.key, "instances", Semantic.key + "_valid")]
+        labels = torch.stack([each.painted(label) for each, label in zip(found, classes.label.cpu())])
+        self.panoptic.update(labels, torch.stack([each.ids for each in found]), *truth)
+        self.each.update(found, *truth)
+
+
 class _Scorer(L.LightningModule):
-    def __init__(self, run: Run, method: Method, seed: int) -> None:
+    def __init__(self, run: Run, method: Method, seed: int, things: tuple[int, ...]) -> None:
         super().__init__()
         self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
         self.run, self.method, self.seed = run, method, seed
         self.tallies = nn.ModuleDict({name: _Tally(view) for name, view in run.views.items()})
+        both = {Semantic.key, Centres.key} <= run.views.keys() and things
+        self.instances = _Instances(len(run.views[Semantic.key].task.names), things) if both else None  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_step(self, batch: dict[str, Any]) -> None:
         drawn = self.run.drawn(self.method, batch["image"], self.seed, int(batch["index"][0]))
         for name, tally in self.tallies.items():
             tally.update(drawn[name] if isinstance(drawn, JointPrediction) else drawn, batch, self.seed)  # pyright: ignore[reportCallIssue]
+        if self.instances is not None and "instances" in batch:
+            said = {name: tally.run.corrected(drawn[name]) for name, tally in self.tallies.items()}  # pyright: ignore
+            self.instances.update(said[Centres.key], said[Semantic.key], batch)
+
+    def found(self) -> dict[str, Evaluation]:
+        """All of it, by task."""
+        counted = self.instances is not None and len(self.instances.each.rows) > 0
+        pair = (self.instances.panoptic, self.instances.each) if self.instances is not None and counted else ()
+        return {name: tally.found(pair if name == Centres.key else ()) for name, tally in self.tallies.items()}  # pyright: ignore[reportCallIssue]
 
 
 def evaluate(run: Run, dataset: Dataset, **how: Any) -> Evaluation:
@@ -155,7 +190,7 @@ def evaluate_each(
     """
     if not len(dataset):  # pyright: ignore[reportArgumentType]
         raise ValueError("the data set to evaluate on is empty: check --data, --root and --split")
-    scorer = _Scorer(run, run.method(samples), seed)
+    scorer = _Scorer(run, run.method(samples), seed, tuple(getattr(dataset, "things", ())))
     trainer = L.Trainer(
         accelerator="auto",
         devices=devices,
@@ -169,8 +204,10 @@ def evaluate_each(
         inference_mode=False,
     )
     # One image a batch: its draws then depend on its own number only, not on its neighbours.
-    trainer.test(scorer, Images(None, _Numbered(learnt(dataset, run.task)), batch=1, seed=seed), verbose=False)
-    return {name: tally.found() for name, tally in scorer.tallies.items()}  # pyright: ignore[reportCallIssue]
+    trainer.test(
+        scorer, Images(None, _Numbered(Kept(dataset, run.task, ("instances",))), batch=1, seed=seed), verbose=False
+    )
+    return scorer.found()
 
 
 def _row(metric: CatMetric) -> Tensor:

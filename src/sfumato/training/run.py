@@ -175,10 +175,16 @@ def weights_path(folder: Path, member: int) -> Path:
 
 
 class Kept(Dataset[dict[str, Any]]):
-    """A data set read once and then kept in memory, with only the entries that training reads."""
+    """A data set read once and then kept in memory, with only the entries that training reads.
 
-    def __init__(self, dataset: Dataset, task: Task) -> None:
-        self.dataset, self.task = dataset, task
+    Args:
+        dataset: what is read.
+        task: whose entries are kept, beside name and image.
+        further: entries that are kept where a sample has them.
+    """
+
+    def __init__(self, dataset: Dataset, task: Task, further: tuple[str, ...] = ()) -> None:
+        self.dataset, self.task, self.further = dataset, task, further
         self._samples: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -187,7 +193,8 @@ class Kept(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index not in self._samples:
             sample = self.dataset[index]
-            self._samples[index] = {key: sample[key] for key in ("name", "image")} | self.task.entries(sample)
+            more = [key for key in self.further if key in sample]
+            self._samples[index] = {key: sample[key] for key in ("name", "image", *more)} | self.task.entries(sample)
         return self._samples[index]
 
 
