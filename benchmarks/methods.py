@@ -1,0 +1,160 @@
+"""Every method on the same U-Net and the same images: which one should be used?
+
+    python benchmarks/methods.py --camvid DIR --sevenscenes DIR                 # what runs are there
+    python benchmarks/methods.py --camvid DIR --sevenscenes DIR --train swag    # train a run that a method needs
+
+CamVid val at 180 × 240, the networks of benchmarks/camvid.py and benchmarks/distillation.py; methods that work on a
+trained network take that of seed 0, others a run of their own with the same network, epochs and batches. Unknown are
+7-Scenes frames, and CamVid darkened, blurred and noisy at severity 3 (every fourth image). A row is kept,
+so that an interrupted benchmark goes on. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from distillation import SHIFTS, Shifted, gathered
+from torch.utils.data import Subset
+
+from sfumato.data import load
+from sfumato.methods import (
+    DeepEnsemble,
+    Deterministic,
+    FeatureDensity,
+    LastLayerLaplace,
+    MCDropout,
+    TestTimeAugmentation,
+    VariancePropagation,
+)
+from sfumato.metrics import OODScores
+from sfumato.predictions import predict
+from sfumato.training import Run, generator_for, learnt
+
+HERE = Path(__file__).parent
+SAMPLES, FITTED = 10, 60  # draws, and training images that Laplace and densities are fitted on
+SCORES = ("miou", "nll", "ece", "error_auroc", "aurc")
+CAMVID = ["--data=camvid", "--crop=[128,176]", "--epochs=44", "--batch=4", "--likelihood=categorical"]
+TRAINED = ("swag", "snapshot", "variational", "concrete-dropout")
+
+
+def batches(run: Run, train: Any) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+    """Evenly spread training images, one at a time."""
+    kept = learnt(train, run.task, FITTED)
+    for index in range(len(kept)):
+        sample = kept[index]
+        yield (sample["image"][None],), sample["classes"][None], sample["classes_valid"][None]
+
+
+def methods(runs: Path, train: Any) -> dict[str, Callable[[], tuple[Run, Any]]]:
+    """Name → the run and the method over it; of those whose run is there."""
+    base = Run.open(runs / "camvid-categorical-0")
+    network = base.networks[0]
+    head = network.network.head
+    known: dict[str, Callable[[], tuple[Run, Any]]] = {
+        "deterministic": lambda: (base, Deterministic(network)),
+        "mc-dropout": lambda: (base, MCDropout(network, SAMPLES)),
+        "propagation": lambda: (base, VariancePropagation(network)),
+        "mirrors": lambda: (base, TestTimeAugmentation(network)),
+        "laplace": lambda: (
+            base,
+            LastLayerLaplace.fit(network, head, batches(base, train), base.likelihood.nll, samples=SAMPLES),
+        ),
+        "density": lambda: (base, FeatureDensity.fit(network, head, batches(base, train), len(base.task.names))),
+    }
+    if (runs / "camvid-categorical-4" / "weights-0.safetensors").exists():
+        ensemble = Run.open(gathered("camvid-categorical", runs))
+        known["ensemble"] = lambda: (ensemble, DeepEnsemble(ensemble.networks))
+    others = {"student": "camvid-categorical-student-0", "dudes": "camvid-categorical-student-dudes-0"}
+    others |= {"logit-normal": "camvid-logit-normal-0", **{name: f"camvid-{name}-0" for name in TRAINED}}
+    for name, folder in others.items():
+        if (runs / folder / "weights-0.safetensors").exists():
+            run = Run.open(runs / folder)
+            alone = name == "logit-normal"  # a likelihood: one pass, dropout asleep
+            method = Deterministic(run.networks[0]) if alone else run.method(SAMPLES)
+            known[name] = lambda run=run, method=method: (run, method)
+    return known
+
+
+def said(run: Run, method: Any, image: Any, index: int) -> Any:
+    """The prediction, with the novelty that feature densities say in place of its epistemic part."""
+    found = predict(method, image[None], likelihood=run.likelihood, generator=generator_for(index, 0))
+    if not isinstance(method, FeatureDensity):
+        return found
+    novelty = (method.peak - method.look(image[None])[1]).clamp_min(0)
+    return SimpleNamespace(law=found, total=found.total, aleatoric=found.total, epistemic=novelty)
+
+
+def scored(run: Run, method: Any, known: Any, worlds: dict[str, Any]) -> dict[str, float]:
+    """Scores of one method, and how long a prediction takes in passes of its network (processor time, median)."""
+    scores, ood = run.task.scores(), {world: OODScores() for world in worlds}
+    passes: list[tuple[float, float]] = []
+    for index in range(len(known)):
+        sample = known[index]
+        start = time.process_time()
+        found = said(run, method, sample["image"], index)
+        middle = time.process_time()
+        predict(Deterministic(run.networks[0]), sample["image"][None], likelihood=run.likelihood)
+        passes.append((middle - start, time.process_time() - middle))
+        scores.update(getattr(found, "law", found), sample["classes"][None], sample["classes_valid"][None])
+        everywhere = torch.ones_like(found.total, dtype=torch.bool)
+        for each in ood.values():
+            each.update(found, ~everywhere, everywhere)
+    for world, foreign in worlds.items():
+        for index in range(len(foreign)):
+            found = said(run, method, foreign[index]["image"], index)
+            everywhere = torch.ones_like(found.total, dtype=torch.bool)
+            ood[world].update(found, everywhere, everywhere)
+    result = {name: float(scores.compute()[name]) for name in SCORES}
+    for world, each in ood.items():
+        columns = each.compute()
+        result |= {f"{world}_{part}": float(columns[f"ood_auroc_{part}"]) for part in ("total", "epistemic")}
+    ratios = sorted(mine / plain for mine, plain in passes)
+    return result | {"passes": ratios[len(ratios) // 2]}
+
+
+def train_run(name: str, root: Path, runs: Path) -> None:
+    """Train with the command a user would type; goes on with what was interrupted."""
+    out = runs / f"camvid-{name}-0"
+    arguments = [*CAMVID, f"--root={root}", "--seed=0", f"--method={name}", f"--out={out}", "--resume", "--quiet"]
+    arguments.append('--network_args={"dropout": 0.2}')
+    subprocess.run([sys.executable, "-m", "sfumato", "fit", *arguments], check=True, cwd=HERE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--camvid", type=Path, required=True)
+    parser.add_argument("--sevenscenes", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
+    parser.add_argument("--train", choices=TRAINED, nargs="*", default=[])
+    options = parser.parse_args()
+    runs = options.runs.absolute()
+    for name in options.train:
+        train_run(name, options.camvid.absolute(), runs)
+    val: Any = load("camvid", options.camvid, "val", (180, 240))
+    rooms: Any = load("sevenscenes", options.sevenscenes, "val", (180, 240))
+    worlds: dict[str, Any] = {"sevenscenes": Subset(rooms, range(0, len(rooms), 4))}
+    worlds |= {kind: Subset(Shifted(val, kind), range(0, len(val), 4)) for kind in SHIFTS}
+    rows = {}
+    (runs / "methods").mkdir(exist_ok=True)
+    for name, made in methods(runs, load("camvid", options.camvid, "train", (180, 240))).items():
+        kept = runs / "methods" / f"{name}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(scored(*made(), val, worlds)))
+        rows[name] = json.loads(kept.read_text())
+        print(name, {key: round(value, 4) for key, value in rows[name].items()}, flush=True)
+    result = {"samples": SAMPLES, "images": len(val), "rows": rows}
+    (HERE / "results" / "methods.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
