@@ -5,7 +5,7 @@
 
 Classes on CamVid train → val at 180 × 240: five networks of benchmarks/camvid.py are the teacher; three of them, alone,
 are the single network; a student has the same network, seed (so the same initial weights), epochs and batches as one of
-these. Out of distribution are 7-Scenes frames, and every fourth image of CamVid, darkened, blurred or noisy, severity 3.
+these. Out of distribution are 7-Scenes frames, and every fourth CamVid image darkened, blurred or noisy, severity 3.
 Depth on 7-Scenes likewise, with three teachers. The last line is JSON.
 """
 
