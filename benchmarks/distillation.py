@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Subset
 
+from sfumato.cli.evaluate import without_nan
 from sfumato.data import load
 from sfumato.data.scenes.shifts import shift
 from sfumato.methods import DeepEnsemble, Deterministic
@@ -241,6 +242,7 @@ def main() -> None:
         "classes": classes,
         "depth": depth,
     }
+    result = without_nan(result)  # what one pass leaves undefined, such as the ranks of an epistemic part of 0
     (HERE / "results" / "distillation.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
