@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
 
 import torch
@@ -165,11 +165,16 @@ def row(runs: list[Path], teacher: Run | None, dataset: Any, worlds: dict[str, A
         each.append(json.loads(kept.read_text()))
     if not each:
         return {}
-    spread = {k: (mean(e[k] for e in each), stdev(e[k] for e in each) if len(each) > 1 else None) for k in each[0]}
+    spread = {k: _spread([e[k] for e in each]) for k in each[0]}
     wanted = [k for k in spread if k in (*CLASS_SCORES, *DEPTH_SCORES) or k.startswith(("ood", "fidelity", "miou_"))]
     network = Run.open(next(f for f in runs if f.exists())).networks
     parameters = sum(p.numel() for member in network for p in member.parameters())
     return {"seeds": len(each), "parameters": parameters} | {k: spread[k] for k in wanted}
+
+
+def _spread(values: list[float]) -> tuple[float, float | None]:
+    found = torch.tensor(values, dtype=torch.float64)  # statistics.stdev fails on NaN
+    return float(found.mean()), float(found.std()) if len(values) > 1 else None
 
 
 def passes(single: Run, others: dict[str, Run], repeats: int = 15) -> dict[str, float]:
