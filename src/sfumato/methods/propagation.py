@@ -44,7 +44,9 @@ class VariancePropagation:
     propagation".
     Pitfall: the elements of an activation are taken as independent. That is exact from a dropout to the first layer
     that mixes them; after it neighbours share noise, and layers that average over them are given too little variance,
-    layers that compare them too much. Whole feature maps that drop together (``nn.Dropout2d``) share most.
+    layers that compare them too much. Whole feature maps that drop together (``nn.Dropout2d``) share most. Trained
+    convolutions smooth: with dropout deep in a trained U-Net next to nothing of the variance arrives
+    (``benchmarks/methods.md``).
     """
 
     network: nn.Module
