@@ -27,7 +27,6 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     """
     from sfumato import training
     from sfumato.cli.evaluate import data_of
-    from sfumato.metrics import FidelityScores, InstanceScores, PanopticScores, SetScores
     from sfumato.report import Story, write
     from sfumato.training.evaluation import predicted
 
@@ -49,24 +48,24 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     history = _history(Path(run))
     stories = {}
     for name, view in opened.views.items():
-        shown = {i: _shown(view, told[name]["per_image"], i, *_of(name, *pair)) for i, pair in drawn.items()}
-        shown = {i: replace(each, outline=outlines.get(i)) for i, each in shown.items()}
+        teacher = training.teacher_of(view)
+        shown = {i: _shown(view, teacher, told[name], i, *_of(name, *pair)) for i, pair in drawn.items()}
+        shown = {i: replace(each, outline=outlines[i]) for i, each in shown.items()}
         before, taught, curves = (told[name][key] for key in ("uncalibrated", "teacher", "curves"))
         others = {"uncalibrated": before["scores"], "teacher": taught["scores"]}
-        further = (SetScores, FidelityScores, PanopticScores, InstanceScores)
-        headline = (*view.task.scores().headline, *(score for each in further for score in each.headline))
+        headline = [score for score in told[name]["headline"] if not score.startswith("ood_")]  # which stand apart
         stories[name] = Story(
             title=f"{Path(run).name}: how sure, and why not",
             facts=_facts(opened, about),
             task=view.task,
-            scores={score: tuple(told[name]["scores"][score]) for score in headline if score in told[name]["scores"]},
+            scores={score: tuple(told[name]["scores"][score]) for score in headline},
             others={which: {name: row[0] for name, row in found.items()} for which, found in others.items() if found},
             sizes=_sizes(view),
             shown=tuple(shown.values()),
             groups={group: [shown[i].name for i in members] for group, members in groups.items()},
             reliability=_reliability(curves["reliability"], before["curves"].get("reliability")),
             rejection=_rejection(curves["rejection"], taught["curves"].get("rejection"), view.task),
-            shift=_shift(view, told[name], samples),
+            shift=_shift(view, teacher, told[name], samples),
             history=history,
         )
     page = stories if opened.plan.tasks else next(iter(stories.values()))
@@ -113,22 +112,21 @@ def _groups(table: Mapping[str, list[float]], each: int = EACH) -> dict[str, lis
     return {group: [int(table["index"][i]) for i in members] for group, members in rows.items()}
 
 
-def _shown(run: Run, table: Mapping[str, list[float]], index: int, sample: Mapping[str, Any], prediction: Any) -> Shown:
+def _shown(
+    run: Run, teacher: Run | None, told: Mapping[str, Any], index: int, sample: Mapping[str, Any], prediction: Any
+) -> Shown:
     from sfumato.report import Shown
 
+    table = told["per_image"]
     row = table["index"].index(index)
-    known = run.task.scores().headline
-    scores = {name: table[name][row] for name in ("uncertainty", known[0], "nll", "ause")}
+    scores = {name: table[name][row] for name in ("uncertainty", told["headline"][0], "nll", "ause")}
     truth = run.task.truth(run.task.entries(sample))
-    size, teacher = _size(run, prediction), _teacher(run, sample["image"], index)
-    return Shown(sample["name"], sample["image"], prediction, *truth, scores, size, teacher)
+    said = _said(teacher, sample["image"], index)
+    return Shown(sample["name"], sample["image"], prediction, *truth, scores, _size(run, prediction), said)
 
 
-def _teacher(run: Run, image: Any, index: int) -> Any:
+def _said(teacher: Run | None, image: Any, index: int) -> Any:
     """What the teacher of a student says of its image; None of other runs."""
-    from sfumato.training import teacher_of
-
-    teacher = teacher_of(run)
     return None if teacher is None else teacher.drawn(teacher.method(), image[None], 0, index)
 
 
@@ -210,7 +208,7 @@ def _beside(student: Any, teacher: Any) -> Any:
     )
 
 
-def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
+def _shift(run: Run, teacher: Run | None, found: Mapping[str, Any], samples: int | None) -> Any:
     """The other world, with a few of its images; their targets, if any, are not compared with."""
     if (ood := found.get("ood")) is None:
         return None
@@ -228,8 +226,8 @@ def _shift(run: Run, found: Mapping[str, Any], samples: int | None) -> Any:
         nothing = torch.zeros_like(prediction.best[0]), torch.zeros(sample["image"].shape[1:], dtype=torch.bool)  # pyright: ignore[reportAttributeAccessIssue]
         same = run.plan.data == ood["name"].partition(":")[0]
         target, valid = run.task.truth(run.task.entries(sample)) if same else nothing
-        size, teacher = _size(run, prediction), _teacher(run, sample["image"], index)
-        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, size, teacher))
+        size, said = _size(run, prediction), _said(teacher, sample["image"], index)
+        shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, size, said))
     contrasts = {part: Contrast(**each) for part, each in ood["parts"].items()}
     scores = {name: tuple(row) for name, row in found["scores"].items() if name.startswith("ood_auroc")}
     return Shift(ood["name"], contrasts, shown, scores)

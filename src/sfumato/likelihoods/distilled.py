@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.laplace import Laplace
@@ -53,9 +53,13 @@ class DistilledClasses:
         return self.classes + 1
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Loss (B, H, W): cross-entropy with the label, divergence from the teacher's law, and RMSLE of the head.
+        """Loss (B, H, W) in nats: cross-entropy with the label, and divergence from what the teacher says.
 
-        ``RMSLE = √mean (log(1 + û) − log(1 + u))²`` is one number for the batch, added to each of its valid pixels.
+        The latter is ``KL(p ‖ softmax(f))`` of its law p, and ``log K · KL(e / log K ‖ sigmoid(h))`` of its epistemic
+        part e, whose pull on h is ``ê − e``: as small as the part itself, so that the classes are not learnt worse.
+
+        As published it is ``RMSLE = √mean (log(1 + û) − log(1 + u))²``, one number for the batch, added to each of its
+        valid pixels.
 
         Args:
             output: (B, K + 1, H, W).
@@ -68,15 +72,16 @@ class DistilledClasses:
         label, labelled, lesson = target[:, 0], target[:, 1] > 0, target[:, 2:]
         label = label.long().where(labelled & valid, -100)
         loss = cross_entropy(output[:, :-1], label, ignore_index=-100, reduction="none")
-        loss = loss + self._divergence(output, lesson)
-        return loss.where(valid, 0.0) + valid * rmsle(self._head(output), lesson[:, 0], valid)
-
-    def _divergence(self, output: Tensor, lesson: Tensor) -> Tensor | float:
         if self.published:
-            return 0.0
-        probs = lesson[:, 1:]
-        ideal = (probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(1)
-        return ideal - (probs * output[:, :-1].log_softmax(1)).sum(1)
+            return loss.where(valid, 0.0) + valid * rmsle(self._head(output), lesson[:, 0], valid)
+        return (loss + self._divergence(output, lesson)).where(valid, 0.0)
+
+    def _divergence(self, output: Tensor, lesson: Tensor) -> Tensor:
+        """Of the law, and of the epistemic part as a share of the most it can be."""
+        probs, share = lesson[:, 1:], (lesson[:, 0] / math.log(self.classes)).clamp(0, 1)
+        least = torch.special.entr(share) + torch.special.entr(1 - share)
+        missed = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
+        return -entropy(probs) - (probs * output[:, :-1].log_softmax(1)).sum(1) + math.log(self.classes) * missed
 
     def _head(self, output: Tensor) -> Tensor:
         return output[:, -1].sigmoid() * (1.0 if self.published else math.log(self.classes))
@@ -99,7 +104,7 @@ class DistilledClasses:
         """
         squares, folded = torch.zeros(()), None
         for draw in draws:
-            squares = squares + draw.probs.square()
+            squares = squares + draw.probs.square() if self.published else squares
             folded = draw if folded is None else folded.merge(draw)
         if folded is None:
             raise ValueError("the teacher made no draws: it must make at least one")

@@ -105,7 +105,7 @@ def _drop(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
 
 
 def _relaxed(layer: nn.Module, x: Tensor, logit: Tensor) -> Tensor:
-    trailing = 0 if isinstance(layer, nn.Linear) else layer.get_parameter("weight").ndim - 2
+    trailing = layer.get_parameter("weight").ndim - 2  # dimensions behind the channels
     shape = x.shape[: x.ndim - trailing] + (1,) * trailing
     uniform = torch.rand(shape, device=x.device).clamp(1e-7, 1 - 1e-7)
     kept = (-(logit + uniform.logit()) / TEMPERATURE).sigmoid()  # 1 − z

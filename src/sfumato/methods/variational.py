@@ -155,7 +155,7 @@ def _flipout(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor
 
 def _signs(layer: nn.Module, x: Tensor) -> Tensor:
     """A random sign for each image and feature, the same for all its pixels."""
-    trailing = 0 if isinstance(layer, nn.Linear) else layer.get_parameter("weight").ndim - 2
+    trailing = layer.get_parameter("weight").ndim - 2  # dimensions behind the channels
     feature = x.ndim - 1 - trailing
     shape = [size if axis in (0, feature) else 1 for axis, size in enumerate(x.shape)]
     return torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(0.5).mul_(2).sub_(1)

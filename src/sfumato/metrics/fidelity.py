@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato.metrics.ood_scores import KINDS, pixels, uncertainties
 from sfumato.metrics.scores import Scores
 
-KINDS = ("total", "aleatoric", "epistemic")
 STEPS, LOW, HIGH = 16, -20, 6  # keys per octave, and the octaves that uncertainties are told apart in
 KEYS = STEPS * (HIGH - LOW)
 COARSE = 8  # neighbouring keys that are one for a single image
@@ -101,18 +101,16 @@ class FidelityScores(Scores[FidelityStatistics]):
         Raises:
             ValueError: if shapes differ, or an uncertainty is NaN at a valid pixel.
         """
-        maps = torch.stack([torch.stack([getattr(p, kind) for kind in KINDS], 1).float() for p in (student, teacher)])
+        maps = torch.stack([uncertainties(student), uncertainties(teacher)])
         labels = [getattr(p, "label", torch.zeros_like(valid, dtype=torch.int64)) for p in (student, teacher)]
         if not maps[0, :, 0].shape == valid.shape:
             raise ValueError(
                 f"uncertainties {tuple(maps[0, :, 0].shape)}, valid {tuple(valid.shape)}: expected one shape"
             )
         for image in range(len(valid)):
-            index = valid[image].flatten().nonzero()[:, 0]
-            pixels = maps[:, image].flatten(2).index_select(2, index)
-            if bool(pixels.isnan().any()):
-                raise ValueError("an uncertainty is NaN at a valid pixel: mark such pixels as not valid")
-            self.add(*count(pixels, labels[0][image].flatten()[index], labels[1][image].flatten()[index], self.classes))
+            mask = valid[image]
+            ours, theirs = (label[image][mask] for label in labels)
+            self.add(*count(pixels(maps[:, image], mask), ours, theirs, self.classes))
 
 
 def count(maps: Tensor, student: Tensor, teacher: Tensor, classes: int) -> tuple[FidelityStatistics, dict[str, Tensor]]:

@@ -47,13 +47,30 @@ class OODStatistics:
         return {f"roc_{kind}": {"false_positive_rate": f, "true_positive_rate": t} for kind, (f, t) in rates.items()}
 
 
-def count(uncertainties: Tensor, novel: Tensor) -> tuple[OODStatistics, dict[str, Tensor]]:
-    """Statistics of the pixels of one image: ``uncertainties`` (3, N), ``novel`` (N,) bool; and the fine ranks."""
+def uncertainties(prediction: Prediction) -> Tensor:
+    """Total, aleatoric and epistemic (B, 3, H, W) of a prediction."""
+    return torch.stack([getattr(prediction, kind) for kind in KINDS], 1).float()
+
+
+def pixels(maps: Tensor, valid: Tensor) -> Tensor:
+    """The uncertainties (…, N) of the valid pixels of maps (…, H, W).
+
+    Raises:
+        ValueError: if one is NaN.
+    """
+    found = maps.flatten(-2).index_select(-1, valid.flatten().nonzero()[:, 0])
+    if bool(found.isnan().any()):
+        raise ValueError("an uncertainty is NaN at a valid pixel: mark such pixels as not valid")
+    return found
+
+
+def count(maps: Tensor, novel: Tensor) -> tuple[OODStatistics, dict[str, Tensor]]:
+    """Statistics of the pixels of one image: uncertainties ``maps`` (3, N), ``novel`` (N,) bool; and the fine ranks."""
     half = novel.int() * histogram.KEYS
     fine = torch.stack([
-        torch.bincount(histogram.key(u) + half, minlength=2 * histogram.KEYS).view(2, -1) for u in uncertainties
+        torch.bincount(histogram.key(u) + half, minlength=2 * histogram.KEYS).view(2, -1) for u in maps
     ])  # fmt: skip
-    wide = uncertainties.double()
+    wide = maps.double()
     sums = torch.stack([(wide * ~novel).sum(-1), (wide * novel).sum(-1)], -1)
     return OODStatistics(histogram.coarsen(fine), sums), {"ranks": fine}
 
@@ -86,15 +103,11 @@ class OODScores(Scores[OODStatistics]):
         Raises:
             ValueError: if shapes differ, or an uncertainty is NaN at a valid pixel.
         """
-        maps = torch.stack([getattr(prediction, kind) for kind in KINDS], 1).float()
+        maps = uncertainties(prediction)
         if not maps[:, 0].shape == novel.shape == valid.shape:
             raise ValueError(
                 f"uncertainties {tuple(maps[:, 0].shape)}, novel {tuple(novel.shape)}, valid {tuple(valid.shape)}: "
                 f"expected the same (B, H, W)"
             )
-        for image, new, mask in zip(maps, novel.bool(), valid):
-            index = mask.flatten().nonzero()[:, 0]
-            pixels = image.flatten(1).index_select(1, index)
-            if bool(pixels.isnan().any()):
-                raise ValueError("an uncertainty is NaN at a valid pixel: mark such pixels as not valid")
-            self.add(*count(pixels, new.flatten().index_select(0, index)))
+        for image, new, mask in zip(maps, novel.bool(), valid.bool()):
+            self.add(*count(pixels(image, mask), new[mask]))

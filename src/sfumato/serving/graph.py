@@ -50,11 +50,7 @@ class Graph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Of uint8 or float images (B, 3, H, W): label, probability and parts of classes; mean and parts of values."""
-        found = self.prediction(image)
-        parts = found.total, found.aleatoric, found.epistemic
-        if isinstance(found, ClassPrediction):
-            return found.label.to(torch.uint8), found.confidence, *parts
-        return found.mean, *parts
+        return _outputs(self.prediction(image))
 
     def prediction(self, image: Tensor) -> Any:
         """What :meth:`forward` takes apart."""
@@ -92,7 +88,7 @@ def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asl
     sizes = [(2, 3 * multiple, 5 * multiple), (1, 2 * multiple, 3 * multiple), (3, 4 * multiple, 2 * multiple)]
     images = [_image(size, input, index) for index, size in enumerate(sizes)]
     with torch.no_grad():
-        expected = [graph(image) for image in images]
+        expected = [graph.prediction(image) for image in images]
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     # Sizes are multiples of what the network halves; the reader of the file fills images up.
     height, width = (multiple * torch.export.Dim(name, min=2, max=1 << 12) for name in ("rows", "columns"))
@@ -106,9 +102,9 @@ def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asl
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{run.plan.network} cannot be exported to {format}: {reason}") from error
         worst = dict.fromkeys(about["outputs"], 0.0)
-        for image, right in zip(images, expected):
-            sure = _decided(graph, image)
-            for name, ours, theirs in zip(worst, right, run_file(image)):
+        for image, found in zip(images, expected):
+            sure = _decided(found)
+            for name, ours, theirs in zip(worst, _outputs(found), run_file(image)):
                 scale = 1.0 if "classes" in about else max(float(ours.abs().max()), 1e-12)
                 difference = float((ours.double() - torch.as_tensor(theirs).double()).abs().max()) / scale
                 worst[name] = max(worst[name], _disagree(ours, theirs, sure) if name == "label" else difference)
@@ -148,10 +144,16 @@ def _image(size: tuple[int, int, int], input: str, seed: int) -> Tensor:
     return (image * 255).byte() if input == "uint8" else image
 
 
-@torch.no_grad()
-def _decided(graph: Graph, image: Tensor) -> Tensor:
+def _outputs(found: Any) -> tuple[Tensor, ...]:
+    """Of a prediction what a file says of it, in the order of ``metadata["outputs"]``."""
+    parts = found.total, found.aleatoric, found.epistemic
+    if isinstance(found, ClassPrediction):
+        return found.label.to(torch.uint8), found.confidence, *parts
+    return found.mean, *parts
+
+
+def _decided(found: Any) -> Tensor:
     """Where the label is more probable than any other class by what outputs may differ; else it may fall either way."""
-    found = graph.prediction(image)
     if not isinstance(found, ClassPrediction):
         return torch.ones(())
     first, second = found.probs.topk(2, dim=1).values.unbind(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfumato.metrics import ValueScores, calibration, confusion, histogram, ranking
-from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.predictions import ValuePrediction
 from sfumato.predictions.store import whole
 from sfumato.serving.bundle import Bundle
 from sfumato.training import Run
@@ -83,19 +83,12 @@ def cost(
         bytes_of = (sample["image"][None] * 255).round().byte()
         image = bytes_of if bundle.metadata["input"] == "uint8" else bytes_of.float() / 255
         with torch.no_grad():
-            ours = graph.prediction(image)
+            ours = dict(zip(bundle.metadata["outputs"], graph(image)))
         theirs = {name: torch.from_numpy(np.array(maps)) for name, maps in bundle(image.numpy()).items()}
-        for table, said in zip(tables, (_maps(ours), theirs)):
+        for table, said in zip(tables, (ours, theirs)):
             table.add(said, sample[key][None], sample[key + "_valid"][None])
     ours, theirs = (table.scores() for table in tables)
     return {name: (ours[name], theirs[name]) for name in ours}
-
-
-def _maps(prediction: ClassPrediction | ValuePrediction) -> dict[str, Tensor]:
-    parts = {name: getattr(prediction, name) for name in ("total", "aleatoric", "epistemic")}
-    if isinstance(prediction, ClassPrediction):
-        return parts | {"label": prediction.label, "probability": prediction.confidence}
-    return parts | {"mean": prediction.mean}
 
 
 class _Classes:
