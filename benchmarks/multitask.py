@@ -35,7 +35,7 @@ from sfumato.tasks import Several
 from sfumato.training import Plan, Run, asked, derive, fit, learnt, question, scaled
 
 HERE = Path(__file__).parent
-TRAIN, VAL, BATCH, DROPOUT = 512, 100, 8, 0.1
+TRAIN, VAL, BATCH, DROPOUT, WIDTHS = 384, 100, 8, 0.1, (8, 16, 32, 64)
 ALL = ("classes", "centres", "inverse_depth")
 LAWS = {"classes": "categorical", "centres": "l1", "inverse_depth": "l1"}
 SCORES = {"classes": ("iou", "miou"), "centres": ("instance_px", "epe"), "inverse_depth": ("inverse_depth", "epe")}
@@ -98,7 +98,8 @@ def planned(setting: Setting, train: Dataset, scenes: Scenes, epochs: int, seed:
     plan = Plan(
         data="scenes", tasks=",".join(setting.tasks), likelihood=",".join(laws[task] for task in setting.tasks),
         weighting=setting.weighting, weights=setting.weights, log_variance=setting.start, native=scenes.size, members=1,
-        method="deterministic", batch=BATCH, epochs=epochs, network_args={"dropout": DROPOUT}, seed=seed,
+        method="deterministic", batch=BATCH, epochs=epochs, seed=seed,
+        network_args={"dropout": DROPOUT, "widths": WIDTHS},
     )  # fmt: skip
     plan = asked(plan, scenes.tasks)
     plan = derive(train, question(plan)[0], plan, scenes.augmentation)
@@ -155,8 +156,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--size", type=int, nargs=2, default=(128, 256), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, nargs=2, default=(64, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--images", type=int, default=TRAIN)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "multitask.json")
@@ -182,7 +183,8 @@ def main() -> None:
             print(f"{folder.name}: {(time.process_time() - start) / 60:.1f} CPU minutes", flush=True)
     result = {
         "images": given.images, "validated": len(val), "epochs": given.epochs, "batch": BATCH, "size": size,
-        "network": "JointUNet", "dropout": DROPOUT, "wrong_labels": WRONG, "rows": table(given.runs, ending, val),
+        "network": "JointUNet", "widths": WIDTHS, "dropout": DROPOUT, "wrong_labels": WRONG,
+        "rows": table(given.runs, ending, val),
     }  # fmt: skip
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
