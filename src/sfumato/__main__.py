@@ -4,4 +4,5 @@ import sys
 
 from sfumato.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a process that trains a member of an ensemble imports this too
+    sys.exit(main())

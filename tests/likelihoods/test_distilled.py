@@ -21,9 +21,9 @@ def stacked(lesson, target, labelled=True):
     return torch.cat([target.float(), mask, lesson], 1)
 
 
-@pytest.mark.parametrize("published", [False, True])
-def test_classes_pass_the_checks_of_every_likelihood(published):
-    student = DistilledClasses(4, published)
+@pytest.mark.parametrize("kind", [{}, {"published": True}, {"probs": True}])
+def test_classes_pass_the_checks_of_every_likelihood(kind):
+    student = DistilledClasses(4, **kind)
     labels = torch.randint(4, SIZE, generator=SEED)
     check_likelihood(student, stacked(student.lesson(class_draws()[0]), labels))
 
@@ -77,6 +77,27 @@ def test_loss_of_a_perfect_student_is_the_cross_entropy():
     prediction = student.moments(output).prediction()
     assert torch.allclose(prediction.epistemic, lesson[:, 0], atol=1e-4)
     check_prediction(prediction)
+
+
+def test_loss_by_hand():
+    """In nats: of the label, of the share that the head says, and of the teacher's law where it is to be learnt."""
+    output, label = torch.randn(2, 4, 2, 3, generator=SEED), torch.randint(3, (2, 2, 3), generator=SEED)
+    probs = torch.randn(2, 3, 2, 3, generator=SEED).softmax(1)
+    lesson = torch.cat([0.3 * torch.rand(2, 1, 2, 3, generator=SEED), probs], 1)
+    valid = torch.rand(2, 2, 3, generator=SEED) < 0.6
+    of_label = -output[:, :3].log_softmax(1).gather(1, label[:, None])[:, 0]
+    of_law = (probs * (probs.log() - output[:, :3].log_softmax(1))).sum(1)
+    share, said = lesson[:, 0] / math.log(3), output[:, 3].sigmoid()
+    of_share = math.log(3) * (share * (share / said).log() + (1 - share) * ((1 - share) / (1 - said)).log())
+    for probs_too, labelled in ((False, True), (True, True), (False, False), (True, False)):
+        expected = of_share + labelled * of_label + (probs_too or not labelled) * of_law
+        loss = DistilledClasses(3, probs=probs_too).nll(output, stacked(lesson, label, labelled), valid)
+        assert torch.allclose(loss, expected.where(valid, 0.0), atol=1e-5)
+
+
+def test_one_kind_of_student_at_a_time():
+    with pytest.raises(ValueError, match="published and probs"):
+        DistilledClasses(3, published=True, probs=True)
 
 
 def test_spread_of_two_classes_read_as_nats():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -73,6 +75,33 @@ def test_more_data_narrow_it_and_temperature_widens_it():
     ]
     assert traces[1] < traces[0]
     assert traces[2] == pytest.approx(4 * traces[1])
+
+
+@pytest.mark.parametrize(
+    "how", [{"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}, {"mode": "nearest"}]
+)
+def test_a_network_that_enlarges_what_its_head_says(how):
+    """It is the network whose head reads enlarged features."""
+
+    class Late(Net):
+        def forward(self, image):
+            return nn.functional.interpolate(self.head(self.body(image)), scale_factor=2, **how)
+
+    class Early(Net):
+        def forward(self, image):
+            return self.head(nn.functional.interpolate(self.body(image), scale_factor=2, **how))
+
+    torch.manual_seed(0)
+    late, early = Late(), Early()
+    early.load_state_dict(late.state_dict())
+    data = [(image, torch.randint(3, (2, 8, 10)), torch.rand(2, 8, 10) > 0.2) for image, _, _ in batches()]
+    one, other = (LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll) for net in (late, early))
+    covariances = [method.factor @ method.factor.T for method in (one, other)]
+    assert torch.allclose(*covariances, atol=1e-5)
+    one = replace(one, factor=other.factor)  # eigenvectors may differ in sign
+    drawn = [list(m.draws(torch.ones(1, 2, 4, 5), generator=torch.Generator().manual_seed(1))) for m in (one, other)]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*drawn))
+    assert drawn[0][0].shape == (1, 1, 3, 8, 10)
 
 
 def test_values_with_a_learned_scale():

@@ -206,6 +206,20 @@ def test_an_ensemble_of_several_tasks(tmp_path):
     assert len({float(n.network.log_variances["centres"].detach()) for n in run.networks}) == 2
 
 
+@pytest.mark.parametrize("method", ["swag", "snapshot", "variational", "concrete-dropout"])
+def test_every_method_trains_and_draws_several_tasks(tmp_path, method):
+    """All tasks from one set of draws, whose parts add up; two predictions of the same seed agree."""
+    known = replace(plan(method=method, likelihood="categorical,l1,laplace"), members=3 if method == "snapshot" else 1)
+    run = fitted(tmp_path / "run", replace(known, epochs=40 if method == "swag" else 3))
+    image = torch.rand(2, 3, 16, 24)
+    found, again = (Run.open(run.folder).predict(image, samples=3) for _ in range(2))
+    for name, prediction in found.items():
+        assert prediction.draws == 3
+        assert prediction.epistemic.mean() > 0, name
+        assert torch.allclose(prediction.total, prediction.aleatoric + prediction.epistemic, atol=1e-5)
+        assert torch.equal(prediction.total, again[name].total)
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [

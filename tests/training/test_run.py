@@ -1,4 +1,5 @@
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -77,6 +78,50 @@ def test_every_likelihood_trains_and_scores(tmp_path, task, likelihood):
     found = evaluate(fitted(tmp_path / "run", plan(task, likelihood=likelihood)), scenes(3, 1), progress=False)
     assert all(torch.isfinite(found.scores.compute()[name]) for name in ("nll", "ause"))
     assert sorted(found.order.tolist()) == [0, 1, 2]
+
+
+def test_members_trained_at_once_are_those_trained_in_turn(tmp_path):
+    """In other processes, from the same seeds; one that is there already stays."""
+    known = replace(plan(method="ensemble"), members=3)
+    turn, once = fitted(tmp_path / "turn", known), tmp_path / "once"
+    known.save(_made(once) / "plan.yaml")
+    kept = (turn.folder / "weights-1.safetensors").read_bytes()
+    (once / "weights-1.safetensors").write_bytes(kept)
+    both = fitted(once, known, at_once=2, resume=True)
+    for ours, theirs in zip(both.networks, turn.networks, strict=True):
+        for name, value in ours.state_dict().items():
+            assert torch.allclose(value, theirs.state_dict()[name], atol=1e-5), name
+    assert (once / "weights-1.safetensors").read_bytes() == kept
+    assert not list(once.glob("*.ckpt"))
+
+
+class _Killed(Scenes):
+    def __getitem__(self, index):
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_killed_process_of_a_member_is_told_of(tmp_path):
+    known = replace(plan(method="ensemble"), members=2)
+    with pytest.raises(ChildProcessError, match=r"was killed.*--resume"):
+        fit(known, _Killed(6, size=(16, 24), seed=0), None, tmp_path / "run", at_once=2, progress=False)
+    assert (tmp_path / "run" / "plan.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "how", "message"),
+    [("snapshot", {}, "snapshot is one training"), ("ensemble", {"devices": 2}, "either members or batches")],
+)
+def test_what_cannot_be_trained_at_once_is_refused(tmp_path, method, how, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(tmp_path / "run", replace(plan(method=method), members=2), at_once=2, **how)
+    assert not (tmp_path / "run").exists()
+
+
+def _made(folder):
+    folder.mkdir()
+    return folder
 
 
 def test_ensemble_trains_members_of_their_own(tmp_path):

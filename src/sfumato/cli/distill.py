@@ -32,8 +32,9 @@ def distill(
     Args:
         run: the teacher, a folder that `fit` left. Its draws are learnt, not its calibration: calibrate the student.
         out: folder of the student's run; RUN-student if not given.
-        likelihood: of classes distilled (the default: the teacher's law and its epistemic part) or dudes (the spread of
-            the teacher's label, as published); of values distilled-gaussian or distilled-laplace.
+        likelihood: of classes distilled (the default: labels and the teacher's epistemic part), distilled-probs (its
+            probabilities too) or dudes (the spread of the teacher's label, as published); of values distilled-gaussian
+            or distilled-laplace.
         network: class path of the student's network; the teacher's if not given.
         network_args: its keyword arguments.
         start: folder of a run whose weights the student starts from, such as RUN itself; random ones if not given.

@@ -18,6 +18,7 @@ def fit(
     resume: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
+    at_once: int = 1,
     quiet: bool = False,
     **plan: Any,
 ) -> None:
@@ -28,6 +29,7 @@ def fit(
         resume: go on with an interrupted run.
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
+        at_once: members of an ensemble that are trained at the same time, in processes of their own.
         quiet: show no progress bar.
         **plan: the choices to make by hand; what is left out is derived from the data.
     """
@@ -36,7 +38,8 @@ def fit(
     from sfumato import training
 
     training.fit(
-        known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, progress=not quiet
+        known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, at_once=at_once,
+        progress=not quiet,
     )  # fmt: skip
     training.say(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 

@@ -20,19 +20,21 @@ from sfumato.predictions.classes import entropy
 class DistilledClasses:
     """Classes, and how far the draws of a teacher spread, in one pass; output channels are K logits and one head h.
 
-    The law is ``softmax(f)``. The head says the epistemic part, ``e = log K · sigmoid(h)`` nats; the aleatoric part is
-    what is left of the total. A target is stacked, see :meth:`nll`; :meth:`lesson` makes what the teacher adds to it.
+    The law is ``softmax(f)``, learnt from labels. The head says the epistemic part, ``e = log K · sigmoid(h)`` nats;
+    the aleatoric part is what is left of the total. A target is stacked, see :meth:`nll`; :meth:`lesson` makes what
+    the teacher adds to it.
 
     As ``published``, the head says instead the standard deviation ``u = sigmoid(h)`` of the teacher's probability of
-    its label, and the teacher's law is not learnt. Read as nats to second order, that is ``e = u² / (2 p (1 − p))``
-    for two classes, p the probability of the label.
+    its label. Read as nats to second order, that is ``e = u² / (2 p (1 − p))`` for two classes, p the probability of
+    the label.
 
     Args:
         classes: K ≥ 2.
         published: whether to learn as the paper did.
+        probs: whether the teacher's law is learnt beside the label too, and not only where there is none.
 
     Raises:
-        ValueError: for fewer than 2 classes.
+        ValueError: for fewer than 2 classes, or both at once.
 
     Source: Landgraf et al. (2023), "DUDES: deep uncertainty distillation using ensembles for semantic segmentation",
     for the loss as published; its code trains on void pixels too, which are masked here.
@@ -42,8 +44,11 @@ class DistilledClasses:
 
     classes: int
     published: bool = False
+    probs: bool = False
 
     def __post_init__(self) -> None:
+        if self.published and self.probs:
+            raise ValueError("published and probs: the paper's student does not learn its teacher's law")
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
 
@@ -55,8 +60,8 @@ class DistilledClasses:
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Loss (B, H, W) in nats: cross-entropy with the label, and divergence from what the teacher says.
 
-        The latter is ``KL(p ‖ softmax(f))`` of its law p, and ``log K · KL(e / log K ‖ sigmoid(h))`` of its epistemic
-        part e, whose pull on h is ``ê − e``: as small as the part itself, so that the classes are not learnt worse.
+        The latter is ``log K · KL(e / log K ‖ sigmoid(h))`` of its epistemic part e, whose pull on h is ``ê − e``; and,
+        where there is no label or with ``probs``, ``KL(p ‖ softmax(f))`` of its law p.
 
         As published it is ``RMSLE = √mean (log(1 + û) − log(1 + u))²``, one number for the batch, added to each of its
         valid pixels.
@@ -74,14 +79,13 @@ class DistilledClasses:
         loss = cross_entropy(output[:, :-1], label, ignore_index=-100, reduction="none")
         if self.published:
             return loss.where(valid, 0.0) + valid * rmsle(self._head(output), lesson[:, 0], valid)
-        return (loss + self._divergence(output, lesson)).where(valid, 0.0)
-
-    def _divergence(self, output: Tensor, lesson: Tensor) -> Tensor:
-        """Of the law, and of the epistemic part as a share of the most it can be."""
         probs, share = lesson[:, 1:], (lesson[:, 0] / math.log(self.classes)).clamp(0, 1)
+        law = -entropy(probs) - (probs * output[:, :-1].log_softmax(1)).sum(1)
+        law = law if self.probs else law.where(~labelled, 0.0)
+        # Of the epistemic part as a share of the most it can be.
         least = torch.special.entr(share) + torch.special.entr(1 - share)
-        missed = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
-        return -entropy(probs) - (probs * output[:, :-1].log_softmax(1)).sum(1) + math.log(self.classes) * missed
+        spread = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
+        return (loss + law + math.log(self.classes) * spread).where(valid, 0.0)
 
     def _head(self, output: Tensor) -> Tensor:
         return output[:, -1].sigmoid() * (1.0 if self.published else math.log(self.classes))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, interpolate
 
 from sfumato.methods.features import read_by
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Batch = tuple[tuple[Any, ...], Tensor, Tensor]
+Enlarged = Callable[[Tensor], Tensor]
+ENLARGEMENTS: tuple[dict[str, Any], ...] = (
+    {"mode": "bilinear", "align_corners": False},
+    {"mode": "bilinear", "align_corners": True},
+    {"mode": "nearest"},
+    {"mode": "bicubic", "align_corners": False},
+)
 
 
 @dataclass(frozen=True)
@@ -23,10 +31,11 @@ class LastLayerLaplace:
     The posterior is ``N(w, (H + τ I)⁻¹)``, with H the Hessian of the loss, summed over every valid pixel, with respect
     to the weights and biases of the last layer. It is linear in them, so H needs the features and the loss's own
     Hessian at each pixel alone; its size, C (F + 1) squared, does not depend on the number of pixels. Drawing costs one
-    pass of the network and T of the last layer.
+    pass of the network and T of the last layer. A network may enlarge what its last layer says (bilinear, bicubic,
+    nearest): enlarging is linear too, and gives what the last layer would say of the enlarged features.
 
     Args:
-        network: its last operation is ``head``.
+        network: its last operation is ``head``, or the enlargement of what it returns.
         head: its 1 × 1 convolution from F features to C channels, with a bias.
         factor: (C (F + 1), C (F + 1)) whose product with standard normals is a draw of the weights' deviation.
         samples: T ≥ 1, the number of draws.
@@ -66,8 +75,8 @@ class LastLayerLaplace:
             samples: how many draws the method makes.
 
         Raises:
-            ValueError: if ``head`` is no 1 × 1 convolution with a bias, or not the last operation, a number is not
-                above 0, the loss cannot be differentiated twice, or there is no batch.
+            ValueError: if ``head`` is no 1 × 1 convolution with a bias, or more than an enlargement follows it, a
+                number is not above 0, the loss cannot be differentiated twice, or there is no batch.
         """
         if head.kernel_size != (1, 1) or head.groups != 1 or head.bias is None:
             raise ValueError(f"head is {head}, expected a 1 × 1 convolution with a bias and one group")
@@ -75,8 +84,8 @@ class LastLayerLaplace:
             raise ValueError(f"prior_precision {prior_precision} and temperature {temperature}: expected above 0")
         total: Tensor | None = None
         for inputs, target, valid in batches:
-            features, output = _split(network, head, inputs)
-            found = _hessian(features, _curvature(nll, output, target, valid))
+            features, output, enlarged = _split(network, head, inputs)
+            found = _hessian(enlarged(features), _curvature(nll, output, target, valid))
             total = found if total is None else total + found
         if total is None:
             raise ValueError("there is no batch: nothing is known of the last layer")
@@ -87,23 +96,28 @@ class LastLayerLaplace:
 
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W): the features once, the last layer with other weights each time."""
-        features, output = _split(self.network, self.head, inputs)
+        features, output, enlarged = _split(self.network, self.head, inputs)
         channels, device = self.head.out_channels, "cpu" if generator is None else generator.device
         for _ in range(self.samples):
             normal = torch.randn(len(self.factor), generator=generator, device=device).to(self.factor)
             change = (self.factor @ normal).view(-1, channels).T  # (C, F + 1)
-            yield (output + conv2d(features, change[:, :-1, None, None], change[:, -1]))[None]
+            yield (output + enlarged(conv2d(features, change[:, :-1, None, None], change[:, -1])))[None]
 
 
-def _split(network: nn.Module, head: nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """What ``head`` reads (B, F, H, W), and the network's output (B, C, H, W), which must be what it returns."""
+def _split(network: nn.Module, head: nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor, Enlarged]:
+    """What ``head`` reads (B, F, h, w), the network's output (B, C, H, W), and what makes h × w maps H × W ones."""
     features, returned, output = read_by(network, head, inputs)
-    if returned is not output:
-        raise ValueError(
-            f"head {head} is not what {type(network).__name__} does last: its output is changed after it; move what "
-            "follows before it, or name another layer"
-        )
-    return features, output
+    if returned is output:
+        return features, output, lambda maps: maps
+    if returned.shape[:2] == output.shape[:2] and returned.shape != output.shape:
+        for how in ENLARGEMENTS:
+            enlarged = partial(interpolate, size=output.shape[-2:], **how)
+            if torch.allclose(enlarged(returned), output, rtol=1e-3, atol=1e-3 * float(output.abs().max())):
+                return features, output, enlarged
+    raise ValueError(
+        f"head {head} is not what {type(network).__name__} does last: its output is changed after it, by more than an "
+        "enlargement; move what follows before it, or name another layer"
+    )
 
 
 def _curvature(nll: Loss, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:

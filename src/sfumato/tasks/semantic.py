@@ -42,7 +42,7 @@ class Semantic(Question):
     key: ClassVar[str] = "classes"
     dims: ClassVar[int] = 0
     likelihoods: ClassVar[tuple[str, ...]] = ("categorical", "logit-normal", "dirichlet", "tempered")
-    students: ClassVar[tuple[str, ...]] = ("distilled", "dudes")
+    students: ClassVar[tuple[str, ...]] = ("distilled", "distilled-probs", "dudes")
     calibrators: ClassVar[tuple[str, ...]] = ("temperature", "class-temperature", "vector", "local", "isotonic")
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Semantic(Question):
     def likelihood(self, name: str) -> Likelihood:
         """One of :attr:`likelihoods` over the K classes, or of :attr:`students`, of which ``dudes`` is as published."""
         if name in self.students:
-            return DistilledClasses(len(self.names), published=name == "dudes")
+            return DistilledClasses(len(self.names), published=name == "dudes", probs=name == "distilled-probs")
         return dict(zip(self.likelihoods, (Categorical, LogitNormal, Dirichlet, Tempered)))[name](len(self.names))
 
     def calibrator(self, name: str) -> Any:

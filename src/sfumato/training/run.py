@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -187,6 +191,9 @@ class Kept(Dataset[dict[str, Any]]):
         self.dataset, self.task, self.further = dataset, task, further
         self._samples: dict[int, dict[str, Any]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_samples": {}}  # another process reads for itself
+
     def __len__(self) -> int:
         return len(self.dataset)  # pyright: ignore[reportArgumentType]
 
@@ -215,6 +222,7 @@ def fit(
     resume: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
+    at_once: int = 1,
     progress: bool = True,
     teach: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Run:
@@ -228,14 +236,20 @@ def fit(
         resume: go on from the last whole checkpoint; members that have finished are not trained again.
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
+        at_once: members of an ensemble that are trained at the same time, each in a process of its own with its share
+            of the cores, or a GPU in turn; they read the data anew, and show no bar.
         progress: whether to show a bar.
         teach: what is done to every augmented batch before it is learnt from; None for nothing.
 
     Raises:
         FileExistsError: if the folder holds a run and ``resume`` is false.
-        ValueError: if the network's output does not fit the likelihood, or the plan is not that of the run resumed.
+        ValueError: if the network's output does not fit the likelihood, the plan is not that of the run resumed, or
+            members cannot be trained at once.
+        ChildProcessError: if a process that trained a member was killed.
     """
     vacant(plan, folder, resume)
+    if at_once > 1:
+        _independent(plan, devices * num_nodes, at_once)
     task, likelihood = question(plan)
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
     probe = started(plan, likelihood)
@@ -247,10 +261,64 @@ def fit(
         plan.save(folder / "plan.yaml")
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
-    for member in range(plan.members):
-        if not weights_path(folder, member).exists():
-            _fit_member(plan, task, likelihood, kept, scored, folder, member, devices, num_nodes, progress, teach)
+    missing = [member for member in range(plan.members) if not weights_path(folder, member).exists()]
+    if at_once > 1 and len(missing) > 1:
+        _fit_at_once(plan, task, likelihood, kept, scored, folder, missing, at_once)
+    else:
+        for member in missing:
+            if not weights_path(folder, member).exists():  # one training may leave several
+                _fit_member(plan, task, likelihood, kept, scored, folder, member, devices, num_nodes, progress, teach)
     return Run.open(folder)
+
+
+def _independent(plan: Plan, processes: int, at_once: int) -> None:
+    """Nothing, if the members of a plan can be trained at the same time.
+
+    Raises:
+        ValueError: if not.
+    """
+    if plan.method != "ensemble":
+        raise ValueError(f"at_once is {at_once}, but {plan.method} is one training: leave it out, or train an ensemble")
+    if processes > 1:
+        raise ValueError(
+            f"at_once is {at_once} and devices × num_nodes is {processes}: spread either members or batches over them"
+        )
+
+
+def _fit_at_once(
+    plan: Plan,
+    task: Task,
+    likelihood: Likelihood,
+    train: Dataset,
+    val: Dataset | None,
+    folder: Path,
+    missing: list[int],
+    at_once: int,
+) -> None:
+    """Train members in processes of their own; what was finished or checkpointed stays if one fails."""
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    spawned = multiprocessing.get_context("spawn")  # forked ones would share locks of threads that they do not have
+    with ProcessPoolExecutor(min(at_once, len(missing)), spawned, torch.set_num_threads, (threads,)) as pool:
+        jobs = [
+            pool.submit(_fit_member, plan, task, likelihood, train, val, folder, member, _place(member), 1, False, None)
+            for member in missing
+        ]
+        try:
+            for member, job in zip(missing, jobs):
+                job.result()
+                say(f"member {member} of {plan.members} is trained")
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"a process that trained a member in {folder} was killed, perhaps for want of memory: go on with "
+                f"--resume, and fewer than {at_once} at once"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _place(member: int) -> int | list[int]:
+    """Devices for one member: one processor, or the GPU whose turn it is."""
+    return [member % torch.cuda.device_count()] if torch.cuda.is_available() else 1
 
 
 def _first() -> bool:
@@ -289,7 +357,7 @@ def _fit_member(
     val: Dataset | None,
     folder: Path,
     member: int,
-    devices: int,
+    devices: int | list[int],
     num_nodes: int,
     progress: bool,
     teach: Callable[[dict[str, Any]], dict[str, Any]] | None,
