@@ -9,7 +9,7 @@ Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
@@ -102,8 +102,12 @@ class Method(Protocol):
 class Student(Likelihood, Protocol):
     """A likelihood that learns, beside the labels, how far the draws of a teacher spread."""
 
-    def lesson(self, draws: Iterable[Any]) -> Tensor:
-        """What the moments of a teacher's draws teach (B, L, H, W)."""
+    def heard(self, draw: Any) -> Any:
+        """What is kept of the moments of one of the teacher's draws; merged over all of them, as moments are."""
+        ...
+
+    def lesson(self, heard: Any) -> Tensor:
+        """What was heard of all draws, as something to learn (B, L, H, W)."""
         ...
 
 

@@ -81,7 +81,7 @@ def test_values_are_distilled_too(tmp_path):
 def test_lessons_are_given_once_and_read_again(student, teacher, tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in files(teacher)}
     assert len(before) == 4
-    lesson = Teacher(teacher, DistilledClasses(8)).lesson(scenes()[0]["image"])
+    lesson = Teacher(teacher, DistilledClasses(8)).lesson(scenes()[0]["image"])["classes"]
     assert lesson.dtype == torch.half
     assert lesson.shape == (9, 16, 24)
     calls = []
@@ -152,7 +152,7 @@ def test_what_cannot_teach_or_learn_is_refused(teacher, student, tmp_path):
         distilled(single, tmp_path / "none")
     with pytest.raises(ValueError, match=r"draws once.*distil an ensemble"):
         distilled(single, tmp_path / "none", likelihood="dudes")
-    with pytest.raises(ValueError, match="expected that of a student: one of distilled, dudes"):
+    with pytest.raises(ValueError, match="expected that of a student: one of distilled, distilled-probs, dudes"):
         distilled(teacher, tmp_path / "none", likelihood="categorical")
     with pytest.raises(FileExistsError, match="holds a run already"):
         distilled(teacher, student.folder)

@@ -9,9 +9,12 @@ import torch
 from torch.utils.data import Dataset
 
 from sfumato.data import Scenes
+from sfumato.data.augmentation import Augmentation
 from sfumato.training import (
     Plan,
     Run,
+    Taught,
+    Teacher,
     asked,
     calibrate,
     derive,
@@ -107,6 +110,66 @@ def test_one_task_of_a_run_is_distilled(run, tmp_path):
     image = scenes(1, 5)[0]["image"][None]
     assert student.predict(image).total.shape == run.predict(image)["classes"].total.shape
     assert teacher_of(student).task == view.task
+
+
+def test_all_tasks_of_a_run_are_distilled_at_once(run, tmp_path):
+    """One student, one pass; every task's lesson is from the same draws, and its fidelity is told."""
+    student = distil(run, scenes(3), None, tmp_path / "student", unlabelled=scenes(1, 9), epochs=2, progress=False)
+    assert student.plan.likelihood == "distilled,distilled-laplace,distilled-gaussian"
+    assert student.plan.scales == run.plan.scales
+    image = scenes(1, 5)[0]["image"]
+    found = Run.open(student.folder).predict(image[None])
+    for name, prediction in found.items():
+        assert prediction.draws == 1
+        assert prediction.epistemic.min() >= 0
+        assert prediction.epistemic.mean() > 0, name
+        assert teacher_of(student.views[name]).task == run.views[name].task
+    teacher = Teacher(run, question(student.plan)[1])
+    lessons = teacher.lesson(image)
+    expected = run.drawn(run.method(), image[None], 0, 0)  # other dropout: of the same kind, not equal
+    assert {name: len(lesson) for name, lesson in lessons.items()} == {"classes": 9, "centres": 4, "depth": 2}
+    assert lessons["depth"].isfinite().all()
+    assert lessons["classes"][1:].sum(0).sub(1).abs().max() < 5e-3
+    assert lessons["depth"][0].mean() == pytest.approx(float(expected["depth"].mean.mean()), rel=0.5)
+    assert len(list(run.folder.glob(f"lessons/{teacher.digest[:16]}/*"))) == 5
+    for name, each in evaluate_each(student, scenes(2, 1), progress=False).items():
+        assert each.scores.compute()["nll"].isfinite(), name
+        assert float(each.fidelity.compute()["mae_epistemic"]) > 0
+        taught = evaluate_each(run, scenes(2, 1), progress=False)[name].scores.compute()
+        assert float(each.teacher.compute()["nll"]) == pytest.approx(float(taught["nll"]), rel=1e-5)
+
+
+def test_a_student_of_vectors_is_mirrored_whole(run):
+    """dx of the label and of its teacher turn round, spreads do not; zoom scales them all."""
+    student = distil_plan(run)
+    taught = Taught(Teacher(run, question(student)[1]), learnt(scenes(), run.task), None, kept=True)
+    sample = taught[0]
+    batch = {k: v[None] for k, v in sample.items() if isinstance(v, torch.Tensor)}
+    for seed in range(20):
+        torch.manual_seed(seed)
+        out = Augmentation(scale=(1, 1), colour=0)(batch)
+        if not torch.equal(out["image"], batch["image"]):
+            break
+    before, after = batch["centres"][0].flip(-1), out["centres"][0]
+    known = out["centres_valid"][0]
+    signs = torch.tensor([-1.0, 1, 1, -1, 1, 1, 1])[:, None]
+    assert known.any()
+    assert torch.allclose(after[:, known], signs * before[:, known])
+
+
+def distil_plan(run):
+    from sfumato.training.distillation import student_plan
+
+    return student_plan(run, "", {})
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "message"),
+    [("distilled", "one for each of classes,centres,depth"), ("distilled,l1,l1", "expected that of a student")],
+)
+def test_students_of_several_tasks_are_named_one_by_one(run, tmp_path, likelihood, message):
+    with pytest.raises(ValueError, match=message):
+        distil(run, scenes(2), None, tmp_path / "student", likelihood=likelihood, progress=False)
 
 
 class Patchy(Dataset):

@@ -34,7 +34,7 @@ def distill(
         out: folder of the student's run; RUN-student if not given.
         likelihood: of classes distilled (the default: labels and the teacher's epistemic part), distilled-probs (its
             probabilities too) or dudes (the spread of the teacher's label, as published); of values distilled-gaussian
-            or distilled-laplace.
+            or distilled-laplace; of several tasks one for each, with commas.
         network: class path of the student's network; the teacher's if not given.
         network_args: its keyword arguments.
         start: folder of a run whose weights the student starts from, such as RUN itself; random ones if not given.
@@ -50,13 +50,14 @@ def distill(
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
         quiet: show no progress bar.
-        task: which one, of a run of several tasks.
+        task: of a run of several tasks, the one to learn; all of them if not given.
     """
     from sfumato import training
     from sfumato.cli.evaluate import data_of
     from sfumato.cli.worlds import other_world
 
-    teacher = training.Run.open(run).one(task)
+    teacher = training.Run.open(run)
+    teacher = teacher.one(task) if task else teacher
     given = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "network": network}
     choices: dict[str, Any] = {name: value for name, value in given.items() if value}
     if network or network_args is not None:

@@ -21,6 +21,7 @@ PICTURES = ("image", "right", "next")
 NEARER_WHEN_ZOOMED = ("depth", "depth_true")  # metres
 LONGER_WHEN_ZOOMED = ("disparity", "centres", "flow", "inverse_depth")  # pixels, and one over metres
 POINTING = ("centres", "flow")  # (dx, dy): a mirror turns dx round
+DX = slice(0, 4, 3)  # a student's target is dx, dy, whether they are known, the teacher's dx and dy, and their spread
 OTHERS = ("classes", "class_probs", "depth_sigma", "instances", "novel")
 MASKS = (
     "classes_valid", "depth_valid", "inverse_depth_valid", "disparity_valid", "centres_valid", "flow_valid",
@@ -140,7 +141,9 @@ def _rescale(out: Batch, zoom: Tensor, mirror: Tensor) -> None:
     for key in out.keys() & set(LONGER_WHEN_ZOOMED):
         out[key] = out[key] * factor
     for key in out.keys() & set(POINTING):
-        out[key] = torch.cat([out[key][:, :1] * mirror[:, None, None, None], out[key][:, 1:]], 1)
+        turned = torch.ones(out[key].shape[:2], device=mirror.device)
+        turned[:, DX] = mirror[:, None]
+        out[key] = out[key] * turned[:, :, None, None]
 
 
 def _moved(intrinsics: Tensor, matrix: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -98,7 +98,11 @@ class DistilledClasses:
             said = said.square() / (2 * top * (1 - top)).clamp_min(1e-6)
         return ClassMoments(1, probs, (entropy(probs) - said).clamp_min(0))
 
-    def lesson(self, draws: Iterable[ClassMoments]) -> Tensor:
+    def heard(self, draw: ClassMoments) -> ClassMoments | Squares:
+        """The draw; as published, with its squared probabilities."""
+        return Squares(draw, draw.probs.square()) if self.published else draw
+
+    def lesson(self, heard: ClassMoments | Squares) -> Tensor:
         """What a teacher's draws teach (B, L, H, W): its epistemic part in nats and its mean law, L = 1 + K.
 
         As published, L = 1: the standard deviation (unbiased) over draws of the probability of the teacher's label.
@@ -106,21 +110,28 @@ class DistilledClasses:
         Raises:
             ValueError: if there is nothing to learn, because the teacher has one draw and no epistemic part.
         """
-        squares, folded = torch.zeros(()), None
-        for draw in draws:
-            squares = squares + draw.probs.square() if self.published else squares
-            folded = draw if folded is None else folded.merge(draw)
-        if folded is None:
-            raise ValueError("the teacher made no draws: it must make at least one")
-        found, count = folded.prediction(), folded.draws
-        if self.published and count < 2:
-            raise ValueError("the teacher draws once, which has no spread: distil an ensemble or MC dropout")
-        if not self.published:
-            _spread(found.epistemic, count)
+        if isinstance(heard, ClassMoments):
+            found = heard.prediction()
+            _spread(found.epistemic, heard.draws)
             return torch.cat([found.epistemic[:, None], found.probs], 1)
+        found, count = heard.draw.prediction(), heard.draw.draws
+        if count < 2:
+            raise ValueError("the teacher draws once, which has no spread: distil an ensemble or MC dropout")
         label = found.label[:, None]
-        mean, square = found.probs.gather(1, label), squares.gather(1, label) / count
+        mean, square = found.probs.gather(1, label), heard.squares.gather(1, label) / count
         return ((square - mean.square()).clamp_min(0) * (count / (count - 1))).sqrt()
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Moments of draws of classes, and the sums (B, K, H, W) of their squared probabilities."""
+
+    draw: ClassMoments
+    squares: Tensor
+
+    def merge(self, other: Self) -> Self:
+        """Of both sets of draws together."""
+        return type(self)(self.draw.merge(other.draw), self.squares + other.squares)
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,11 @@ class DistilledValues:
     """
 
     law: Gaussian | Laplace
+
+    @property
+    def dims(self) -> int:
+        """D."""
+        return self.law.dims
 
     @property
     def channels(self) -> int:
@@ -170,19 +186,18 @@ class DistilledValues:
         spread = (2 * output[:, 2 * dims :].clamp(-10, 10)).exp()
         return ValueMoments(1, found.mean, spread, found.variance, found.unit)
 
-    def lesson(self, draws: Iterable[ValueMoments]) -> Tensor:
+    def heard(self, draw: ValueMoments) -> ValueMoments:
+        """The draw."""
+        return draw
+
+    def lesson(self, heard: ValueMoments) -> Tensor:
         """What a teacher's draws teach (B, 2D, H, W): mean and epistemic standard deviation, in the value's unit.
 
         Raises:
             ValueError: if there is nothing to learn, because the teacher has one draw and no epistemic part.
         """
-        folded: ValueMoments | None = None
-        for draw in draws:
-            folded = draw if folded is None else folded.merge(draw)
-        if folded is None:
-            raise ValueError("the teacher made no draws: it must make at least one")
-        found = folded.prediction()
-        _spread(found.epistemic, folded.draws)
+        found = heard.prediction()
+        _spread(found.epistemic, heard.draws)
         return torch.cat([found.mean, found.epistemic_variance.sqrt()], 1)
 
 

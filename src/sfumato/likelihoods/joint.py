@@ -40,7 +40,7 @@ class Joint:
     Args:
         parts: name of a task → its likelihood; at least one.
         scales: name of a task → (centre, spread > 0) of its values, behind their link; (0, 1) for those left out. For
-            parts with ``dims`` whose output is locations, or locations and log scales.
+            parts with ``dims`` whose output is locations, or locations and one or two log scales each.
 
     Raises:
         ValueError: if there is no part, a scale is of an unknown task or of one that has no location, or not above 0.
@@ -65,7 +65,7 @@ class Joint:
             if name not in self.parts:
                 raise ValueError(f"scales name {name!r}, which is none of the tasks {', '.join(self.parts)}")
             part = self.parts[name]
-            if getattr(part, "channels", 0) not in {n * getattr(part, "dims", 0) for n in (1, 2)}:
+            if getattr(part, "channels", 0) not in {n * getattr(part, "dims", 0) for n in (1, 2, 3)}:
                 raise ValueError(f"scales name {name!r}, but a {type(part).__name__} has no location: leave it out")
             if not (math.isfinite(centre) and 0 < spread < math.inf):
                 raise ValueError(f"the scale of {name} is {(centre, spread)}, expected a centre and a spread above 0")

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfumato.contracts import Student
+from sfumato.contracts import Student, Task
+from sfumato.likelihoods import Joint
+from sfumato.predictions import JointMoments
 from sfumato.predictions.store import whole
 from sfumato.training.plan import Plan
 from sfumato.training.questions import JOINT_NETWORK
@@ -26,47 +28,56 @@ LESSONS = "lessons"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A run that teaches; calling it with images (B, 3, H, W) in [0, 1] gives their lessons (B, L, H, W).
+    """A run that teaches; calling it with images (B, 3, H, W) in [0, 1] gives their lessons (B, L, H, W) by task.
 
     Args:
         run: whose draws, before any calibration, are what is learnt.
-        student: the likelihood that learns.
+        student: the likelihood that learns; of a run of several tasks a :class:`Joint` of students.
         samples: of MC dropout; None for the plan's.
     """
 
     run: Run
-    student: Student
+    student: Student | Joint
     samples: int | None = None
 
-    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The lessons of a batch."""
+    @property
+    def students(self) -> dict[str, Student]:
+        """Those that learn, by the key of their task."""
+        return dict(self.student.parts) if isinstance(self.student, Joint) else {self.run.task.key: self.student}
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The lessons of a batch: of all tasks from the same draws."""
         for network in self.run.networks:
             network.to(images.device)  # no copy where it is there already
-        chunks = self.run.method(self.samples).draws(images, generator=generator)
+        students, heard = self.students, {}
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            return self.student.lesson(
-                self.run.likelihood.moments(output.float()) for chunk in chunks for output in chunk
-            )
+            for chunk in self.run.method(self.samples).draws(images, generator=generator):
+                for output in chunk:
+                    draw = self.run.likelihood.moments(output.float())
+                    draws = draw.parts if isinstance(draw, JointMoments) else {self.run.task.key: draw}
+                    for name, student in students.items():
+                        new = student.heard(draws[name])
+                        heard[name] = heard[name].merge(new) if name in heard else new
+            return {name: student.lesson(heard[name]) for name, student in students.items()}
 
     def on(self, batch: dict[str, Any]) -> dict[str, Any]:
         """An augmented batch with lessons in its targets, given by the teacher now."""
-        key = self.run.task.key
         # A generator of its own, seeded by the step's: the student's dropout is then that of lessons which were kept.
-        lesson = self(batch["image"], torch.Generator().manual_seed(int(torch.randint(2**62, ()))))
-        return batch | {key: torch.cat([batch[key].float(), lesson], 1)}
+        lessons = self(batch["image"], torch.Generator().manual_seed(int(torch.randint(2**62, ()))))
+        return batch | {key: torch.cat([batch[key].float(), lesson], 1) for key, lesson in lessons.items()}
 
     @cached_property
     def digest(self) -> str:
         """Of everything that a lesson depends on but the image."""
         plan = self.run.plan
-        parts = [plan.method, plan.likelihood, str(self.samples or plan.samples), plan.network, repr(self.student)]
+        parts = [plan.method, plan.likelihood, str(self.samples or plan.samples), plan.network, repr(self.students)]
         found = hashlib.blake2b("\n".join(parts).encode(), digest_size=16)
         for member in range(plan.members):
             found.update(weights_path(self.run.folder, member).read_bytes())
         return found.hexdigest()
 
-    def lesson(self, image: Tensor) -> Tensor:
-        """The lesson (L, H, W) of an image (3, H, W), half precision: read if the teacher has given it, else kept.
+    def lesson(self, image: Tensor) -> dict[str, Tensor]:
+        """The lessons (L, H, W) of an image (3, H, W), half precision: read if the teacher has given them, else kept.
 
         Raises:
             ValueError: if the file kept is cut off, or of another teacher.
@@ -77,24 +88,28 @@ class Teacher:
             return _read(path, self.digest)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         # Seeded by what the image shows, so that a lesson depends on nothing else.
-        found = self(image[None].to(device), torch.Generator().manual_seed(int(name[:15], 16)))[0].cpu()
-        half = found.half()
-        found = half if bool(half.isfinite().all()) else found  # millimetres may be more than half precision holds
+        given = self(image[None].to(device), torch.Generator().manual_seed(int(name[:15], 16)))
+        found = {key: _compact(lesson[0].cpu()) for key, lesson in given.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as part:
-            save_file({"lesson": found}, part, {"teacher": self.digest})
+            save_file(found, part, {"teacher": self.digest})
         return found
 
 
-def _read(path: Path, teacher: str) -> Tensor:
+def _compact(lesson: Tensor) -> Tensor:
+    half = lesson.half()
+    return half if bool(half.isfinite().all()) else lesson  # millimetres may be more than half precision holds
+
+
+def _read(path: Path, teacher: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
-            of, lesson = (file.metadata() or {}).get("teacher"), file.get_tensor("lesson")
+            of, lessons = (file.metadata() or {}).get("teacher"), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is cut off ({error}): delete it and distil again with --resume") from error
     if of != teacher:
         raise ValueError(f"{path} is of another teacher ({of}, expected {teacher}): delete {path.parent}")
-    return lesson
+    return lessons
 
 
 class Taught(Dataset[dict[str, Any]]):
@@ -118,16 +133,24 @@ class Taught(Dataset[dict[str, Any]]):
         first = len(self.parts[0])  # pyright: ignore[reportArgumentType]
         labelled = index < first
         sample = self.parts[0][index] if labelled else self.parts[1][index - first]
-        key, (height, width) = self.teacher.run.task.key, sample["image"].shape[-2:]
-        valid = sample[key + "_valid"] if labelled else torch.ones(height, width, dtype=torch.bool)
-        target = sample[key] if labelled else torch.zeros_like(self.parts[0][0][key])
-        target = target.expand(-1, height, width) if target.ndim == 3 else target[None]
-        # Class ids are exact in half precision, of which many images fit into memory.
-        kind = torch.float32 if target.is_floating_point() else torch.half
-        target = torch.cat([target.to(kind), torch.full((1, height, width), float(labelled), dtype=kind)])
-        if self.kept:
-            target = torch.cat([target, self.teacher.lesson(sample["image"]).to(kind)])
-        return {"name": str(sample["name"]), "image": sample["image"], key: target, key + "_valid": valid}
+        lessons = self.teacher.lesson(sample["image"]) if self.kept else {}
+        found = {"name": str(sample["name"]), "image": sample["image"]}
+        for key, task in self.teacher.run.task.parts.items():
+            target, valid = _stacked(task, sample if labelled else {"image": sample["image"]}, labelled)
+            target = torch.cat([target, lessons[key].to(target.dtype)]) if self.kept else target
+            found |= {key: target, key + "_valid": valid}
+        return found
+
+
+def _stacked(task: Task, sample: dict[str, Any], labelled: bool) -> tuple[Tensor, Tensor]:
+    """A target, channels first, with a last channel that says whether it is known; and where a lesson counts."""
+    entries = task.entries(sample)
+    target, valid = entries[task.key], entries[task.key + "_valid"]
+    target = target.expand(-1, *valid.shape) if target.ndim == 3 else target[None]
+    # Class ids are exact in half precision, of which many images fit into memory.
+    kind = torch.float32 if target.is_floating_point() else torch.half
+    known = torch.full((1, *valid.shape), float(labelled), dtype=kind)
+    return torch.cat([target.to(kind), known]), valid if labelled else torch.ones_like(valid)
 
 
 def distil(
@@ -149,11 +172,13 @@ def distil(
     """Train a student of a run and leave it as a run of its own.
 
     Args:
-        run: the teacher: an ensemble, MC dropout, or any other whose predictions have an epistemic part.
+        run: the teacher: an ensemble, MC dropout, or any other whose predictions have an epistemic part. One of
+            several tasks teaches them all; seen as one of its tasks (``run.one(name)``), that one.
         train: labelled images at the size of the run's plan.
         val: images that are scored now and then; None for none.
         folder: is made; holds the student.
-        likelihood: one of the task's ``students``; empty for the one that fits the teacher's likelihood.
+        likelihood: one of the task's ``students``, with commas between those of several tasks; empty for what fits
+            the teacher's likelihood.
         unlabelled: further images to learn from the teacher alone, at the same size.
         samples: of a teacher that is MC dropout; None for its plan's.
         on_the_fly: ask the teacher about every augmented image anew, which costs its passes at every step, instead of
@@ -192,16 +217,34 @@ def student_plan(run: Run, likelihood: str, choices: dict[str, Any]) -> Plan:
     Raises:
         ValueError: if the likelihood is no student's.
     """
-    known = run.task.students
-    fitting = next((name for name in known if name.endswith(run.plan.likelihood)), known[0])
-    if likelihood and likelihood not in known:
-        raise ValueError(f"likelihood is {likelihood!r}, expected that of a student: one of {', '.join(known)}")
-    network = Plan.network if run.plan.network == JOINT_NETWORK else run.plan.network  # it learns one task
-    student = {"likelihood": likelihood or fitting, "method": "deterministic", "members": 1, "network": network}
+    tasks, taught = list(run.task.parts.values()), run.plan.likelihood.split(",")
+    given = likelihood.split(",") if likelihood else [""] * len(tasks)
+    if len(given) != len(tasks):
+        raise ValueError(f"likelihood is {likelihood!r}, expected one for each of {','.join(run.task.parts)}")
+    student = {
+        "likelihood": ",".join(_student(task, *pair) for task, *pair in zip(tasks, given, taught, strict=True)),
+        "method": "deterministic",
+        "members": 1,
+    }
+    if run.plan.tasks:  # a student's loss says itself how noisy it is
+        student |= {"weighting": "uncertainty", "weights": ()}
+    elif run.plan.network == JOINT_NETWORK:  # it learns one task of several
+        student["network"] = Plan.network
     return replace(run.plan, **(student | choices), teacher=str(run.folder.absolute()))
 
 
+def _student(task: Task, likelihood: str, taught: str) -> str:
+    """The student that was asked for, or the one that fits the teacher's likelihood."""
+    known = task.students
+    if likelihood and likelihood not in known:
+        raise ValueError(f"likelihood is {likelihood!r}, expected that of a student: one of {', '.join(known)}")
+    law = "laplace" if taught == "l1" else taught
+    return likelihood or next((name for name in known if name.endswith(law)), known[0])
+
+
 def teacher_of(run: Run) -> Run | None:
-    """The run that taught this one; None if none did, or it is gone."""
+    """The run that taught this one, seen as its task if it has one; None if none did, or it is gone."""
     folder = Path(run.plan.teacher)
-    return Run.open(folder).one(run.plan.task) if run.plan.teacher and (folder / "plan.yaml").exists() else None
+    if not run.plan.teacher or not (folder / "plan.yaml").exists():
+        return None
+    return Run.open(folder) if run.plan.tasks else Run.open(folder).one(run.plan.task)

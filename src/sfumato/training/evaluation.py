@@ -66,23 +66,22 @@ class _Tally(nn.Module):
 
     Args:
         run: of one task.
+        taught: whether its teacher is scored beside it.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, taught: bool) -> None:
         super().__init__()
         self.run = run
         self.scores = run.task.scores()
         self.uncalibrated = None if run.calibrator is None else run.task.scores()
         self.sets = None if run.guarantee is None else SetScores()
-        self.taught_by = teacher_of(run)
         self.teacher = self.fidelity = None
-        if self.taught_by is not None:
-            self.teachers = nn.ModuleList(self.taught_by.networks)
+        if taught:
             self.teacher, self.fidelity = run.task.scores(), FidelityScores(len(getattr(run.task, "names", ("",))))
         self.order, self.uncertainty = CatMetric(), CatMetric()
 
-    def update(self, drawn: Any, batch: dict[str, Any], seed: int) -> None:
-        """Add one image, as the network predicted it."""
+    def update(self, drawn: Any, said: Any, batch: dict[str, Any]) -> None:
+        """Add one image, as the network predicted it and as its teacher did."""
         index = int(batch["index"][0])
         if self.uncalibrated is not None or self.sets is not None:
             self.run.unseen(batch["name"][0], batch["image"][0])
@@ -93,8 +92,7 @@ class _Tally(nn.Module):
             self.uncalibrated.update(drawn, *truth)
         if self.sets is not None:
             self.sets.update(self.run.guarantee(prediction), truth[0], self.run.guarantee.counted(*truth))
-        if self.taught_by is not None and self.teacher is not None and self.fidelity is not None:
-            said = self.taught_by.drawn(self.taught_by.method(), batch["image"], seed, index)
+        if self.teacher is not None and self.fidelity is not None:
             self.teacher.update(said, *truth)
             self.fidelity.update(drawn, said, truth[1])
         self.order.update(index)
@@ -132,23 +130,32 @@ class _Scorer(L.LightningModule):
         super().__init__()
         self.members = nn.ModuleList(run.networks)  # so that Lightning moves them to the device
         self.run, self.method, self.seed = run, method, seed
-        self.tallies = nn.ModuleDict({name: _Tally(view) for name, view in run.views.items()})
+        self.taught_by = teacher_of(run)
+        self.teachers = nn.ModuleList(() if self.taught_by is None else self.taught_by.networks)
+        self.tallies = nn.ModuleDict({name: _Tally(view, bool(self.teachers)) for name, view in run.views.items()})
         both = {Semantic.key, Centres.key} <= run.views.keys() and things
         self.instances = _Instances(len(run.views[Semantic.key].task.names), things) if both else None  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_step(self, batch: dict[str, Any]) -> None:
-        drawn = self.run.drawn(self.method, batch["image"], self.seed, int(batch["index"][0]))
+        image = batch["image"], self.seed, int(batch["index"][0])
+        drawn = self.run.drawn(self.method, *image)
+        said = None if self.taught_by is None else self.taught_by.drawn(self.taught_by.method(), *image)
         for name, tally in self.tallies.items():
-            tally.update(drawn[name] if isinstance(drawn, JointPrediction) else drawn, batch, self.seed)  # pyright: ignore[reportCallIssue]
+            tally.update(_of(drawn, name), _of(said, name), batch)  # pyright: ignore[reportCallIssue]
         if self.instances is not None and "instances" in batch:
-            said = {name: tally.run.corrected(drawn[name]) for name, tally in self.tallies.items()}  # pyright: ignore
-            self.instances.update(said[Centres.key], said[Semantic.key], batch)
+            right = {name: tally.run.corrected(drawn[name]) for name, tally in self.tallies.items()}  # pyright: ignore
+            self.instances.update(right[Centres.key], right[Semantic.key], batch)
 
     def found(self) -> dict[str, Evaluation]:
         """All of it, by task."""
         counted = self.instances is not None and len(self.instances.each.rows) > 0
         pair = (self.instances.panoptic, self.instances.each) if self.instances is not None and counted else ()
         return {name: tally.found(pair if name == Centres.key else ()) for name, tally in self.tallies.items()}  # pyright: ignore[reportCallIssue]
+
+
+def _of(prediction: Any, name: str) -> Any:
+    """A task of the prediction of several; of one, or of no prediction, itself."""
+    return prediction[name] if isinstance(prediction, JointPrediction) else prediction
 
 
 def evaluate(run: Run, dataset: Dataset, **how: Any) -> Evaluation:

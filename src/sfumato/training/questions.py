@@ -34,8 +34,9 @@ def question(plan: Plan) -> tuple[Task, Likelihood]:
     if len(kinds) != len(names):
         raise ValueError(f"likelihood is {plan.likelihood!r}, expected one for each of {plan.tasks}, with commas")
     asked = {name: _one(name, (plan.task_args or {})[name], kind) for name, kind in zip(names, kinds)}
-    if taught := [kind for kind, (task, _) in zip(kinds, asked.values()) if kind in task.students]:
-        raise ValueError(f"likelihood {taught[0]!r} learns from a teacher, of one task: use `sfumato distill TEACHER`")
+    taught = [kind for kind, (task, _) in zip(kinds, asked.values()) if kind in task.students]
+    if taught and not plan.teacher:
+        raise ValueError(f"likelihood {taught[0]!r} learns from a teacher: use `sfumato distill TEACHER`")
     scales = {name: (float(centre), float(spread)) for name, (centre, spread) in (plan.scales or {}).items()}
     joint: Any = Joint({name: likelihood for name, (_, likelihood) in asked.items()}, scales)
     several: Any = Several({name: task for name, (task, _) in asked.items()})
