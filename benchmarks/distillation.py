@@ -39,7 +39,8 @@ SINGLES = (0, 1, 2)
 MEMBERS = {"camvid-categorical": 5, "sevenscenes-heteroscedastic": 3}
 STUDENTS = {  # kind of student → arguments of `sfumato distill`, and its seeds
     "student": ([], SINGLES),
-    "student-started": (["--start"], (0,)),
+    "student-started": (["--start", "--epochs=11"], (0,)),  # a quarter of the budget, from a member
+    "student-probs": (["--likelihood=distilled-probs"], (0,)),
     "student-dudes": (["--likelihood=dudes"], (0,)),
 }
 SHIFTS, SEVERITY, REJECTED = ("darkness", "blur", "noise"), 3, (0, 10, 20, 30, 40, 50)

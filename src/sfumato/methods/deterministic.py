@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +45,12 @@ def called(network: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Any,
     own = dict(network.named_parameters())
     with evaluating(network):
         return tensor(functional_call(network, {name: w.to(own[name]) for name, w in weights.items()}, inputs))
+
+
+def normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normals as ``like`` is, drawn where the generator is, so that a seed means the same on every device."""
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(*shape, generator=generator, device=device).to(like)
 
 
 @dataclass(frozen=True)

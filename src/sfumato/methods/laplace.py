@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
 
+from sfumato.methods.deterministic import normal
 from sfumato.methods.features import read_by
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -97,10 +98,9 @@ class LastLayerLaplace:
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W): the features once, the last layer with other weights each time."""
         features, output, enlarged = _split(self.network, self.head, inputs)
-        channels, device = self.head.out_channels, "cpu" if generator is None else generator.device
         for _ in range(self.samples):
-            normal = torch.randn(len(self.factor), generator=generator, device=device).to(self.factor)
-            change = (self.factor @ normal).view(-1, channels).T  # (C, F + 1)
+            change = self.factor @ normal((len(self.factor),), self.factor, generator)
+            change = change.view(-1, self.head.out_channels).T  # (C, F + 1)
             yield (output + enlarged(conv2d(features, change[:, :-1, None, None], change[:, -1])))[None]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sfumato.methods.deterministic import evaluating
+from sfumato.methods.deterministic import evaluating, normal
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -140,14 +140,13 @@ class LatentDraws:
 
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W)."""
-        network, device = self.network, "cpu" if generator is None else generator.device
+        network = self.network
         with evaluating(network):
             joined = network.joined(*inputs)
             mean, log_sd = network.prior(*inputs).chunk(2, 1)
         for _ in range(self.samples):
-            noise = torch.randn(mean.shape, generator=generator, device=device).to(mean)
             with evaluating(network):
-                output = network.decoded(joined, mean + log_sd.exp() * noise)
+                output = network.decoded(joined, mean + log_sd.exp() * normal(mean.shape, mean, generator))
             yield output[None]
 
 

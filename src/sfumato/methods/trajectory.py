@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sfumato.methods.deterministic import normal
+
 
 class Trajectory(nn.Module):
     """Moments of a network's weights along training: their mean, their variances, and the last K of them in full.
@@ -72,9 +74,8 @@ class Trajectory(nn.Module):
 
     def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Weights from the Gaussian, by name."""
-        device = "cpu" if generator is None else generator.device
-        along = torch.randn(self.rank, generator=generator, device=device).to(self.mean)
-        apart = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
+        along = normal((self.rank,), self.mean, generator)
+        apart = normal(self.mean.shape, self.mean, generator)
         deviation = (along @ self.recent - along.sum() * self.mean) / math.sqrt(2 * (self.rank - 1))
         return self._named(self.mean + deviation + (self.squares / (2 * (self.count - 1))).sqrt() * apart)
 

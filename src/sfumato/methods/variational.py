@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sfumato.methods.attachment import Attachment, Posterior, attach, fan_in, posteriors
-from sfumato.methods.deterministic import called
+from sfumato.methods.deterministic import called, normal
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -128,11 +128,10 @@ class Variational:
 @torch.no_grad()
 def _drawn(network: nn.Module, generator: torch.Generator | None) -> dict[str, Tensor]:
     """Weights from the posterior, by name."""
-    device = "cpu" if generator is None else generator.device
     weights = {}
     for layer_name, layer, posterior in posteriors(network):
         for name, log_std in posterior.named_parameters() if isinstance(posterior, MeanField) else ():
-            noise = torch.randn(log_std.shape, generator=generator, device=device).to(log_std)
+            noise = normal(log_std.shape, log_std, generator)
             weights[f"{layer_name}.{name}"] = layer.get_parameter(name) + log_std.exp() * noise
     return weights
 
