@@ -9,11 +9,16 @@ Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
+
+# What is fitted after training takes: inputs of a network, a target and where it is known; and the loss of each pixel
+# (B, H, W) of an output, a target and where it is known, as a likelihood's ``nll``.
+Batch = tuple[tuple[Any, ...], Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Prediction(Protocol):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sfumato.contracts import Batch
 from sfumato.methods.deterministic import Deterministic
 from sfumato.methods.features import read_by
 
-Batch = tuple[tuple[Any, ...], Tensor, Tensor]
 FLOOR = 1e-5
 
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate
 
+from sfumato.contracts import Batch, Loss
 from sfumato.methods.deterministic import normal
 from sfumato.methods.features import read_by
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-Batch = tuple[tuple[Any, ...], Tensor, Tensor]
 Enlarged = Callable[[Tensor], Tensor]
 ENLARGEMENTS: tuple[dict[str, Any], ...] = (
     {"mode": "bilinear", "align_corners": False},

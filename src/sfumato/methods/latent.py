@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sfumato.contracts import Loss
 from sfumato.methods.deterministic import evaluating, normal
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ConditionalVAE(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,12 +10,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from sfumato.contracts import Batch, Loss
 from sfumato.methods.batch_norm import refresh_batch_norm
 from sfumato.methods.deterministic import called
 from sfumato.methods.trajectory import Trajectory
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-Batch = tuple[tuple[Any, ...], Tensor, Tensor]
 
 
 @dataclass(frozen=True)
