@@ -28,7 +28,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     from sfumato import training
     from sfumato.cli.evaluate import data_of
     from sfumato.report import Story, write
-    from sfumato.training.evaluation import predicted
+    from sfumato.training.evaluation import part_of, predicted
 
     opened = training.Run.open(run)
     path = Path(run) / "evaluation.json"
@@ -44,13 +44,16 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     groups = _groups_of(told, EACH if len(told) == 1 else 2)
     chosen = dict.fromkeys(i for members in groups.values() for i in members)
     drawn = {i: predicted(opened, dataset, i, samples=samples) for i in chosen}
+    teacher = training.teacher_of(opened)
+    said = {i: _said(teacher, sample["image"], i) for i, (sample, _) in drawn.items()}
     outlines = {i: _outline(pair[1], getattr(dataset, "things", ())) for i, pair in drawn.items()}
     history = _history(Path(run))
     stories = {}
     for name, view in opened.views.items():
-        teacher = training.teacher_of(view)
-        shown = {i: _shown(view, teacher, told[name], i, *_of(name, *pair)) for i, pair in drawn.items()}
-        shown = {i: replace(each, outline=outlines[i]) for i, each in shown.items()}
+        shown = {
+            i: _shown(view, told[name], i, sample, part_of(prediction, name), part_of(said[i], name), outlines[i])
+            for i, (sample, prediction) in drawn.items()
+        }
         before, taught, curves = (told[name][key] for key in ("uncalibrated", "teacher", "curves"))
         others = {"uncalibrated": before["scores"], "teacher": taught["scores"]}
         headline = [score for score in told[name]["headline"] if not score.startswith("ood_")]  # which stand apart
@@ -65,16 +68,11 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
             groups={group: [shown[i].name for i in members] for group, members in groups.items()},
             reliability=_reliability(curves["reliability"], before["curves"].get("reliability")),
             rejection=_rejection(curves["rejection"], taught["curves"].get("rejection"), view.task),
-            shift=_shift(view, teacher, told[name], samples),
+            shift=_shift(view, None if teacher is None else teacher.views[name], told[name], samples),
             history=history,
         )
     page = stories if opened.plan.tasks else next(iter(stories.values()))
     print(f"The report is {write(page, out or Path(run) / 'report.html')}")
-
-
-def _of(name: str, sample: Mapping[str, Any], prediction: Any) -> tuple[Mapping[str, Any], Any]:
-    """The sample, and what is predicted of this task."""
-    return sample, prediction[name] if isinstance(prediction, Mapping) else prediction
 
 
 def _outline(prediction: Any, things: tuple[int, ...]) -> Any:
@@ -113,16 +111,16 @@ def _groups(table: Mapping[str, list[float]], each: int = EACH) -> dict[str, lis
 
 
 def _shown(
-    run: Run, teacher: Run | None, told: Mapping[str, Any], index: int, sample: Mapping[str, Any], prediction: Any
+    run: Run, told: Mapping[str, Any], index: int, sample: Mapping[str, Any], prediction: Any, said: Any, outline: Any
 ) -> Shown:
+    """What the page shows of an image and one of its tasks: predicted, said by a teacher, outlined."""
     from sfumato.report import Shown
 
     table = told["per_image"]
     row = table["index"].index(index)
     scores = {name: table[name][row] for name in ("uncertainty", told["headline"][0], "nll", "ause")}
     truth = run.task.truth(run.task.entries(sample))
-    said = _said(teacher, sample["image"], index)
-    return Shown(sample["name"], sample["image"], prediction, *truth, scores, _size(run, prediction), said)
+    return Shown(sample["name"], sample["image"], prediction, *truth, scores, _size(run, prediction), said, outline)
 
 
 def _said(teacher: Run | None, image: Any, index: int) -> Any:

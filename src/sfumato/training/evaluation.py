@@ -141,7 +141,7 @@ class _Scorer(L.LightningModule):
         drawn = self.run.drawn(self.method, *image)
         said = None if self.taught_by is None else self.taught_by.drawn(self.taught_by.method(), *image)
         for name, tally in self.tallies.items():
-            tally.update(_of(drawn, name), _of(said, name), batch)  # pyright: ignore[reportCallIssue]
+            tally.update(part_of(drawn, name), part_of(said, name), batch)  # pyright: ignore[reportCallIssue]
         if self.instances is not None and "instances" in batch:
             right = {name: tally.run.corrected(drawn[name]) for name, tally in self.tallies.items()}  # pyright: ignore
             self.instances.update(right[Centres.key], right[Semantic.key], batch)
@@ -153,7 +153,7 @@ class _Scorer(L.LightningModule):
         return {name: tally.found(pair if name == Centres.key else ()) for name, tally in self.tallies.items()}  # pyright: ignore[reportCallIssue]
 
 
-def _of(prediction: Any, name: str) -> Any:
+def part_of(prediction: Any, name: str) -> Any:
     """A task of the prediction of several; of one, or of no prediction, itself."""
     return prediction[name] if isinstance(prediction, JointPrediction) else prediction
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -262,12 +262,13 @@ def fit(
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
     missing = [member for member in range(plan.members) if not weights_path(folder, member).exists()]
+    train_one = partial(_fit_member, plan, task, likelihood, kept, scored, folder)
     if at_once > 1 and len(missing) > 1:
-        _fit_at_once(plan, task, likelihood, kept, scored, folder, missing, at_once)
+        _fit_at_once(train_one, plan, folder, missing, at_once)
     else:
         for member in missing:
             if not weights_path(folder, member).exists():  # one training may leave several
-                _fit_member(plan, task, likelihood, kept, scored, folder, member, devices, num_nodes, progress, teach)
+                train_one(member, devices, num_nodes, progress, teach)
     return Run.open(folder)
 
 
@@ -285,24 +286,12 @@ def _independent(plan: Plan, processes: int, at_once: int) -> None:
         )
 
 
-def _fit_at_once(
-    plan: Plan,
-    task: Task,
-    likelihood: Likelihood,
-    train: Dataset,
-    val: Dataset | None,
-    folder: Path,
-    missing: list[int],
-    at_once: int,
-) -> None:
+def _fit_at_once(train_one: Callable[..., None], plan: Plan, folder: Path, missing: list[int], at_once: int) -> None:
     """Train members in processes of their own; what was finished or checkpointed stays if one fails."""
     threads = max(1, (os.cpu_count() or 1) // at_once)
     spawned = multiprocessing.get_context("spawn")  # forked ones would share locks of threads that they do not have
     with ProcessPoolExecutor(min(at_once, len(missing)), spawned, torch.set_num_threads, (threads,)) as pool:
-        jobs = [
-            pool.submit(_fit_member, plan, task, likelihood, train, val, folder, member, _place(member), 1, False, None)
-            for member in missing
-        ]
+        jobs = [pool.submit(train_one, member, _place(member), 1, False, None) for member in missing]
         try:
             for member, job in zip(missing, jobs):
                 job.result()
