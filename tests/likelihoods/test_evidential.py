@@ -6,7 +6,7 @@ from scipy import stats
 from torch.nn.functional import softplus
 
 from sfumato.likelihoods import Dirichlet, NormalInverseGamma
-from sfumato.likelihoods.dirichlet import _from_uniform
+from sfumato.likelihoods.dirichlet import _digamma, _from_uniform
 
 
 def test_parts_of_a_dirichlet_are_those_of_its_samples():
@@ -85,3 +85,16 @@ def test_evidence_for_errors_costs():
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_digamma_is_torchs():
+    x = torch.cat([torch.linspace(1, 10, 10_001), torch.logspace(1, 30, 1_001)])
+    torch.testing.assert_close(_digamma(x), torch.digamma(x), rtol=2e-6, atol=2e-6)
+
+
+def test_moments_do_not_depend_on_how_many_rows_there_are():
+    output = 5 * torch.randn(2, 11, 50, 480)
+    whole = Dirichlet(11).moments(output)
+    rows = [Dirichlet(11).moments(output[:, :, i : i + 1]) for i in range(50)]
+    torch.testing.assert_close(whole.probs, torch.cat([m.probs for m in rows], 2))
+    torch.testing.assert_close(whole.entropy, torch.cat([m.entropy for m in rows], 1))

@@ -178,3 +178,11 @@ def test_resizing_keeps_what_is_even():
     after = before.resized((6, 7))
     assert torch.allclose(after.epistemic, before.epistemic[:, :1, :1].expand(-1, 6, 7), rtol=1e-4)
     assert after.unit == "m"
+
+
+def test_a_class_that_is_ruled_out_has_no_part_in_the_entropy():
+    output = torch.tensor([0.3, -0.2, -torch.inf, -2e4])[None, :, None, None]
+    found = Categorical(4).moments(output).prediction()
+    expected = torch.distributions.Categorical(logits=output[0, :2, 0, 0])
+    torch.testing.assert_close(found.probs[0, :2, 0, 0], expected.probs)
+    torch.testing.assert_close(found.aleatoric[0, 0, 0], expected.entropy())

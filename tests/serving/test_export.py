@@ -73,6 +73,18 @@ def test_an_ensemble_of_values_is_one_graph(depth, tmp_path):
     assert bundle.metadata["unit"] == "m"
 
 
+@pytest.mark.parametrize("method", ["batch-ensemble", "multi-head"])
+def test_members_in_one_network_are_one_graph(tmp_path, method):
+    run = trained(tmp_path / "run", "classes", "categorical", method, members=2)
+    assert max(export(run, tmp_path / "model.onnx", input="float").values()) < 1e-4
+    bundle = Bundle(tmp_path / "model.onnx", threads=1)
+    images = np.random.default_rng(0).random((3, 3, 16, 24), dtype=np.float32)
+    ours = run.predict(torch.from_numpy(images))
+    assert np.allclose(bundle(images)["epistemic"], ours.epistemic, atol=1e-4)
+    assert ours.epistemic.max() > 1e-3
+    assert bundle.metadata["members"] == 2
+
+
 def test_torch_export(classes, tmp_path):
     assert max(export(classes, tmp_path / "model.pt2", format="torch-export").values()) < 1e-4
     assert (tmp_path / "model.pt2").stat().st_size > 1000

@@ -269,10 +269,11 @@ def test_an_ensemble_of_several_tasks(tmp_path):
     assert len({float(n.network.log_variances["centres"].detach()) for n in run.networks}) == 2
 
 
-@pytest.mark.parametrize("method", ["swag", "snapshot", "variational", "concrete-dropout"])
+@pytest.mark.parametrize("method", ["swag", "snapshot", "variational", "concrete-dropout", "batch-ensemble"])
 def test_every_method_trains_and_draws_several_tasks(tmp_path, method):
     """All tasks from one set of draws, whose parts add up; two predictions of the same seed agree."""
-    known = replace(plan(method=method, likelihood="categorical,l1,laplace"), members=3 if method == "snapshot" else 1)
+    members = 3 if method in ("snapshot", "batch-ensemble") else 1
+    known = replace(plan(method=method, likelihood="categorical,l1,laplace"), members=members, batch=3)
     run = fitted(tmp_path / "run", replace(known, epochs=40 if method == "swag" else 3))
     image = torch.rand(2, 3, 16, 24)
     found, again = (Run.open(run.folder).predict(image, samples=3) for _ in range(2))
@@ -281,6 +282,13 @@ def test_every_method_trains_and_draws_several_tasks(tmp_path, method):
         assert prediction.epistemic.mean() > 0, name
         assert torch.allclose(prediction.total, prediction.aleatoric + prediction.epistemic, atol=1e-5)
         assert torch.equal(prediction.total, again[name].total)
+
+
+def test_heads_of_several_tasks_are_not_multiplied(tmp_path):
+    known = replace(plan(method="multi-head", likelihood="categorical,l1,laplace"), members=3, batch=3)
+    with pytest.raises(ValueError, match="one for each: take batch-ensemble"):
+        fitted(tmp_path / "run", known)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

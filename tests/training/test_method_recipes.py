@@ -21,7 +21,8 @@ from sfumato.training.run import started
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
 WALKS = {"snapshot": 6, "swag": 40}
-EPOCHS = {**WALKS, "variational": 3, "concrete-dropout": 3}
+SHARED = ("batch-ensemble", "multi-head")
+EPOCHS = {**WALKS, "variational": 3, "concrete-dropout": 3, **dict.fromkeys(SHARED, 3)}
 
 
 def scenes(count=6, seed=0):
@@ -97,6 +98,35 @@ def test_too_short_a_training_is_refused_at_once(tmp_path, method):
     with pytest.raises(ValueError, match="at least 80 steps" if method == "swag" else "3 cycles in 2 steps"):
         fitted(tmp_path / "run", short)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", SHARED)
+def test_members_in_one_network(tmp_path, method):
+    run = fitted(tmp_path / "run", chosen(method))
+    assert len(run.networks) == 1
+    assert [path.name for path in run.folder.glob("weights-*")] == ["weights-0.safetensors"]
+    (drawn,) = run.method().draws(torch.rand(2, 3, 16, 24))
+    assert drawn.shape == (3, 2, 8, 16, 24)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("method", SHARED)
+def test_a_batch_that_members_cannot_share_is_refused_at_once(tmp_path, method):
+    with pytest.raises(ValueError, match=r"3 images cannot be shared out among 2 members: .* such as 4"):
+        fitted(tmp_path / "run", chosen(method, members=2))
+    assert not (tmp_path / "run").exists()
+
+
+def test_factors_of_members_are_not_decayed():
+    known = chosen("batch-ensemble")
+    task, likelihood = question(known)
+    learner = Learner(build(known, likelihood), likelihood, task, known, 0)
+    learner.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    decayed, free = learner.configure_optimizers()["optimizer"].param_groups[:2]
+    factors = {p for name, p in learner.named_parameters() if ".rank_one." in name}
+    assert factors <= set(free["params"])
+    assert not factors & set(decayed["params"])
+    assert decayed["weight_decay"] > 0 == free["weight_decay"]
 
 
 @pytest.mark.parametrize(("images", "batch", "processes"), [(6, 3, 1), (7, 3, 2), (2, 3, 1), (9, 2, 4)])

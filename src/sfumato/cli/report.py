@@ -147,15 +147,17 @@ def _sizes(run: Run) -> tuple[str, str]:
 def _facts(run: Run, found: Mapping[str, Any]) -> dict[str, str]:
     plan = run.plan
     parameters = sum(p.numel() for p in run.networks[0].parameters())
-    members = f"{plan.members} × " if plan.members > 1 else ""
+    networks = f"{plan.networks} × " if plan.networks > 1 else ""
+    drawn = f", {plan.samples} draws" if hasattr(run.method(), "samples") else ""
+    drawn = f", {plan.members} members in one network" if plan.members > plan.networks else drawn
     arguments = ", ".join(f"{k}={v}" for k, v in (plan.network_args or {}).items())
     return {
         "trained on": f"{plan.data}, {plan.limit or plan.images} images of {plan.size[0]} × {plan.size[1]} pixels",
         "scored on": f"{found['data']}, {found['split']}, {found['images']} images",
-        "method": f"{plan.method}" + (f", {plan.samples} draws" if hasattr(run.method(), "samples") else ""),
+        "method": plan.method + drawn,
         **({"tasks": plan.tasks, "weighting": plan.weighting} if plan.tasks else {}),
         "likelihood": plan.likelihood,
-        "network": f"{members}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
+        "network": f"{networks}{plan.network.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
         "budget": f"{plan.epochs} epochs, batch {plan.batch}, {plan.precision}",
         "seed": str(plan.seed),
         **({"teacher": Path(plan.teacher).name} if plan.teacher else {}),

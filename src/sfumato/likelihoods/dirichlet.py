@@ -10,6 +10,8 @@ from torch.nn.functional import softplus
 
 from sfumato.predictions import ClassMoments
 
+STRIP = 1 << 17  # numbers at a time
+
 
 @dataclass(frozen=True)
 class Dirichlet:
@@ -55,11 +57,30 @@ class Dirichlet:
 
     def moments(self, output: Tensor) -> ClassMoments:
         """The mean law and the mean entropy of a law drawn from the Dirichlet."""
-        alpha = 1 + softplus(output)
-        total = alpha.sum(1, keepdim=True)
-        probs = alpha / total
-        entropy = (probs * (torch.digamma(total + 1) - torch.digamma(alpha + 1))).sum(1)
-        return ClassMoments(1, probs, entropy)
+        rows = max(1, STRIP // (output.shape[1] * output.shape[3]))
+        # By a few rows, so that what is made on the way stays in the cache; a compiler makes one loop of it all.
+        strips = (output,) if torch.compiler.is_compiling() else output.split(rows, 2)
+        probs, entropies = zip(*map(_mean_law, strips))
+        return ClassMoments(1, torch.cat(probs, 2), torch.cat(entropies, 1))
+
+
+def _mean_law(output: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean law (B, K, H, W) and the mean entropy (B, H, W)."""
+    alpha = 1 + softplus(output)
+    total = alpha.sum(1, keepdim=True)
+    probs = alpha / total
+    return probs, (probs * (_digamma(total + 1) - _digamma(alpha + 1))).sum(1)
+
+
+def _digamma(x: Tensor) -> Tensor:
+    """``ψ(x)`` for x ≥ 1 to single precision, on a CPU faster than torch's own, which is not vectorised.
+
+    ``ψ(x) = ψ(x + 4) − Σ_{i<4} 1/(x + i)``, and ψ(w + ½) in powers of 1/w², whose next term is below 1e-8 there.
+    """
+    w, ends = x + 3.5, x * (x + 3)
+    z = w.square().reciprocal()
+    series = w.log() + z * (1 / 24 - z * (7 / 960 - z * (31 / 8064)))
+    return series - (2 * x + 3) * (ends.reciprocal() + (ends + 2).reciprocal())
 
 
 def _from_uniform(alpha: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class _RankOne(nn.Module):
         """``x`` (M b, …) with the factors of each of M parts."""
         factor = self.get_parameter(name)
         members, channels = factor.shape
-        if len(x) % members:
+        if x.shape[0] % members:  # not len(x), which a traced graph would take for a constant
             raise ValueError(
                 f"a batch of {len(x)} cannot be divided among {members} members: make it a multiple of {members}, or "
                 "predict with BatchEnsemble, which repeats each image"

@@ -16,6 +16,7 @@ from sfumato.methods.deterministic import Deterministic
 from sfumato.methods.features import read_by
 
 FLOOR = 1e-5
+STRIP = 1 << 20  # numbers at a time
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,16 @@ class FeatureDensity:
 
     def log_density(self, features: Tensor) -> Tensor:
         """``log q(φ)`` (B, H, W) in nats of features (B, F, H, W)."""
-        laws = zip(self._heights(), self.means, self.whitening, strict=True)
-        total: Tensor | None = None
-        for height, mean, white in laws:  # one class at a time: K times the features would be much memory
-            away = F.conv2d(features, white[:, :, None, None], -(white @ mean))
-            log_joint = height - 0.5 * away.square().sum(1)
-            total = log_joint if total is None else torch.logaddexp(total, log_joint)
-        assert total is not None
-        return total
+        classes, count = self.means.shape
+        weight, bias = self.whitening.flatten(0, 1)[:, :, None, None], -(self.whitening @ self.means[:, :, None])
+
+        def joint(rows: Tensor) -> Tensor:
+            away = F.conv2d(rows, weight, bias.flatten()).unflatten(1, (classes, count))
+            return self._heights()[:, None, None] - 0.5 * away.square_().sum(2)
+
+        # All classes at once, of so few rows that what they make, K times as many features, stays in the cache.
+        rows = max(1, STRIP // (classes * count * features.shape[-1]))
+        return torch.cat([joint(strip).logsumexp(1) for strip in features.split(rows, 2)], 1)
 
     def look(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """From one pass: the output (B, C, H, W), and the log density (B, H, W) in nats of each pixel's features.

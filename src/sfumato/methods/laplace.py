@@ -96,11 +96,13 @@ class LastLayerLaplace:
 
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W): the features once, the last layer with other weights each time."""
-        features, output, enlarged = _split(self.network, self.head, inputs)
+        features, _, enlarged = _split(self.network, self.head, inputs)
+        bias = self.head.get_parameter("bias").detach()
         for _ in range(self.samples):
             change = self.factor @ normal((len(self.factor),), self.factor, generator)
             change = change.view(-1, self.head.out_channels).T  # (C, F + 1)
-            yield (output + enlarged(conv2d(features, change[:, :-1, None, None], change[:, -1])))[None]
+            weight = self.head.weight.detach() + change[:, :-1, None, None]
+            yield enlarged(conv2d(features, weight, bias + change[:, -1]))[None]
 
 
 def _split(network: nn.Module, head: nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor, Enlarged]:

@@ -30,7 +30,7 @@ class _Heads(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, …) while training, else (M B, …)."""
         count = len(self.heads)
-        if self.training and len(features) % count:
+        if self.training and features.shape[0] % count:
             raise ValueError(f"a batch of {len(features)} cannot be divided among {count} heads: make it a multiple")
         parts = features.chunk(count) if self.training else [features] * count
         return torch.cat([head(part) for head, part in zip(self.heads, parts)])

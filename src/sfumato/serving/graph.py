@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import sfumato
-from sfumato.predictions import ClassPrediction
+from sfumato.methods import Deterministic
+from sfumato.predictions import ClassPrediction, predict
 from sfumato.predictions.store import whole
 from sfumato.training import Run
 
+EXACT = ("deterministic", "ensemble", "snapshot", "batch-ensemble", "multi-head")  # methods that draw without chance
 FORMATS = ("onnx", "torch-export")
 TOLERANCE = 1e-4
 CITATION = "Kendall and Gal (2017), What uncertainties do we need in Bayesian deep learning for computer vision?"
@@ -30,8 +31,8 @@ class Graph(nn.Module):
     """Everything between an image and a decomposed prediction: normalisation, members, fold, calibration.
 
     Args:
-        run: whose method makes every draw without chance: ``deterministic``, ``ensemble`` or ``snapshot``; of another,
-            one pass of the network as it is, if ``asleep``.
+        run: whose method makes every draw without chance: ``deterministic`` or any kind of ensemble; of another, one
+            pass of the network as it is, if ``asleep``.
         asleep: whether to leave the draws out, and with them the epistemic part.
 
     Raises:
@@ -40,13 +41,14 @@ class Graph(nn.Module):
 
     def __init__(self, run: Run, asleep: bool = False) -> None:
         super().__init__()
-        if run.plan.method not in ("deterministic", "ensemble", "snapshot") and not asleep:
+        if run.plan.method not in EXACT and not asleep:
             raise ValueError(
                 f"{run.folder} predicts by {run.plan.method}, whose random draws no exported graph can make: export an "
                 "ensemble or an evidential likelihood, or pass --asleep for one pass without them (epistemic part 0)"
             )
-        self.members = nn.ModuleList(run.networks).eval()
+        self.networks = nn.ModuleList(run.networks).eval()
         self.run = run
+        self.method = run.method() if run.plan.method in EXACT else Deterministic(run.networks[0])
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Of uint8 or float images (B, 3, H, W): label, probability and parts of classes; mean and parts of values."""
@@ -55,8 +57,7 @@ class Graph(nn.Module):
     def prediction(self, image: Tensor) -> Any:
         """What :meth:`forward` takes apart."""
         seen = image.float() / 255 if image.dtype == torch.uint8 else image
-        moments = (self.run.likelihood.moments(member(seen)) for member in self.members)
-        drawn: Any = reduce(lambda a, b: a.merge(b), moments).prediction()
+        drawn: Any = predict(self.method, seen, likelihood=self.run.likelihood)
         return self.run.corrected(replace(drawn, image=seen))
 
 
@@ -123,7 +124,7 @@ def metadata(run: Run, input: str, multiple: int) -> dict[str, Any]:
         "task": plan.task,
         "likelihood": plan.likelihood,
         "method": plan.method,
-        "members": len(run.networks),
+        "members": plan.members,
         "network": plan.network,
         "calibrator": type(run.calibrator).__name__ if run.calibrator is not None else "",
         "input": input,

@@ -72,7 +72,7 @@ class Teacher:
         plan = self.run.plan
         parts = [plan.method, plan.likelihood, str(self.samples or plan.samples), plan.network, repr(self.students)]
         found = hashlib.blake2b("\n".join(parts).encode(), digest_size=16)
-        for member in range(plan.members):
+        for member in range(plan.networks):
             found.update(weights_path(self.run.folder, member).read_bytes())
         return found.hexdigest()
 

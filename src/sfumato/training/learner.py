@@ -88,7 +88,8 @@ class Learner(L.LightningModule):
         self.scores = {name: task.scores().to(self.device) for name, task in self.task.parts.items()}
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
-        prediction: Any = predict(Deterministic(self.network), batch["image"], likelihood=self.likelihood)
+        method = self.recipe((self.network,), 1) if self.recipe.shared else Deterministic(self.network)
+        prediction: Any = predict(method, batch["image"], likelihood=self.likelihood)
         for name, task in self.task.parts.items():
             found = prediction if task is self.task else prediction[name]
             self.scores[name].update(found, *task.truth(batch))
@@ -103,13 +104,14 @@ class Learner(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         noises = self._noises()
-        rest = [p for p in self.parameters() if p.requires_grad and not any(p is noise for noise in noises)]
-        decayed = [p for p in rest if p.ndim > 1]  # biases and normalisations are not regularised
-        groups = [
+        groups: list[dict[str, Any]] = [
             # A penalty is the prior's own; decay on top would count it twice.
-            {"params": decayed, "weight_decay": self.plan.weight_decay if self.recipe.penalty is None else 0.0},
-            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [], "weight_decay": self.plan.weight_decay if self.recipe.penalty is None else 0.0},
+            {"params": [], "weight_decay": 0.0},  # biases, normalisations, and factors of members, which lie about 1
         ]
+        for name, p in self.named_parameters():
+            if p.requires_grad and not any(p is noise for noise in noises):
+                groups[p.ndim <= 1 or ".rank_one." in name]["params"].append(p)
         if noises:
             # A step of Adam is as long as its rate, and a log-variance may have several units to go.
             groups.append({"params": noises, "weight_decay": 0.0, "lr": 10 * self.plan.learning_rate})

@@ -74,7 +74,7 @@ def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Norm
     if start is not None:
         borrow_weights(normalised, start)
     if (attach := METHODS[plan.method].attach) is not None:
-        attach(normalised)
+        attach(normalised, plan.members)
     return normalised
 
 

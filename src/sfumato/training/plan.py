@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from sfumato.contracts import Task
 from sfumato.predictions.store import whole
+from sfumato.training.recipes import METHODS
 
 PIXELS_ON_CPU = 48_000  # more than this per image and an epoch takes minutes on a few cores
 AUGMENTATION = {"scale": (0.75, 1.5), "colour": 0.2}  # for photographs; a data set may say otherwise
@@ -40,10 +41,11 @@ class Plan:
         likelihood: what the network's output means: ``categorical``, ``logit-normal`` or ``dirichlet`` for classes,
             ``gaussian``, ``laplace`` or ``normal-inverse-gamma`` for depth; empty for the first. Of several tasks one
             for each, as in ``categorical,l1,laplace``.
-        method: ``deterministic``, ``mc-dropout``, ``concrete-dropout``, ``variational``, ``swag``, ``ensemble`` or
-            ``snapshot``.
+        method: ``deterministic``, ``mc-dropout``, ``concrete-dropout``, ``variational``, ``swag``, ``ensemble``,
+            ``snapshot``, ``batch-ensemble`` or ``multi-head``.
         members: how many networks are trained, each with its own seed, or taken from the cycles of one training
-            (``snapshot``); 0 for 5 of them, or 1 in other methods.
+            (``snapshot``), or live in one (``batch-ensemble``, ``multi-head``); 0 for 5 of them, 4 in one, or 1 in
+            other methods.
         samples: how many outputs a method draws that draws at random.
         native: height and width of the data's first image, pixels.
         size: height and width that images are resized to, pixels, other images by the same factors; 0 0 for the
@@ -109,6 +111,11 @@ class Plan:
     def pixels(self) -> int:
         """Pixels of all training images: the data points that share what a method adds to the loss of all of them."""
         return self._seen * self.size[0] * self.size[1]
+
+    @property
+    def networks(self) -> int:
+        """How many networks are kept: one where the members live in it, else one for each."""
+        return 1 if METHODS[self.method].shared else self.members
 
     def steps(self, processes: int) -> int:
         """Steps of a whole training, shared by so many processes."""

@@ -13,14 +13,19 @@ from torch import Tensor, nn
 from sfumato.contracts import Method
 from sfumato.methods import (
     SWAG,
+    BatchEnsemble,
     DeepEnsemble,
     Deterministic,
+    Heads,
     MCDropout,
+    MultiHead,
     Trajectory,
     Variational,
     cyclic_rate,
     inject_concrete_dropout,
     kl_divergence,
+    make_batch_ensemble,
+    make_multi_head,
     make_variational,
 )
 
@@ -34,8 +39,10 @@ class Recipe:
 
     Args:
         method: over trained networks, with a number of draws.
-        members: how many networks a plan has that does not say; if 1, it cannot have more.
-        attach: gives a fresh network what the method learns or remembers beside its weights, as part of its state.
+        members: how many members a plan has that does not say; if 1, it cannot have more.
+        shared: whether they live in one network, trained and kept as one; a batch is then shared out among them.
+        attach: gives a fresh network and its number of members what the method learns or remembers beside its weights,
+            as part of its state.
         penalty: added to the loss of all training pixels together, in nats; it takes the place of weight decay.
         rate: share of the largest learning rate at (step, steps, members), where it is not one cycle; the weights are
             then not averaged, for the method itself makes something of where they went.
@@ -46,7 +53,8 @@ class Recipe:
 
     method: Callable[[Networks, int], Method]
     members: int = 1
-    attach: Callable[[nn.Module], object] | None = None
+    shared: bool = False
+    attach: Callable[[nn.Module, int], object] | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
     rate: Callable[[int, int, int], float] | None = None
     after: Callable[[nn.Module, int, int, int, Callable[[int], None]], None] | None = None
@@ -88,7 +96,7 @@ def _snapshot(network: nn.Module, step: int, steps: int, members: int, keep: Cal
         keep(ended)
 
 
-def _follow(network: nn.Module) -> None:
+def _follow(network: nn.Module, members: int) -> None:
     network.add_module("trajectory", Trajectory(network, SNAPSHOTS))
 
 
@@ -106,17 +114,30 @@ def _undropped(network: nn.Module) -> nn.Module:
     return network
 
 
-def _spread(network: nn.Module) -> None:
+def _spread(network: nn.Module, members: int) -> None:
     make_variational(_undropped(network))
 
 
-def _drop(network: nn.Module) -> None:
+def _drop(network: nn.Module, members: int) -> None:
     """Concrete dropout before every convolution but those that read the image, whose colours are not features."""
     modules = network.named_modules()
     names = [re.escape(name) for name, m in modules if isinstance(m, nn.Conv2d) and m.in_channels > 3]
     if not names:
         raise ValueError("concrete-dropout drops what convolutions read, the image excepted, and the network has none")
     inject_concrete_dropout(_undropped(network), where="|".join(names))
+
+
+def _split(network: nn.Module, members: int) -> None:
+    """Heads in the place of the last layer that the network names."""
+    if any(isinstance(module, Heads) for module in network.modules()):
+        raise ValueError(
+            "multi-head repeats the last layer, and a network of several tasks has one for each: take batch-ensemble "
+            "or ensemble"
+        )
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if not layers:
+        raise ValueError("multi-head repeats the last convolution or linear layer, and the network has none")
+    make_multi_head(network, layers[-1], members)
 
 
 def _swag(networks: Networks, samples: int) -> Method:
@@ -136,6 +157,10 @@ METHODS: dict[str, Recipe] = {
         lambda networks, samples: Variational(networks[0], samples), attach=_spread, penalty=kl_divergence
     ),
     "ensemble": Recipe(lambda networks, _: DeepEnsemble(networks), members=5),
+    "batch-ensemble": Recipe(
+        lambda networks, _: BatchEnsemble(networks[0]), members=4, shared=True, attach=make_batch_ensemble
+    ),
+    "multi-head": Recipe(lambda networks, _: MultiHead(networks[0]), members=4, shared=True, attach=_split),
     "snapshot": Recipe(lambda networks, _: DeepEnsemble(networks), members=5, rate=cyclic_rate, after=_snapshot),
     "swag": Recipe(
         _swag,

@@ -68,7 +68,7 @@ class Run:
         folder = Path(folder)
         plan = Plan.load(folder / "plan.yaml")
         task, likelihood = question(plan)
-        networks = tuple(build(plan, likelihood).eval() for _ in range(plan.members))
+        networks = tuple(build(plan, likelihood).eval() for _ in range(plan.networks))
         for member, network in enumerate(networks):
             load_weights(network, weights_path(folder, member))
         return cls(folder, plan, task, likelihood, networks)._fitted()
@@ -243,13 +243,18 @@ def fit(
 
     Raises:
         FileExistsError: if the folder holds a run and ``resume`` is false.
-        ValueError: if the network's output does not fit the likelihood, the plan is not that of the run resumed, or
-            members cannot be trained at once.
+        ValueError: if the network's output does not fit the likelihood, the plan is not that of the run resumed, a
+            batch cannot be shared out among members, or members cannot be trained at once.
         ChildProcessError: if a process that trained a member was killed.
     """
     vacant(plan, folder, resume)
     if at_once > 1:
         _independent(plan, devices * num_nodes, at_once)
+    if METHODS[plan.method].shared and plan.batch % plan.members:
+        raise ValueError(
+            f"a batch of {plan.batch} images cannot be shared out among {plan.members} members: make batch a multiple "
+            f"of members, such as {plan.members * -(-plan.batch // plan.members)}"
+        )
     task, likelihood = question(plan)
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
     probe = started(plan, likelihood)
@@ -261,7 +266,7 @@ def fit(
         plan.save(folder / "plan.yaml")
     kept = learnt(train, task, plan.limit)
     scored = None if val is None else learnt(val, task)
-    missing = [member for member in range(plan.members) if not weights_path(folder, member).exists()]
+    missing = [member for member in range(plan.networks) if not weights_path(folder, member).exists()]
     train_one = partial(_fit_member, plan, task, likelihood, kept, scored, folder)
     if at_once > 1 and len(missing) > 1:
         _fit_at_once(train_one, plan, folder, missing, at_once)
