@@ -96,8 +96,8 @@ def said(run: Run, method: Any, image: Any, index: int) -> Any:
     return SimpleNamespace(law=found, total=found.total, aleatoric=found.total, epistemic=novelty)
 
 
-def scored(run: Run, method: Any, known: Any, worlds: dict[str, Any]) -> dict[str, float]:
-    """Scores of one method, and how long a prediction takes in passes of its network (processor time, median)."""
+def scored(run: Run, method: Any, plain: Run, known: Any, worlds: dict[str, Any]) -> dict[str, float]:
+    """Scores of one method, and how long a prediction takes in those of the plain network (processor time, median)."""
     scores, ood = run.task.scores(), {world: OODScores() for world in worlds}
     passes: list[tuple[float, float]] = []
     for index in range(len(known)):
@@ -105,7 +105,7 @@ def scored(run: Run, method: Any, known: Any, worlds: dict[str, Any]) -> dict[st
         start = time.process_time()
         found = said(run, method, sample["image"], index)
         middle = time.process_time()
-        predict(Deterministic(run.networks[0]), sample["image"][None], likelihood=run.likelihood)
+        predict(Deterministic(plain.networks[0]), sample["image"][None], likelihood=plain.likelihood)
         passes.append((middle - start, time.process_time() - middle))
         scores.update(getattr(found, "law", found), sample["classes"][None], sample["classes_valid"][None])
         everywhere = torch.ones_like(found.total, dtype=torch.bool)
@@ -157,11 +157,12 @@ def main() -> None:
     train = load("camvid", options.camvid, "train", (180, 240))
     found: dict[str, list[dict[str, float]]] = {}
     (runs / "methods").mkdir(exist_ok=True)
+    plain = Run.open(runs / "camvid-categorical-0")
     for seed in options.seeds:
         for name, made in methods(runs, train, seed).items():
             kept = runs / "methods" / f"{name}-{seed}.json"
             if not kept.exists():
-                kept.write_text(json.dumps(scored(*made(), val, worlds)))
+                kept.write_text(json.dumps(scored(*made(), plain, val, worlds)))
             found.setdefault(name, []).append(json.loads(kept.read_text()))
             print(name, seed, {key: round(value, 4) for key, value in found[name][-1].items()}, flush=True)
     rows = {name: summary(scores) for name, scores in found.items()}

@@ -57,10 +57,21 @@ class MultiHead:
         _heads(self.network)
 
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """The outputs of all heads (M, B, C, H, W); ``generator`` is not used."""
-        with evaluating(self.network):
-            output = tensor(self.network(*inputs))
-        yield output.unflatten(0, (len(_heads(self.network)), -1))
+        """The outputs of all heads (M, B, C, H, W); ``generator`` is not used.
+
+        Raises:
+            ValueError: if the network cannot go on with what M heads return.
+        """
+        count = len(_heads(self.network))
+        try:
+            with evaluating(self.network):
+                output = tensor(self.network(*inputs))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(self.network).__name__} fails on what {count} heads return ({error}): perhaps it adds what the "
+                "heads have not seen; repeat a module with nothing beside it, or take make_batch_ensemble"
+            ) from error
+        yield output.unflatten(0, (count, -1))
 
 
 def make_multi_head(network: nn.Module, head: str, members: int = 5) -> None:
