@@ -57,6 +57,7 @@ def test_draws_have_the_spread_of_the_posterior():
     method = LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll, samples=4000)
     image = torch.randn(1, 2, 2, 2)
     draws = torch.cat(list(method.draws(image, generator=torch.Generator().manual_seed(0))))[:, 0]
+    assert not draws.requires_grad  # 4000 of them would keep what they were made of
     net.eval()
     with torch.no_grad():
         phi = torch.cat([net.body(image), torch.ones(1, 1, 2, 2)], 1)[0, :, 0, 0]

@@ -130,3 +130,14 @@ def test_refused():
         network(images)
     with pytest.raises(ValueError, match="factors already"):
         make_batch_ensemble(network, 2)
+
+
+def test_heads_beside_which_something_is_added():
+    class Beside(Net):
+        def forward(self, image):
+            return super().forward(image) + nn.functional.interpolate(image, scale_factor=2)[:, :2]
+
+    network = Beside()
+    make_multi_head(network, "head", 2)
+    with pytest.raises(ValueError, match=r"adds what the heads have not seen; .* take make_batch_ensemble"):
+        next(MultiHead(network).draws(torch.rand(3, 4, 5, 6)))
