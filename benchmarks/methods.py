@@ -89,11 +89,12 @@ def methods(runs: Path, train: Any, seed: int) -> dict[str, Callable[[], tuple[R
 
 def said(run: Run, method: Any, image: Any, index: int) -> Any:
     """The prediction, with the novelty that feature densities say in place of its epistemic part."""
-    found = predict(method, image[None], likelihood=run.likelihood, generator=generator_for(index, 0))
     if not isinstance(method, FeatureDensity):
-        return found
-    novelty = (method.peak - method.look(image[None])[1]).clamp_min(0)
-    return SimpleNamespace(law=found, total=found.total, aleatoric=found.total, epistemic=novelty)
+        return predict(method, image[None], likelihood=run.likelihood, generator=generator_for(index, 0))
+    output, density = method.look(image[None])
+    law: Any = run.likelihood.moments(output).prediction()
+    novelty = (method.peak - density).clamp_min(0)
+    return SimpleNamespace(law=law, total=law.total, aleatoric=law.total, epistemic=novelty)
 
 
 def scored(run: Run, method: Any, plain: Run, known: Any, worlds: dict[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from sfumato.predictions import ClassMoments
+from sfumato.predictions.classes import entropy
 
 STRIP = 1 << 17  # numbers at a time
 
@@ -69,7 +70,8 @@ def _mean_law(output: Tensor) -> tuple[Tensor, Tensor]:
     alpha = 1 + softplus(output)
     total = alpha.sum(1, keepdim=True)
     probs = alpha / total
-    return probs, (probs * (_digamma(total + 1) - _digamma(alpha + 1))).sum(1)
+    # Rounding must not make the mean entropy exceed that of the mean law.
+    return probs, torch.minimum((probs * (_digamma(total + 1) - _digamma(alpha + 1))).sum(1), entropy(probs))
 
 
 def _digamma(x: Tensor) -> Tensor:

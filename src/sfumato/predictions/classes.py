@@ -93,7 +93,7 @@ class ClassPrediction(Stored):
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Sums over draws: ``Σ p`` (B, K, H, W) and ``Σ H[p]`` (B, H, W)."""
+    """Sums over draws: ``Σ p`` (B, K, H, W) and ``Σ H[p]`` (B, H, W), the latter at most H of one draw's law."""
 
     draws: int
     probs: Tensor
@@ -109,7 +109,12 @@ class ClassMoments:
         return type(self)(self.draws + other.draws, self.probs.add_(other.probs), self.entropy.add_(other.entropy))
 
     def prediction(self) -> ClassPrediction:
-        """Mean law and mean entropy; rounding never makes the aleatoric part exceed the total."""
+        """Mean law and mean entropy; rounding never makes the aleatoric part exceed the total.
+
+        One draw is taken as it is: whoever makes it sees to that.
+        """
+        if self.draws == 1:
+            return ClassPrediction(self.probs, self.entropy)
         probs = self.probs / self.draws
         aleatoric = torch.minimum(self.entropy / self.draws, entropy(probs))
         return ClassPrediction(probs, aleatoric, self.draws)
