@@ -50,7 +50,7 @@ class BatchEnsemble:
         yield output.unflatten(0, (members, -1))
 
 
-def make_batch_ensemble(network: nn.Module, members: int = 4, spread: float = 0.5) -> None:
+def make_batch_ensemble(network: nn.Module, members: int = 4, spread: float = 0.1) -> None:
     """Give every convolution and linear layer of a network M pairs of factors to learn, in place.
 
     Afterwards a batch is M equal parts, in order, each seen by one member: train it as before, with shuffled batches
@@ -59,7 +59,9 @@ def make_batch_ensemble(network: nn.Module, members: int = 4, spread: float = 0.
     Args:
         network: untrained, or trained and to be trained on.
         members: M ≥ 2.
-        spread: ≥ 0; factors begin at N(1, spread²). With 0 all members are the same network and learn the same.
+        spread: ≥ 0; factors begin at N(1, spread²). With 0 all members are the same network and learn the same. The
+            authors' 0.5 suits wide networks and long training; a small U-Net learns far less with it in 44 epochs
+            (``benchmarks/methods.md``).
 
     Raises:
         ValueError: if ``members`` is less than 2, ``spread`` below 0, or there is no such layer, or factors already.
