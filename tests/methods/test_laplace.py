@@ -118,6 +118,8 @@ def test_refused():
     net, data = Net(), batches()
     with pytest.raises(ValueError, match="expected a 1 × 1 convolution"):
         LastLayerLaplace.fit(net, net.body[0], data, Categorical(3).nll)
+    with pytest.raises(ValueError, match=r"stride=\(2, 2\).*, expected .* stride 1"):
+        LastLayerLaplace.fit(net, nn.Conv2d(4, 3, 1, stride=2), data, Categorical(3).nll)
     late = Net(after=True)
     with pytest.raises(ValueError, match="is not what Net does last"):
         LastLayerLaplace.fit(late, late.head, data, Categorical(3).nll)

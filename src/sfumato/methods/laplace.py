@@ -78,8 +78,9 @@ class LastLayerLaplace:
             ValueError: if ``head`` is no 1 × 1 convolution with a bias, or more than an enlargement follows it, a
                 number is not above 0, the loss cannot be differentiated twice, or there is no batch.
         """
-        if head.kernel_size != (1, 1) or head.groups != 1 or head.bias is None:
-            raise ValueError(f"head is {head}, expected a 1 × 1 convolution with a bias and one group")
+        plain = head.kernel_size == head.stride == (1, 1) and head.padding == (0, 0)
+        if not plain or head.groups != 1 or head.bias is None:
+            raise ValueError(f"head is {head}, expected a 1 × 1 convolution with a bias, one group and stride 1")
         if min(prior_precision, temperature) <= 0:
             raise ValueError(f"prior_precision {prior_precision} and temperature {temperature}: expected above 0")
         total: Tensor | None = None

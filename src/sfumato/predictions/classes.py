@@ -93,7 +93,7 @@ class ClassPrediction(Stored):
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Sums over draws: ``Σ p`` (B, K, H, W) and ``Σ H[p]`` (B, H, W), the latter at most H of one draw's law."""
+    """Sums over draws: ``Σ p`` (B, K, H, W) and ``Σ H[p]`` (B, H, W), of one draw at most H of its law."""
 
     draws: int
     probs: Tensor
@@ -111,7 +111,7 @@ class ClassMoments:
     def prediction(self) -> ClassPrediction:
         """Mean law and mean entropy; rounding never makes the aleatoric part exceed the total.
 
-        One draw is taken as it is: whoever makes it sees to that.
+        One draw is taken as it is: the likelihood that made it has seen to that.
         """
         if self.draws == 1:
             return ClassPrediction(self.probs, self.entropy)
