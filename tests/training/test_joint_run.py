@@ -274,7 +274,7 @@ def test_every_method_trains_and_draws_several_tasks(tmp_path, method):
     """All tasks from one set of draws, whose parts add up; two predictions of the same seed agree."""
     members = 3 if method in ("snapshot", "batch-ensemble") else 1
     known = replace(plan(method=method, likelihood="categorical,l1,laplace"), members=members, batch=3)
-    run = fitted(tmp_path / "run", replace(known, epochs=40 if method == "swag" else 3))
+    run = fitted(tmp_path / "run", replace(known, epochs=80 if method == "swag" else 3))
     image = torch.rand(2, 3, 16, 24)
     found, again = (Run.open(run.folder).predict(image, samples=3) for _ in range(2))
     for name, prediction in found.items():
