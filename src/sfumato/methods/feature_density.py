@@ -87,11 +87,13 @@ class FeatureDensity:
     def log_density(self, features: Tensor) -> Tensor:
         """``log q(φ)`` (B, H, W) in nats of features (B, F, H, W)."""
         classes, count = self.means.shape
-        weight, bias = self.whitening.flatten(0, 1)[:, :, None, None], -(self.whitening @ self.means[:, :, None])
+        weight = self.whitening.flatten(0, 1)[:, :, None, None]
+        bias = -(self.whitening @ self.means[:, :, None]).flatten()
+        heights = self._heights()[:, None, None]
 
         def joint(rows: Tensor) -> Tensor:
-            away = F.conv2d(rows, weight, bias.flatten()).unflatten(1, (classes, count))
-            return self._heights()[:, None, None] - 0.5 * away.square_().sum(2)
+            away = F.conv2d(rows, weight, bias).unflatten(1, (classes, count))
+            return heights - 0.5 * away.square_().sum(2)
 
         # All classes at once, of so few rows that what they make, K times as many features, stays in the cache.
         rows = max(1, STRIP // (classes * count * features.shape[-1]))

@@ -21,7 +21,6 @@ from sfumato.predictions import ClassPrediction, predict
 from sfumato.predictions.store import whole
 from sfumato.training import Run
 
-EXACT = ("deterministic", "ensemble", "snapshot", "batch-ensemble", "multi-head")  # methods that draw without chance
 FORMATS = ("onnx", "torch-export")
 TOLERANCE = 1e-4
 CITATION = "Kendall and Gal (2017), What uncertainties do we need in Bayesian deep learning for computer vision?"
@@ -41,14 +40,16 @@ class Graph(nn.Module):
 
     def __init__(self, run: Run, asleep: bool = False) -> None:
         super().__init__()
-        if run.plan.method not in EXACT and not asleep:
+        method = run.method()
+        random = hasattr(method, "samples")  # who has a number of draws makes them by chance
+        if random and not asleep:
             raise ValueError(
                 f"{run.folder} predicts by {run.plan.method}, whose random draws no exported graph can make: export an "
                 "ensemble or an evidential likelihood, or pass --asleep for one pass without them (epistemic part 0)"
             )
         self.networks = nn.ModuleList(run.networks).eval()
         self.run = run
-        self.method = run.method() if run.plan.method in EXACT else Deterministic(run.networks[0])
+        self.method = Deterministic(run.networks[0]) if random else method
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Of uint8 or float images (B, 3, H, W): label, probability and parts of classes; mean and parts of values."""
