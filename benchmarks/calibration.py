@@ -38,7 +38,8 @@ def predicted(run: Run, method: Method, dataset: Any) -> Held:
     key = run.task.key
     samples = ((index, dataset[index]) for index in range(len(dataset)))
     return [
-        (run.drawn(method, s["image"][None], 0, index), s[key][None], s[key + "_valid"][None]) for index, s in samples
+        (run.predict_uncalibrated(method, s["image"][None], 0, index), s[key][None], s[key + "_valid"][None])
+        for index, s in samples
     ]
 
 
@@ -61,10 +62,10 @@ def promises(run: Run, held: Held) -> list[dict[str, float]]:
         for delta in (0.0, 0.1):
             if images_needed(1 - level, delta) > half - quarter:
                 continue  # so few images cannot promise this
-            promise = run.task.guarantee.fit(calibrated[: half - quarter], level, delta)
+            conformal = run.task.conformal.fit(calibrated[: half - quarter], level, delta)
             scores = SetScores()
             for prediction, target, valid in calibrated[half - quarter :]:
-                scores.update(promise(prediction), target, valid)
+                scores.update(conformal(prediction), target, valid)
             found = {k: float(v) for k, v in scores.compute().items()}
             rows.append({"level": level, "delta": delta, "risk": found["risk"], "size": found["set_size"]})
     return rows
@@ -92,7 +93,7 @@ def table(runs: list[Run], dataset: Any, wanted: tuple[str, ...], axes: Any) -> 
                 else (curve["nominal"], curve["observed"])
             )
             axis.plot(x, y, label=kind, lw=1, marker=".", color="black" if kind == "none" else None)
-        axis.plot([0, 1], [0, 1], ls="--", lw=0.8, color="grey")
+        axis.plot([0, 1], [0, 1], ls="--", lw=0.8, color="gray")
         axis.set(title=name, xlim=(0, 1), ylim=(0, 1), aspect="equal")
         print(name, found[name]["promises"], flush=True)
     return found

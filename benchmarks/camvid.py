@@ -4,8 +4,8 @@
     python benchmarks/camvid.py --camvid DIR --sevenscenes DIR --score    # score what is there
 
 Classes on CamVid train → val at 180 × 240, out of distribution on 7-Scenes frames. Depth on 7-Scenes frames 0–399 →
-420–499 at 96 × 128. Three seeds. One network serves two rows: one pass with dropout asleep (plain, + aleatoric) and
-20 passes with it awake (+ epistemic, both). The last line is JSON.
+420–499 at 96 × 128. Three seeds. One network serves two rows: one pass with dropout deterministic (plain, + aleatoric) and
+20 passes with it forced_dropout (+ epistemic, both). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def fit(name: str, seed: int, root: Path, runs: Path) -> None:
     subprocess.run([sys.executable, "-m", "sfumato", "fit", *arguments], check=True, cwd=HERE)
 
 
-def scored(run: Run, dataset: Dataset, others: Dataset | None, awake: bool) -> dict[str, float]:
+def scored(run: Run, dataset: Dataset, others: Dataset | None, forced_dropout: bool) -> dict[str, float]:
     """Scores of one network on every image; against another world too, where one is given."""
     network = run.networks[0]
-    method = MCDropout(network, samples=SAMPLES) if awake else Deterministic(network)
+    method = MCDropout(network, samples=SAMPLES) if forced_dropout else Deterministic(network)
     scores, ood, key = run.task.scores(), OODScores(), run.task.key
     for data, foreign in ((dataset, False), (others, True)):
         for index in range(len(data) if data is not None else 0):  # pyright: ignore[reportArgumentType]
@@ -73,7 +73,7 @@ def table(
 ) -> dict:
     """Row → score → [mean, standard deviation] over the seeds that are there."""
     rows = {}
-    for row, (which, awake) in ROWS.items():
+    for row, (which, forced_dropout) in ROWS.items():
         each = []
         for seed in SEEDS:
             folder = runs / f"{names[which]}-{seed}"
@@ -81,7 +81,7 @@ def table(
                 continue
             kept = folder / f"benchmark-{row}.json"  # so that an interrupted scoring goes on too
             if not kept.exists():
-                kept.write_text(json.dumps(scored(Run.open(folder), dataset, others, awake)))
+                kept.write_text(json.dumps(scored(Run.open(folder), dataset, others, forced_dropout)))
             each.append(json.loads(kept.read_text()))
         if not each:
             continue

@@ -89,7 +89,7 @@ class Shifted(Dataset):
 
 
 def said(run: Run, dataset: Any, alone: bool) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Each sample with its prediction, of one pass with dropout asleep or of all members."""
+    """Each sample with its prediction, of one pass with dropout deterministic or of all members."""
     method = Deterministic(run.networks[0]) if alone else DeepEnsemble(run.networks)
     for index in range(len(dataset)):
         sample = dataset[index]

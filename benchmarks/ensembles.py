@@ -4,7 +4,7 @@
 
 Five networks one after the other, as DeepEnsemble computes them, against one call of torch.func.vmap over their stacked
 weights; U-Nets as the package trains them and a thin one, images of several sizes. Then `sfumato fit --members 2` on
-generated scenes, its members one after the other with all cores, against `--at-once 2` with half the cores each. All by
+generated scenes, its members one after the other with all cores, against `--parallel-members 2` with half the cores each. All by
 turns, wall time, so nothing else may run; medians of ratios. The last line is JSON.
 """
 
@@ -73,9 +73,17 @@ def forward(widths: tuple[int, ...], shape: tuple[int, int, int], repeats: int) 
     return median(ratios)
 
 
-def trained(at_once: int, folder: Path) -> float:
+def trained(parallel_members: int, folder: Path) -> float:
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "sfumato", "fit", *FIT, f"--at-once={at_once}", f"--out={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "sfumato",
+        "fit",
+        *FIT,
+        f"--parallel-members={parallel_members}",
+        f"--out={folder}",
+    ]
     return seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
 

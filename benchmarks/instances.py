@@ -56,15 +56,15 @@ def truth(sample: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return kind[None], ids[None]
 
 
-def noisy(centres: Tensor, ids: Tensor, sigma: float, length: float, factor: float, seed: int) -> ValuePrediction:
+def noisy(centers: Tensor, ids: Tensor, sigma: float, length: float, factor: float, seed: int) -> ValuePrediction:
     """Vectors (1, 2, H, W) with noise that is half to one and a half times ``sigma`` for an instance, and says so."""
     rng = np.random.default_rng(seed)
-    noise = rng.standard_normal(centres.shape)
+    noise = rng.standard_normal(centers.shape)
     if length:
         noise = np.stack([gaussian_filter(plane, length) for plane in noise])
         noise /= noise.std()
     scale = torch.from_numpy(sigma * rng.uniform(0.5, 1.5, int(ids.max()) + 1)).float()[ids[0]]
-    mean = factor * centres + scale * torch.from_numpy(noise).float()
+    mean = factor * centers + scale * torch.from_numpy(noise).float()
     return ValuePrediction(mean[None], scale.square().expand(1, 2, -1, -1), torch.zeros(1, 2, *SIZE), "px")
 
 
@@ -105,7 +105,7 @@ def measured(decode: Decoder, samples: list[dict[str, Tensor]], noise: tuple[flo
         kind, ids = truth(sample)
         law = torch.nn.functional.one_hot(kind, K).permute(0, 3, 1, 2).float()
         classes = ClassPrediction(law, torch.zeros(1, *SIZE))
-        vectors = noisy(sample["centres"], ids, *noise, seed)
+        vectors = noisy(sample["centers"], ids, *noise, seed)
         start = time.process_time()
         (found,) = decode(vectors, classes)
         seconds.append(time.process_time() - start)
@@ -113,7 +113,7 @@ def measured(decode: Decoder, samples: list[dict[str, Tensor]], noise: tuple[flo
         panoptic.update(found.painted(kind[0])[None], found.ids[None], kind, ids, everywhere)
         scores.update([found], kind, ids, everywhere)
     one, two = panoptic.compute(), scores.compute()
-    kept = {"pq_things": one["pq_things"]} | {n: two[n] for n in ("ap", "ap50", "centre_error", "centre_spearman")}
+    kept = {"pq_things": one["pq_things"]} | {n: two[n] for n in ("ap", "ap50", "center_error", "center_spearman")}
     counts = {n: int(two[n]) for n in ("instances", "predicted_instances")}
     numbers = {n: None if v.isnan() else round(float(v), 4) for n, v in kept.items()}
     return numbers | counts | {"seconds": statistics.median(seconds)}

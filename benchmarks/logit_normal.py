@@ -31,7 +31,7 @@ BATCH, CLASSES, HEIGHT, WIDTH, SAMPLES = 8, 11, 180, 240, 10
 
 
 @dataclass(frozen=True)
-class Materialised:
+class Materialized:
     """Kendall and Gal's loss as it is usually written: independent samples, all in memory, autograd through them."""
 
     classes: int
@@ -64,12 +64,12 @@ def problem(batch: int = BATCH) -> tuple[Tensor, Tensor, Tensor]:
 def training_step(likelihood) -> Callable[[], None]:
     images, target, valid = problem()
     network = UNet(likelihood.channels).train()
-    optimiser = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters())
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (likelihood.nll(network(images), target, valid).sum() / valid.sum()).backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -133,7 +133,7 @@ def gradient_agreement(draws: int) -> dict[str, float]:
     Against antithetic noise of which no two pixels share any: the only difference is the pool.
     """
     mean, variance = moments_of_gradient(LogitNormal(CLASSES, SAMPLES), draws)
-    other_mean, other_variance = moments_of_gradient(Materialised(CLASSES, SAMPLES, antithetic=True), draws)
+    other_mean, other_variance = moments_of_gradient(Materialized(CLASSES, SAMPLES, antithetic=True), draws)
     error = ((variance + other_variance) / draws).sqrt()
     return {
         "pool_gradient_z_rms": ((mean - other_mean) / error).square().mean().sqrt().item(),
@@ -165,7 +165,7 @@ def gradient_error() -> float:
     noise = replayed_noise(target)
     drawn, torch.randn = torch.randn, _SameNoise(noise)
     try:
-        Materialised(CLASSES, SAMPLES, antithetic=True).nll(usual, target, valid).sum().backward()
+        Materialized(CLASSES, SAMPLES, antithetic=True).nll(usual, target, valid).sum().backward()
     finally:
         torch.randn = drawn
     assert streamed.grad is not None
@@ -200,7 +200,7 @@ def main() -> None:
     losses = {
         "categorical": Categorical(CLASSES),
         "streamed": LogitNormal(CLASSES, SAMPLES),
-        "materialised": Materialised(CLASSES, SAMPLES),
+        "materialized": Materialized(CLASSES, SAMPLES),
     }
     step, least = interleaved({name: training_step(loss) for name, loss in losses.items()}, chosen.repeats, clock)
     alone, _ = interleaved({name: loss_alone(loss) for name, loss in losses.items()}, chosen.repeats, clock)
@@ -212,12 +212,12 @@ def main() -> None:
         "torch": torch.__version__,
         **{f"step_{name}_s": seconds for name, seconds in step.items()},
         "step_streamed_ratio": step["streamed"] / step["categorical"],
-        "step_materialised_ratio": step["materialised"] / step["categorical"],
+        "step_materialized_ratio": step["materialized"] / step["categorical"],
         "step_streamed_ratio_of_least": least["streamed"] / least["categorical"],
-        "step_materialised_ratio_of_least": least["materialised"] / least["categorical"],
+        "step_materialized_ratio_of_least": least["materialized"] / least["categorical"],
         **{f"loss_{name}_s": seconds for name, seconds in alone.items()},
         **{f"peak_S{s}_mib": peak_mib(loss_alone(LogitNormal(CLASSES, s))) for s in (2, 10, 50)},
-        **{f"peak_materialised_S{s}_mib": peak_mib(loss_alone(Materialised(CLASSES, s))) for s in (2, 10)},
+        **{f"peak_materialized_S{s}_mib": peak_mib(loss_alone(Materialized(CLASSES, s))) for s in (2, 10)},
         "gradient_error": gradient_error(),
         **gradient_agreement(100),
     }

@@ -40,7 +40,7 @@ from sfumato.methods import (
 )
 from sfumato.metrics import OODScores
 from sfumato.predictions import predict
-from sfumato.training import Run, generator_for, learnt
+from sfumato.training import Run, generator_for, subset
 
 HERE = Path(__file__).parent
 SAMPLES, FITTED = 10, 60  # draws, and training images that Laplace and densities are fitted on
@@ -51,7 +51,7 @@ TRAINED = ("swag", "snapshot", "variational", "concrete-dropout", "batch-ensembl
 
 def batches(run: Run, train: Any) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
     """Evenly spread training images, one at a time."""
-    kept = learnt(train, run.task, FITTED)
+    kept = subset(train, run.task, FITTED)
     for index in range(len(kept)):
         sample = kept[index]
         yield (sample["image"][None],), sample["classes"][None], sample["classes_valid"][None]
@@ -66,7 +66,7 @@ def methods(runs: Path, train: Any, seed: int) -> dict[str, Callable[[], tuple[R
         "deterministic": lambda: (base, Deterministic(network)),
         "mc-dropout": lambda: (base, MCDropout(network, SAMPLES)),
         "propagation": lambda: (base, VariancePropagation(network)),
-        "mirrors": lambda: (base, TestTimeAugmentation(network)),
+        "flips": lambda: (base, TestTimeAugmentation(network)),
         "laplace": lambda: (
             base,
             LastLayerLaplace.fit(network, head, batches(base, train), base.likelihood.nll, samples=SAMPLES),
@@ -81,7 +81,7 @@ def methods(runs: Path, train: Any, seed: int) -> dict[str, Callable[[], tuple[R
         folder = runs / f"camvid-{kind}-{seed}"
         if (folder / "weights-0.safetensors").exists():
             run = Run.open(folder)
-            alone = name == "logit-normal"  # a likelihood: one pass, dropout asleep
+            alone = name == "logit-normal"  # a likelihood: one pass, dropout deterministic
             method = Deterministic(run.networks[0]) if alone else run.method(SAMPLES)
             known[name] = lambda run=run, method=method: (run, method)
     return known

@@ -111,7 +111,7 @@ def contenders(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Ten
     loop = mc_dropout(network, DRAWS, on_batch=False, task="segmentation").eval()
     batch = mc_dropout(network, DRAWS, on_batch=True, task="segmentation").eval()
     ensemble = deep_ensembles(members, task="segmentation").eval()
-    # A copy, for it leaves batch normalisation awake. It makes a prediction: labels and the entropy of the mean law.
+    # A copy, for it leaves batch normalization forced_dropout. It makes a prediction: labels and the entropy of the mean law.
     box = MCDropoutSegmentation(deepcopy(network), DRAWS, nn.CrossEntropyLoss())
     return {
         "plain": lambda: network(image),
@@ -133,7 +133,7 @@ def contenders(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Ten
 
 
 def suffix(network: nn.Module, image: Tensor) -> float:
-    """Processor seconds of one pass with its dropout layers awake, from the first of them to the end."""
+    """Processor seconds of one pass with its dropout layers forced_dropout, from the first of them to the end."""
     first: list[float] = []
     layers = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     handles = [m.train().register_forward_pre_hook(lambda *_: first.append(time.process_time())) for m in layers]
@@ -196,7 +196,7 @@ def measured(name: str, left_out: list[str], repeats: int, budget: float, image:
     try:
         if "mc_dropout_box_predict" in calls:
             calls["mc_dropout_box_predict"]()
-    except ValueError as error:  # it wakes batch normalisation, which needs more than the one value that pooling leaves
+    except ValueError as error:  # it wakes batch normalization, which needs more than the one value that pooling leaves
         print(f"lightning-uq-box does not run on {name}: {error}")
         del calls["mc_dropout_box_predict"]
     seconds, memory = by_turns(calls, repeats, budget)

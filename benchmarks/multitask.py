@@ -6,7 +6,7 @@
     python benchmarks/multitask.py --learning-rate 0.009  # with larger steps
     python benchmarks/multitask.py --list                 # the settings
 
-Their table 1 on procedural scenes: semantic classes (cross-entropy), vectors to the centres of instances (L1, on
+Their table 1 on procedural scenes: semantic classes (cross-entropy), vectors to the centers of instances (L1, on
 instances only) and inverse depth (L1, the sky at 0) learned by one encoder with a decoder for each: every task alone,
 equal weights, every way of weighting, a coarse grid of fixed weights, every pair; the same from other starts of the
 log-variances, in the units of the data rather than in spreads, and with wrong labels among the classes. A run of each
@@ -33,14 +33,14 @@ from torch.utils.data import Dataset
 from sfumato.data import Scenes
 from sfumato.methods import Deterministic
 from sfumato.predictions import JointPrediction, predict
-from sfumato.tasks import Several
-from sfumato.training import Plan, Run, asked, derive, fit, learnt, question, scaled
+from sfumato.tasks import MultiTask
+from sfumato.training import Plan, Run, derive, fit, question, resolve_tasks, subset, with_target_statistics
 
 HERE = Path(__file__).parent
 TRAIN, VAL, BATCH, DROPOUT, WIDTHS = 384, 100, 8, 0.1, (8, 16, 32, 64)
-ALL = ("classes", "centres", "inverse_depth")
-LAWS = {"classes": "categorical", "centres": "l1", "inverse_depth": "l1"}
-SCORES = {"classes": ("iou", "miou"), "centres": ("instance_px", "epe"), "inverse_depth": ("inverse_depth", "epe")}
+ALL = ("classes", "centers", "inverse_depth")
+LAWS = {"classes": "categorical", "centers": "l1", "inverse_depth": "l1"}
+SCORES = {"classes": ("iou", "miou"), "centers": ("instance_px", "epe"), "inverse_depth": ("inverse_depth", "epe")}
 WRONG = 0.5  # share of the labels that are wrong where labels are
 RATES = (3e-3, 9e-3)  # largest learning rates: that of the library, and one three times as large
 
@@ -64,10 +64,10 @@ SETTINGS: dict[str, Setting] = {
     **{weighting: Setting(weighting=weighting) for weighting in ("equal", "uncertainty", "uw-so", "log1p", "dwa")},
     **PAIRS,
     **{
-        f"grid-{centres:g}-{depth:g}": Setting(weighting="fixed", weights=(1.0, centres, depth))
-        for centres in (0.25, 1.0, 4.0)
+        f"grid-{centers:g}-{depth:g}": Setting(weighting="fixed", weights=(1.0, centers, depth))
+        for centers in (0.25, 1.0, 4.0)
         for depth in (0.25, 1.0, 4.0)
-        if (centres, depth) != (1.0, 1.0)  # which is equal
+        if (centers, depth) != (1.0, 1.0)  # which is equal
     },
     **{f"start{start:+g}": Setting(start=start) for start in (-2.0, 5.0)},
     "raw-equal": Setting(weighting="equal", raw=True),
@@ -75,11 +75,11 @@ SETTINGS: dict[str, Setting] = {
     "wrong-equal": Setting(weighting="equal", wrong=True),
     "wrong-uncertainty": Setting(wrong=True),
     "tempered": Setting(laws=(("classes", "tempered"),)),
-    "heteroscedastic": Setting(laws=(("centres", "laplace"), ("inverse_depth", "laplace"))),
+    "heteroscedastic": Setting(laws=(("centers", "laplace"), ("inverse_depth", "laplace"))),
 }
 
 
-class Mislabelled(Dataset):
+class Mislabeled(Dataset):
     """Samples half of whose labels are drawn at random, the same ones each time."""
 
     def __init__(self, dataset: Dataset, classes: int) -> None:
@@ -100,24 +100,24 @@ def planned(setting: Setting, train: Dataset, scenes: Scenes, epochs: int, rate:
     laws = LAWS | dict(setting.laws)
     plan = Plan(
         data="scenes", tasks=",".join(setting.tasks), likelihood=",".join(laws[task] for task in setting.tasks),
-        weighting=setting.weighting, weights=setting.weights, log_variance=setting.start, native=scenes.size, members=1,
+        weighting=setting.weighting, weights=setting.weights, log_variance=setting.start, original_size=scenes.size, members=1,
         method="deterministic", batch=BATCH, epochs=epochs, seed=seed, learning_rate=rate,
         network_args={"dropout": DROPOUT, "widths": WIDTHS},
     )  # fmt: skip
-    plan = asked(plan, scenes.tasks)
+    plan = resolve_tasks(plan, scenes.tasks)
     plan = derive(train, question(plan)[0], plan, scenes.augmentation)
-    return plan if setting.raw else scaled(plan, train)
+    return plan if setting.raw else with_target_statistics(plan, train)
 
 
 def scored(run: Run, val: Dataset) -> dict[str, float]:
     """The scores of one pass."""
-    scores = {name: view.task.scores() for name, view in run.views.items()}
+    scores = {name: view.task.scores() for name, view in run.per_task.items()}
     for index in range(len(val)):  # pyright: ignore[reportArgumentType]
         sample = val[index]
         found = predict(Deterministic(run.networks[0]), sample["image"][None], likelihood=run.likelihood)
         assert isinstance(found, JointPrediction)
-        for name, view in run.views.items():
-            target, valid = view.task.truth(sample)
+        for name, view in run.per_task.items():
+            target, valid = view.task.target_and_mask(sample)
             scores[name].update(found[name], target[None], valid[None])
     return {SCORES[name][0]: float(each.compute()[SCORES[name][1]]) for name, each in scores.items()}
 
@@ -126,7 +126,7 @@ def weights(run: Run) -> dict[str, list[float]]:
     """The weight of each task after every epoch."""
     with (run.folder / "log/member-0/metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train_nll"]]
-    names = run.views
+    names = run.per_task
     return {name: [float(row[f"weight_{name}"]) for row in rows if row[f"weight_{name}"]] for name in names}
 
 
@@ -173,9 +173,9 @@ def main() -> None:
         return
     size = (given.size[0], given.size[1])
     scenes = Scenes(given.images, size=size, seed=0)
-    several: Any = Several({name: scenes.tasks[name] for name in ALL})
-    train, val = learnt(scenes, several), learnt(Scenes(min(VAL, given.images), size=size, seed=1), several)
-    wrong = learnt(Mislabelled(train, len(scenes.tasks["classes"].names)), several)
+    several: Any = MultiTask({name: scenes.tasks[name] for name in ALL})
+    train, val = subset(scenes, several), subset(Scenes(min(VAL, given.images), size=size, seed=1), several)
+    wrong = subset(Mislabeled(train, len(scenes.tasks["classes"].names)), several)
     budget = f"{given.images}x{given.epochs}x{size[0]}x{size[1]}"
     endings = {rate: budget + (f"x{rate:g}" if rate != RATES[0] else "") for rate in RATES}
     ending = endings[given.learning_rate]

@@ -27,7 +27,7 @@ from sfumato.data import Scenes
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.predictions import predict
 from sfumato.tasks import Depth
-from sfumato.training import Plan, Run, derive, fit, generator_for, learnt
+from sfumato.training import Plan, Run, derive, fit, generator_for, subset
 
 HERE = Path(__file__).parent
 SIZE, TRAIN, SHOWN, DRAWN = (64, 96), 2048, 100, 30  # scenes scored by one pass, and by many draws
@@ -65,12 +65,12 @@ def trained(runs: Path, name: str, images: int, steps: int, seed: int) -> Run:
         "classes": (scenes, scenes.tasks["classes"], "logit-normal"),
     }[name]
     plan = Plan(
-        data="scenes", task=question.key, task_args=vars(question), likelihood=likelihood, native=SIZE, limit=images,
+        data="scenes", task=question.key, task_args=vars(question), likelihood=likelihood, original_size=SIZE, limit=images,
         members=1, batch=BATCH, epochs=steps * BATCH // images, network_args={"dropout": 0.1}, seed=100 * seed,
     )  # fmt: skip
     if (folder / "weights-0.safetensors").exists():
         return Run.open(folder)
-    plan = derive(learnt(train, question), question, plan, scenes.augmentation)
+    plan = derive(subset(train, question), question, plan, scenes.augmentation)
     return fit(plan, train, None, folder, resume=True, progress=False)
 
 

@@ -143,7 +143,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 def built(name: str) -> nn.Module:
     """The network called ``name``, the same at every call, in training mode.
 
-    Its batch normalisations have seen a batch: with the statistics they start from, features fade layer by layer.
+    Its batch normalizations have seen a batch: with the statistics they start from, features fade layer by layer.
     """
     torch.manual_seed(0)
     network = NETWORKS[name]()

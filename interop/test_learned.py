@@ -24,7 +24,7 @@ from sfumato.testing import check_method
 
 # The last convolution is not all there is: another head's logits are added, or masks weighed by queries.
 BESIDE = ("torchvision LR-ASPP", "transformers Mask2Former")
-# Layer normalisation after a dropout has no rule by which variance passes it.
+# Layer normalization after a dropout has no rule by which variance passes it.
 IMPASSABLE = ("transformers DPT", "transformers Mask2Former")
 
 

@@ -64,7 +64,7 @@ def test_mc_dropout(name, monkeypatch):
     assert (draws.std(0) > 0).flatten(1).any(1).all()
 
     def unrecorded(_run):
-        raise hoisting.Unhoistable("asked not to")
+        raise hoisting.NotRecordable("asked not to")
 
     with monkeypatch.context() as patch:
         patch.setattr("sfumato.methods.mc_dropout.record", unrecorded)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sfumato.data import Scenes
 from sfumato.serving import Bundle, export
-from sfumato.training import Plan, calibrate, derive, distil, evaluate, fit, learnt
+from sfumato.training import Plan, calibrate, derive, distil, evaluate, fit, subset
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=Path, default=Path("shipped"))
@@ -31,9 +31,9 @@ task = train.tasks["classes"]
 # The teacher: three networks, each trained from its own random weights.
 plan = Plan(
     data="scenes", task="classes", task_args=vars(task), likelihood="categorical", method="ensemble", members=3,
-    native=size, epochs=options.epochs, network_args={"dropout": 0.1},
+    original_size=size, epochs=options.epochs, network_args={"dropout": 0.1},
 )  # fmt: skip
-plan = derive(learnt(train, task), task, plan, train.augmentation)
+plan = derive(subset(train, task), task, plan, train.augmentation)
 teacher = fit(plan, train, None, options.out / "teacher", progress=False, resume=True)
 
 # The student: the same network with one more output channel, which learns the teacher's epistemic part.
@@ -44,7 +44,7 @@ for name in ("miou", "nll", "error_auroc"):
     print(f"{name:12s} teacher {float(theirs[name]):.3f}  student {float(ours[name]):.3f}")
 print(f"rank correlation of their epistemic parts {float(near['spearman_epistemic']):.3f}")
 
-# One file: normalisation, network, calibration and the split into parts.
+# One file: normalization, network, calibration and the split into parts.
 student = calibrate(student, held, progress=False)
 path = options.out / "student.onnx"
 print(f"exported, within {max(export(student, path).values()):.1g} of the run")

@@ -32,16 +32,16 @@ network = nn.Sequential(
 )  # fmt: skip
 
 # The loss: a negative log likelihood per pixel, 0 where nothing is known.
-optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
+optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
 batches = DataLoader(train, 8, shuffle=True)
 for step in range(options.steps):
     if step % len(batches) == 0:
         stream = iter(batches)
     batch = next(stream)
     loss = likelihood.nll(network(batch["image"]), batch["classes"], batch["classes_valid"]).mean()
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     if step % 50 == 0:
         print(f"step {step:4d}  nll {loss:.3f}")
 

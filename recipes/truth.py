@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from sfumato import predict
 from sfumato.data import Scenes
-from sfumato.training import Plan, derive, fit, learnt
+from sfumato.training import Plan, derive, fit, subset
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--scenes", type=int, default=512)
@@ -29,11 +29,11 @@ train, val = Scenes(options.scenes, size=size, seed=0), Scenes(20, size=size, se
 task = train.tasks["depth"]
 plan = Plan(
     data="scenes", task="depth", task_args=vars(task), likelihood="gaussian", method="deterministic", members=1,
-    native=size, epochs=options.epochs, network_args={"dropout": 0.0},
+    original_size=size, epochs=options.epochs, network_args={"dropout": 0.0},
 )  # fmt: skip
 
 with tempfile.TemporaryDirectory() as folder:
-    run = fit(derive(learnt(train, task), task, plan, train.augmentation), train, val, Path(folder) / "run")
+    run = fit(derive(subset(train, task), task, plan, train.augmentation), train, val, Path(folder) / "run")
 
 learned, true = [], []
 for sample in (val[index] for index in range(len(val))):

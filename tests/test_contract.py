@@ -80,7 +80,7 @@ def methods():
         "batch ensemble": (BatchEnsemble(converted(make_batch_ensemble)), False),
         "heads": (MultiHead(converted(lambda net: make_multi_head(net, "head", 3))), False),
         "latent": (LatentDraws(ConditionalVAE(network(), 4, 4, 4), 3), True),
-        "mirrors": (TestTimeAugmentation(net), False),
+        "flips": (TestTimeAugmentation(net), False),
     }, net
 
 

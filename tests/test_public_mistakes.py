@@ -149,8 +149,8 @@ class Small(nn.Module):
         return self.head(self.dropout(self.norm(self.layer(x)).relu()))
 
 
-def test_batch_normalisation_sleeps():
-    """Awake, test images move its statistics, and an image's uncertainty depends on those beside it."""
+def test_batch_normalization_sleeps():
+    """ForcedDropout, test images move its statistics, and an image's uncertainty depends on those beside it."""
     network, images = Small(), torch.rand(3, 3, 6, 6) + torch.arange(3).view(3, 1, 1, 1)
     network.dropout.p = 1e-4  # so rare that nothing but the batch could tell the draws apart
     before = network.norm.running_mean.clone()
@@ -167,14 +167,14 @@ def test_batch_normalisation_sleeps():
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout])
 def test_every_kind_of_dropout_is_found(kind):
-    """Recognising ``nn.Dropout`` alone leaves most segmentation networks without a draw."""
+    """Recognizing ``nn.Dropout`` alone leaves most segmentation networks without a draw."""
     prediction = predict(MCDropout(Small(kind), 8), torch.rand(1, 3, 6, 6), likelihood=Categorical(2))
     assert prediction.epistemic.max() > 0
 
 
 @pytest.mark.parametrize("method", [Deterministic, lambda n: DeepEnsemble([n, n])], ids=["alone", "ensemble"])
 def test_members_are_evaluated_and_left_as_they_were(method):
-    """Members left in training mode drop and normalise by batch, so that equal members disagree."""
+    """Members left in training mode drop and normalize by batch, so that equal members disagree."""
     network, image = Small().train(), torch.rand(2, 3, 6, 6)
     found = predict(method(network), image, likelihood=Categorical(2))
     assert found.epistemic.max() < 1e-6
@@ -195,7 +195,7 @@ def scored(prediction: ClassPrediction, target: torch.Tensor, valid: torch.Tenso
     return {name: float(value) for name, value in scores.compute().items()}
 
 
-def labelled() -> tuple[ClassPrediction, torch.Tensor, torch.Tensor]:
+def labeled() -> tuple[ClassPrediction, torch.Tensor, torch.Tensor]:
     """Eight images that differ in how sure and how right they are, each with void pixels."""
     size = torch.linspace(0.2, 3, 8).view(8, 1, 1, 1)
     law = ClassMoments.of((size * logits(8, 3, 6, 7)).softmax(1)).prediction()
@@ -207,7 +207,7 @@ def labelled() -> tuple[ClassPrediction, torch.Tensor, torch.Tensor]:
 
 def test_scores_are_pooled_over_pixels_not_averaged_over_batches():
     """A library scores batch by batch and averages: the number depends on the batch size."""
-    law, target, valid = labelled()
+    law, target, valid = labeled()
     whole = scored(law, target, valid, 8)
     for size in (1, 3):
         assert scored(law, target, valid, size) == pytest.approx(whole, rel=1e-5, nan_ok=True)
@@ -220,7 +220,7 @@ def test_scores_are_pooled_over_pixels_not_averaged_over_batches():
 
 def test_every_pixel_is_scored_and_a_single_image_too():
     """A random hundredth of the pixels is noise; a guard against batches of one leaves scores at 0 or NaN."""
-    law, target, valid = labelled()
+    law, target, valid = labeled()
     assert scored(law, target, valid, 8)["pixels"] == valid.sum()
     one = scored(ClassPrediction(law.probs[:1], law.aleatoric[:1]), target[:1], valid[:1], 1)
     right = (law.label == target)[:1][valid[:1]]
@@ -229,7 +229,7 @@ def test_every_pixel_is_scored_and_a_single_image_too():
 
 def test_void_pixels_leave_before_anything_is_counted():
     """Counted as wrong, or binned and then taken out, they change accuracy and calibration."""
-    law, target, valid = labelled()
+    law, target, valid = labeled()
     found = scored(law, target, valid, 8)
     right = law.label == target
     confident = law.confidence[valid]
@@ -294,7 +294,7 @@ def test_the_oracle_of_sparsification_sorts_by_the_error_it_removes():
 
 def test_images_are_exchangeable_not_pixels():
     """Counting 8 images as 8 × 42 exchangeable pixels gives a promise that eight images cannot."""
-    law, target, valid = labelled()
+    law, target, valid = labeled()
     with pytest.raises(ValueError, match="8 held-out images are too few"):
         ConformalSets.fit([(law, target, valid)], level=0.9)
     pixels = int(valid.sum())

@@ -5,8 +5,8 @@ import inspect
 import sfumato
 
 PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, then functions
+    "L1",
     "SWAG",
-    "Absolute",
     "BatchEnsemble",
     "Categorical",
     "ClassPrediction",
@@ -37,10 +37,10 @@ PUBLIC = [  # as ruff sorts: constants, to which it counts SWAG, then classes, t
     "PanopticScores",
     "PredictionInterval",
     "PredictionSet",
+    "SWAGState",
     "SetScores",
     "Tempered",
     "TestTimeAugmentation",
-    "Trajectory",
     "ValuePrediction",
     "ValueScores",
     "VariancePropagation",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfumato.likelihoods import (
-        Absolute,
+        L1,
         Categorical,
         Dirichlet,
         DistilledClasses,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         MCDropout,
         MultiHead,
         Output,
+        SWAGState,
         TestTimeAugmentation,
-        Trajectory,
         VariancePropagation,
         Variational,
         cyclic_rate,
@@ -76,7 +76,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "likelihoods": (
-        "Absolute",
+        "L1",
         "Categorical",
         "Dirichlet",
         "DistilledClasses",
@@ -103,7 +103,7 @@ _ROOMS = {
         "MultiHead",
         "Output",
         "TestTimeAugmentation",
-        "Trajectory",
+        "SWAGState",
         "VariancePropagation",
         "Variational",
         "cyclic_rate",
@@ -142,8 +142,8 @@ _ROOMS = {
 _HOME = {name: f"sfumato.{room}" for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "L1",
     "SWAG",
-    "Absolute",
     "BatchEnsemble",
     "Categorical",
     "ClassPrediction",
@@ -174,10 +174,10 @@ __all__ = [
     "PanopticScores",
     "PredictionInterval",
     "PredictionSet",
+    "SWAGState",
     "SetScores",
     "Tempered",
     "TestTimeAugmentation",
-    "Trajectory",
     "ValuePrediction",
     "ValueScores",
     "VariancePropagation",

@@ -107,11 +107,11 @@ class Method(Protocol):
 class Student(Likelihood, Protocol):
     """A likelihood that learns, beside the labels, how far the draws of a teacher spread."""
 
-    def heard(self, draw: Any) -> Any:
+    def teacher_statistics(self, draw: Any) -> Any:
         """What is kept of the moments of one of the teacher's draws; merged over all of them, as moments are."""
         ...
 
-    def lesson(self, heard: Any) -> Tensor:
+    def distillation_target(self, heard: Any) -> Tensor:
         """What was heard of all draws, as something to learn (B, L, H, W)."""
         ...
 
@@ -130,7 +130,7 @@ class Task(Protocol):
         """The tasks asked together, by their keys: usually itself alone."""
         ...
 
-    def truth(self, sample: Mapping[str, Any]) -> tuple[Any, Any]:
+    def target_and_mask(self, sample: Mapping[str, Any]) -> tuple[Any, Any]:
         """Target and mask of a sample or a batch; dicts of them by task where several are asked together."""
         ...
 
@@ -147,7 +147,7 @@ class Task(Protocol):
         ...
 
     @property
-    def guarantee(self) -> Any:
+    def conformal(self) -> Any:
         """The class of guarantees for this task's predictions."""
         ...
 
@@ -156,15 +156,15 @@ class Task(Protocol):
         ...
 
     @property
-    def span(self) -> tuple[float, float]:
+    def display_range(self) -> tuple[float, float]:
         """Smallest and largest value that pictures of this task tell apart."""
         ...
 
     @property
     def scales(self) -> dict[str, tuple[float, str]]:
-        """Where the colour bars of total, aleatoric and epistemic maps end, and their unit; the same for all images."""
+        """Where the color bars of total, aleatoric and epistemic maps end, and their unit; the same for all images."""
         ...
 
-    def colour(self, values: Tensor) -> Tensor:
+    def color(self, values: Tensor) -> Tensor:
         """A target or a prediction's best guess (H, W) as a picture, uint8 (H, W, 3)."""
         ...

@@ -89,14 +89,14 @@ def check_prediction(prediction: Any) -> None:
 
 def _descends(likelihood: Likelihood, target: Tensor, valid: Tensor, output: Tensor) -> bool:
     output = output.clone().requires_grad_()
-    optimiser = torch.optim.Adam([output], lr=0.05)
+    optimizer = torch.optim.Adam([output], lr=0.05)
     losses = []
     for _ in range(60):
         loss = _seeded(lambda: likelihood.nll(output, target, valid).sum())
         losses.append(float(loss.detach()))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return losses[-1] < losses[0]
 
 

@@ -5,9 +5,10 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 from torch.nn.functional import nll_loss
 
+from sfumato import storage
 from sfumato.calibration import ClassTemperature, Isotonic, LocalTemperature, Temperature, VectorScaling, local
 from sfumato.calibration.isotonic import BINS, _place, _rising
-from sfumato.predictions import ClassPrediction, entropy, store
+from sfumato.predictions import ClassPrediction, entropy
 
 K, SIZE = 4, (40, 70)
 
@@ -159,8 +160,8 @@ class TestEach:
     def test_is_kept_in_a_file(self, kind, tmp_path):
         held = world(lambda x, _: 2 * x, 2)
         fitted = kind.fit(held)
-        store.save(fitted, tmp_path / "it")
-        again = store.load(kind, tmp_path / "it")
+        storage.save(fitted, tmp_path / "it")
+        again = storage.load(kind, tmp_path / "it")
         assert torch.equal(again(held[0][0]).probs, fitted(held[0][0]).probs)
 
     def test_refuses_what_it_cannot_learn_from(self, kind):

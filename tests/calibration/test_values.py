@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.stats import laplace, norm
 
+from sfumato import storage
 from sfumato.calibration import QuantileMap, VarianceScaling
-from sfumato.predictions import ValuePrediction, store
+from sfumato.predictions import ValuePrediction
 
 SIZE = (60, 80)
 
@@ -84,8 +85,8 @@ class TestEach:
     def test_is_kept_in_a_file(self, kind, tmp_path):
         held = world(torch.randn, 1, dims=2)
         fitted = kind.fit(held)
-        store.save(fitted, tmp_path / "it")
-        again = store.load(kind, tmp_path / "it")(held[0][0])
+        storage.save(fitted, tmp_path / "it")
+        again = storage.load(kind, tmp_path / "it")(held[0][0])
         assert torch.equal(again.variance, fitted(held[0][0]).variance)
         again.save(tmp_path / "prediction")  # with its quantiles, if it has any
         loaded = ValuePrediction.load(tmp_path / "prediction")

@@ -58,12 +58,12 @@ def test_a_plan_is_a_config_and_can_be_overridden(run, tmp_path):
     assert first.replace("seed: 0", "seed: 7") == second
 
 
-def test_scenes_are_neither_zoomed_nor_recoloured(run):
+def test_scenes_are_neither_zoomed_nor_recolored(run):
     """A zoomed scene would have another noise at the same depth than its law says."""
     from sfumato.training.plan import Plan
 
     plan = Plan.load(run / "plan.yaml")
-    assert (plan.scale, plan.colour) == ((1.0, 1.0), 0.0)
+    assert (plan.scale, plan.color) == ((1.0, 1.0), 0.0)
 
 
 def test_runs_as_a_module():
@@ -276,7 +276,7 @@ def test_two_processes_score_like_one(run, script):
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "several"
-    tasks = ["--tasks", "classes,centres,depth", "--weighting", "uncertainty"]
+    tasks = ["--tasks", "classes,centers,depth", "--weighting", "uncertainty"]
     assert main(["fit", *tasks, "--out", str(folder), *QUICK]) == 0
     return folder
 
@@ -284,28 +284,28 @@ def several(tmp_path_factory):
 def test_several_tasks_from_data_to_report(several, tmp_path, capsys):
     assert main(["evaluate", str(several), "--quiet"]) == 0
     table = capsys.readouterr().out
-    assert all(f"{task} of several" in table for task in ("classes", "centres", "depth"))
+    assert all(f"{task} of several" in table for task in ("classes", "centers", "depth"))
     assert main(["evaluate", str(several), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
-    assert scores["centres"]["epe"] > 0
+    assert scores["centers"]["epe"] > 0
     assert scores["classes"].keys() != scores["depth"].keys()
     assert main(["report", str(several)]) == 0
     page = (several / "report.html").read_text()
     told = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["tasks"]
-    assert list(told) == ["classes", "centres", "depth"]
+    assert list(told) == ["classes", "centers", "depth"]
     assert len({len(task["images"]) for task in told.values()}) == 1
     assert "classes weight" in page
     picture = tmp_path / "cat.png"
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(picture)
     assert main(["predict", str(several), str(picture), "--out", str(tmp_path / "out"), "--tile", "16"]) == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"cat_classes_probability.png", "cat_centres_total.png", "cat_depth.safetensors"} <= written
+    assert {"cat_classes_probability.png", "cat_centers_total.png", "cat_depth.safetensors"} <= written
 
 
 def test_what_several_tasks_cannot_do_is_said(several, capsys):
     for command, told in (
-        (["calibrate", str(several)], "has the tasks classes, centres, depth"),
-        (["export", str(several)], "has the tasks classes, centres, depth"),
+        (["calibrate", str(several)], "has the tasks classes, centers, depth"),
+        (["export", str(several)], "has the tasks classes, centers, depth"),
         (["fit", "--tasks", "classes,flow", *QUICK], "no task 'flow'"),
         (["fit", "--weighting", "equal", *QUICK], "of several tasks"),
     ):

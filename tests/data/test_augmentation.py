@@ -27,7 +27,7 @@ def ramps(size, seed=0):
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     image = torch.stack([columns / width, rows / height, torch.zeros(size)]).expand(B, -1, -1, -1)
     mask = torch.rand(B, *size, generator=generator) > 0.2
-    centre = torch.tensor([0.3 * width, 0.7 * height]).view(2, 1, 1)
+    center = torch.tensor([0.3 * width, 0.7 * height]).view(2, 1, 1)
     return {
         "name": list("abcd"),
         "image": image.clone(),
@@ -36,8 +36,8 @@ def ramps(size, seed=0):
         "classes_valid": mask,
         "depth": (1 + torch.rand(B, 1, *size, generator=generator)).where(mask[:, None], 0),
         "depth_valid": mask,
-        "centres": (centre - torch.stack([columns, rows])).expand(B, -1, -1, -1).clone(),
-        "centres_valid": torch.ones(B, *size, dtype=torch.bool),
+        "centers": (center - torch.stack([columns, rows])).expand(B, -1, -1, -1).clone(),
+        "centers_valid": torch.ones(B, *size, dtype=torch.bool),
         "intrinsics": torch.tensor([[F, 0, 0.4 * width], [0, F, 0.6 * height], [0, 0, 1]]).expand(B, -1, -1),
     }
 
@@ -61,9 +61,9 @@ def new_pixels(out):
 @given(sizes, crops, scales, seeds)
 def test_image_and_targets_move_together(size, crop, scale, seed):
     batch = ramps(size)
-    out = augmented(batch, seed, crop=crop, scale=scale, colour=0.0)
+    out = augmented(batch, seed, crop=crop, scale=scale, color=0.0)
     rows, columns = places(out, size)
-    inside = out["centres_valid"]  # valid everywhere before, so valid now is inside
+    inside = out["centers_valid"]  # valid everywhere before, so valid now is inside
     assert out["image"].shape[-2:] == inside.shape[-2:] == (crop or size)
     # The nearest pixel is within half a pixel of where the image was read, whose ramps are exact under interpolation.
     assert ((out["image"][:, 0] * size[1] - columns).abs()[inside] <= 0.5 + 1e-3).all()
@@ -86,9 +86,9 @@ def test_a_zoomed_picture_is_one_of_a_nearer_world(size, crop, scale, seed):
     zoom = old / out["depth"][:, 0].where(valid, 1)
     new_rows, new_columns = new_pixels(out)
     for axis, before, now in ((0, columns, new_columns), (1, rows, new_rows)):
-        centre = batch["intrinsics"][:, axis, 2, None, None]
+        center = batch["intrinsics"][:, axis, 2, None, None]
         moved = out["intrinsics"][:, axis, 2, None, None]
-        there = (before - centre) * old / F
+        there = (before - center) * old / F
         here = (now - moved) * out["depth"][:, 0] / F
         off = torch.minimum((here - there).abs(), (here + there).abs() if axis == 0 else torch.tensor(torch.inf))
         # Half an old pixel, which is what taking the nearest one may cost.
@@ -101,12 +101,12 @@ def test_a_zoomed_picture_is_one_of_a_nearer_world(size, crop, scale, seed):
 
 @often
 @given(sizes, crops, scales, seeds)
-def test_vectors_still_point_at_the_centre(size, crop, scale, seed):
+def test_vectors_still_point_at_the_center(size, crop, scale, seed):
     out = augmented(ramps(size), seed, crop=crop, scale=scale)
     new_rows, new_columns = new_pixels(out)
-    for vectors, pixels in ((out["centres"][:, 0], new_columns), (out["centres"][:, 1], new_rows)):
+    for vectors, pixels in ((out["centers"][:, 0], new_columns), (out["centers"][:, 1], new_rows)):
         for b in range(B):
-            inside = out["centres_valid"][b]
+            inside = out["centers_valid"][b]
             if inside.any():
                 target = (vectors[b] + pixels)[inside]
                 assert target.max() - target.min() <= scale[1] * 1.01  # half an old pixel to either side, zoomed
@@ -120,7 +120,7 @@ def test_nothing_is_made_up(size, crop, scale, seed):
     out = augmented(batch, seed, crop=crop, scale=scale)
     assert not out["classes_valid"][0].any()
     assert set(out["classes"].unique().tolist()) <= {0, 1, 2, 3, 4}
-    for key in ("classes", "depth", "centres"):
+    for key in ("classes", "depth", "centers"):
         mask = out[f"{key}_valid"] if out[key].ndim == 3 else out[f"{key}_valid"][:, None]
         assert not out[key].where(mask, 0).ne(out[key]).any()
     assert {key: out[key].dtype for key in out if key != "name"} == {
@@ -134,9 +134,9 @@ def test_nothing_is_made_up(size, crop, scale, seed):
 @given(sizes, seeds)
 def test_a_smaller_world_has_all_its_pixels_once(size, seed):
     out = augmented(ramps(size), seed, crop=(size[0] + 9, size[1] + 5), scale=(1.0, 1.0))
-    assert (out["centres_valid"].sum((1, 2)) == size[0] * size[1]).all()
+    assert (out["centers_valid"].sum((1, 2)) == size[0] * size[1]).all()
     for b in range(B):
-        assert len(out[IDS][b][out["centres_valid"][b]].unique()) == size[0] * size[1]
+        assert len(out[IDS][b][out["centers_valid"][b]].unique()) == size[0] * size[1]
 
 
 @often
@@ -152,7 +152,7 @@ def test_what_void_holds_does_not_matter(size, crop, seed):
 def test_a_crop_alone_is_a_slice():
     batch = ramps((20, 30))
     batch["image"] = torch.rand(B, 3, 20, 30)
-    out = augmented(batch, 0, crop=(8, 12), scale=(1, 1), flip=False, colour=0.0)
+    out = augmented(batch, 0, crop=(8, 12), scale=(1, 1), flip=False, color=0.0)
     rows, columns = places(out, (20, 30))
     for b in range(B):
         top, left = rows[b, 0, 0], columns[b, 0, 0]
@@ -162,7 +162,7 @@ def test_a_crop_alone_is_a_slice():
 
 
 def test_flipped_twice_is_not_flipped():
-    batch, options = ramps((6, 8)), {"scale": (1, 1), "colour": 0.0}
+    batch, options = ramps((6, 8)), {"scale": (1, 1), "color": 0.0}
     once = augmented(batch, 0, **options)
     twice = augmented(once, 0, **options)
     mirrored = once[IDS][:, 0, 0] == 7
@@ -179,8 +179,8 @@ def test_stereo_is_zoomed_but_never_mirrored():
     batch = ramps((16, 24))
     batch["right"] = batch["image"] + torch.tensor([shift / 24, 0, 0]).view(3, 1, 1)  # x_right = x − 3
     batch["disparity"] = torch.full((B, 1, 16, 24), shift)
-    batch["disparity_valid"] = batch["centres_valid"]
-    out = augmented(batch, 1, scale=(0.8, 1.7), colour=0.0)
+    batch["disparity_valid"] = batch["centers_valid"]
+    out = augmented(batch, 1, scale=(0.8, 1.7), color=0.0)
     slope = (out["image"][:, 0, :, 13] - out["image"][:, 0, :, 12])[:, 8]  # per new pixel, all inside
     assert (slope > 0).all()
     apart = (out["right"] - out["image"])[:, 0, 8, 12]
@@ -205,7 +205,7 @@ def test_no_other_randomness_is_used():
     augmented(ramps((5, 6)), 0)
     state = torch.get_rng_state()
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
-    augmented(ramps((50, 60)), 0, scale=(1, 1), flip=False, colour=0.0)  # as many numbers whatever it does
+    augmented(ramps((50, 60)), 0, scale=(1, 1), flip=False, color=0.0)  # as many numbers whatever it does
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -217,18 +217,18 @@ def test_mixed_precision_changes_nothing():
     assert all(torch.equal(plain[key], mixed[key]) for key in plain if key != "name")
 
 
-def test_colour_is_drawn_for_each_image_and_shared_by_its_views():
+def test_color_is_drawn_for_each_image_and_shared_by_its_views():
     batch = {"image": torch.full((B, 3, 4, 4), 0.5), "right": torch.full((B, 3, 4, 4), 0.5)}
-    out = augmented(batch, 0, colour=0.4)
+    out = augmented(batch, 0, color=0.4)
     assert torch.equal(out["image"], out["right"])
     levels = out["image"][:, 0, 0, 0]
     assert len(levels.unique()) == B
     assert levels.min() >= 0.3 - 1e-6
     assert levels.max() <= 0.7 + 1e-6
-    assert torch.allclose(augmented(batch, 0, colour=0.0)["image"], batch["image"], atol=1e-5)
+    assert torch.allclose(augmented(batch, 0, color=0.0)["image"], batch["image"], atol=1e-5)
 
 
-def test_neighbours_do_not_matter():
+def test_neighbors_do_not_matter():
     batch = ramps((9, 11))
     other = {**batch, "image": torch.cat([batch["image"][:1], torch.rand(B - 1, 3, 9, 11)])}
     assert torch.equal(augmented(batch, 0)["image"][0], augmented(other, 0)["image"][0])
@@ -252,7 +252,7 @@ def test_one_pixel(size):
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [({"crop": (0, 5)}, "height, width"), ({"scale": (0, 1)}, "0 < smallest"), ({"scale": (2, 1)}, "0 < smallest"),
-     ({"scale": (1, float("inf"))}, "0 < smallest"), ({"colour": 1.5}, r"strength in \[0, 1\]")],
+     ({"scale": (1, float("inf"))}, "0 < smallest"), ({"color": 1.5}, r"strength in \[0, 1\]")],
 )  # fmt: skip
 def test_ranges(options, remedy):
     with pytest.raises(ValueError, match=remedy):
@@ -262,7 +262,7 @@ def test_ranges(options, remedy):
 @often
 @given(sizes, seeds)
 def test_zoomed_threefold_each_pixel_is_nine(size, seed):
-    """Pixels are areas: the image's edges go to the window's edges, not its outer pixels' centres."""
+    """Pixels are areas: the image's edges go to the window's edges, not its outer pixels' centers."""
     out = augmented(ramps(size), seed, crop=(3 * size[0], 3 * size[1]), scale=(3.0, 3.0), flip=False)
     blocks = ramps(size)[IDS].repeat_interleave(3, 1).repeat_interleave(3, 2)
     assert torch.equal(out[IDS], blocks)

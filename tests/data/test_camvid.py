@@ -31,11 +31,11 @@ def test_eleven_is_void(root):
     assert sample["classes_valid"].flatten().tolist() == [True] * 11 + [False]
 
 
-def test_names_and_colours():
+def test_names_and_colors():
     task = CamVid.tasks["classes"]
     assert task.names == ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
                           "bicyclist")  # fmt: skip
-    assert task.colour(torch.tensor([[0, 3, 10]])).tolist() == [[[128, 128, 128], [128, 64, 128], [0, 128, 192]]]
+    assert task.color(torch.tensor([[0, 3, 10]])).tolist() == [[[128, 128, 128], [128, 64, 128], [0, 128, 192]]]
 
 
 def test_faults(root):

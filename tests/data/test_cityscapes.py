@@ -92,11 +92,11 @@ def test_classes_and_void(root):
 def test_instances_without_crowds_and_caravans(root):
     sample = Cityscapes(root)[0]
     assert sample["instances"].unique().tolist() == [0, 26001, 33000]
-    assert torch.equal(sample["centres_valid"], sample["instances"] > 0)
+    assert torch.equal(sample["centers_valid"], sample["instances"] > 0)
     # The car's five pixels: x 2 3 4 2 3, y 1 1 1 2 2.
-    assert sample["centres"][:, 1, 4].tolist() == pytest.approx([2.8 - 4, 1.4 - 1])
-    assert sample["centres"][:, 3, 6].tolist() == [0, 0]
-    assert (sample["centres"][:, sample["instances"] == 0] == 0).all()
+    assert sample["centers"][:, 1, 4].tolist() == pytest.approx([2.8 - 4, 1.4 - 1])
+    assert sample["centers"][:, 3, 6].tolist() == [0, 0]
+    assert (sample["centers"][:, sample["instances"] == 0] == 0).all()
 
 
 def test_disparity_and_depth(root):
@@ -123,7 +123,7 @@ def test_depth_is_the_same_at_another_size(root):
     assert torch.allclose(again, small["depth"][0][here])
     assert set(small["depth"][0][here].tolist()) <= set(full["depth"][0].flatten().tolist())
     rows, columns = (small["instances"] == 26001).nonzero(as_tuple=True)
-    votes = torch.stack([columns, rows]) + small["centres"][:, rows, columns]
+    votes = torch.stack([columns, rows]) + small["centers"][:, rows, columns]
     assert torch.allclose(votes, votes[:, :1].expand_as(votes))
 
 
@@ -133,7 +133,7 @@ def test_without_stereo_there_are_only_classes(root):
     (root / "disparity" / "val" / "lindau").rmdir()
     (root / "disparity" / "val").rmdir()
     val = Cityscapes(root, "val")
-    assert list(val.tasks) == ["classes", "centres"]
+    assert list(val.tasks) == ["classes", "centers"]
     assert "depth" not in val[0]
     with pytest.raises(FileNotFoundError, match=r"aachen_000000_000019_disparity\.png does not exist, and 2 of 2"):
         Cityscapes(root)
@@ -142,19 +142,19 @@ def test_without_stereo_there_are_only_classes(root):
 def test_survives_augmentation(root):
     batch = torch.utils.data.default_collate([Cityscapes(root)[i] for i in (0, 1)])
     torch.manual_seed(0)
-    out = Augmentation(crop=(4, 8), scale=(1.0, 1.0), colour=0.0)(batch)
+    out = Augmentation(crop=(4, 8), scale=(1.0, 1.0), color=0.0)(batch)
     assert set(out["instances"].unique().tolist()) <= {0, 26001, 33000}
 
 
-@pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centres"])
+@pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centers"])
 def test_a_plan_from_the_command_line(root, task):
     plan, train, val = planned(Plan(data="cityscapes", root=str(root), task=task))
-    assert (plan.native, plan.images, len(val)) == ((4, 8), 2, 1)
+    assert (plan.original_size, plan.images, len(val)) == ((4, 8), 2, 1)
     assert sum(plan.counts) == int(sum(sample[f"{task}_valid"].sum() for sample in (train[0], train[1])))
 
 
 def test_all_three_tasks_of_the_paper_in_one_plan(root):
-    plan, *_ = planned(Plan(data="cityscapes", root=str(root), tasks="classes,centres,inverse_depth"))
+    plan, *_ = planned(Plan(data="cityscapes", root=str(root), tasks="classes,centers,inverse_depth"))
     assert plan.likelihood.count(",") == 2
 
 

@@ -12,7 +12,7 @@ from sfumato.data import Folder
 CLASSES = {
     "splits": {"train": {"images": "x", "labels": "y"}, "val": {"images": "x", "labels": "y"}},
     "classes": ["road", "car", "other"],
-    "colours": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+    "colors": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
     "void": 255,
 }
 DEPTH = {
@@ -23,7 +23,7 @@ DEPTH = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two images, their labels in y and their depths in z, in millimetres."""
+    """Two images, their labels in y and their depths in z, in millimeters."""
     ids = np.array([[0, 1, 2], [1, 2, 255]], np.uint8)
     for name, array, ending in (
         ("x", np.stack([ids] * 3, -1), "jpg"),
@@ -74,13 +74,13 @@ def test_unit_in_scientific_notation(folder):
     assert Folder(described(folder, text))[0]["depth"].max() == pytest.approx(1.5)
 
 
-def test_colours_of_their_own(folder):
-    entries = {key: value for key, value in CLASSES.items() if key != "colours"} | {
+def test_colors_of_their_own(folder):
+    entries = {key: value for key, value in CLASSES.items() if key != "colors"} | {
         "classes": [f"c{i}" for i in range(30)]
     }
     palette = Folder(described(folder, entries)).tasks["classes"].palette
     assert len(set(palette)) == 30
-    assert all(0 <= v < 256 for colour in palette for v in colour)
+    assert all(0 <= v < 256 for color in palette for v in color)
 
 
 def test_a_description_by_another_name(folder):
@@ -94,7 +94,7 @@ def test_a_description_by_another_name(folder):
         ("splits: [", "while parsing"),
         ("", "expected the entries splits, classes"),
         ("hello", "expected the entries splits, classes"),
-        ({**CLASSES, "colors": []}, "expected the entries splits, classes"),
+        ({**CLASSES, "colours": []}, "expected the entries splits, classes"),
         ({"splits": CLASSES["splits"]}, "add `classes:"),
         ({**CLASSES, "splits": {}}, "expected `splits: {train: {images: FOLDER, labels: FOLDER}}`"),
         ({**CLASSES, "splits": {"train": "x"}}, "expected {images: FOLDER, labels: FOLDER}"),
@@ -103,13 +103,13 @@ def test_a_description_by_another_name(folder):
         ({**CLASSES, "classes": {"road": 1}}, "expected a list of names"),
         ({**CLASSES, "classes": ["road"]}, "at least two"),
         ({**CLASSES, "classes": ["road", "car", "car"]}, "each named once"),
-        ({**CLASSES, "colours": [[1, 2, 3]]}, r"expected 3 of \[red, green, blue\]"),
-        ({**CLASSES, "colours": [[1, 2, 3], [4, 5, 6], [7, 8, 300]]}, r"expected 3 of \[red, green, blue\]"),
-        ({**CLASSES, "colours": 7}, r"expected 3 of \[red, green, blue\]"),
+        ({**CLASSES, "colors": [[1, 2, 3]]}, r"expected 3 of \[red, green, blue\]"),
+        ({**CLASSES, "colors": [[1, 2, 3], [4, 5, 6], [7, 8, 300]]}, r"expected 3 of \[red, green, blue\]"),
+        ({**CLASSES, "colors": 7}, r"expected 3 of \[red, green, blue\]"),
         ({**CLASSES, "void": 1}, "none of the classes"),
         ({**CLASSES, "void": "none"}, "none of the classes"),
         ({**DEPTH, "depth": {"unit": 0.001}}, "expected {unit: 0.001, minimum: 0.3, maximum: 10}"),
-        ({**DEPTH, "depth": {"unit": 0, "minimum": 1, "maximum": 2}}, "metres that a stored 1 stands for"),
+        ({**DEPTH, "depth": {"unit": 0, "minimum": 1, "maximum": 2}}, "meters that a stored 1 stands for"),
         ({**DEPTH, "depth": {"unit": "mm", "minimum": 1, "maximum": 2}}, "'mm'"),
         ({**DEPTH, "depth": {"unit": 1, "minimum": 2, "maximum": 1}}, "min < max"),
     ],
@@ -147,4 +147,4 @@ def test_missing_label_and_label_of_another_size(folder):
 
 def test_a_label_outside_the_classes_names_the_file(folder):
     with pytest.raises(ValueError, match=r"a\.png holds label ids 2, but the 2 classes"):
-        Folder(described(folder, {**CLASSES, "classes": ["road", "car"], "colours": [[0, 0, 0], [1, 1, 1]]}))[0]
+        Folder(described(folder, {**CLASSES, "classes": ["road", "car"], "colors": [[0, 0, 0], [1, 1, 1]]}))[0]

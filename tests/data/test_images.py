@@ -1,4 +1,4 @@
-"""Every odd or broken file: correct behaviour, or one line that names it and says what to do."""
+"""Every odd or broken file: correct behavior, or one line that names it and says what to do."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def refused(kind, path, remedy):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "CMYK"])
-def test_the_same_grey_picture_in_any_mode(tmp_path, mode):
+def test_the_same_gray_picture_in_any_mode(tmp_path, mode):
     path = saved(tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}", GREY, mode)
     image = read_image(path)
     assert image.dtype == torch.float32
     assert torch.allclose(image, torch.tensor(GREY / 255).float().expand(3, -1, -1), atol=1e-6)
 
 
-def test_colour_channels_stay_in_order(tmp_path):
+def test_color_channels_stay_in_order(tmp_path):
     path = saved(tmp_path / "a.png", np.array([[[255, 0, 51]]], np.uint8))
     assert read_image(path).flatten().tolist() == pytest.approx([1, 0, 0.2])
 
@@ -101,7 +101,7 @@ def test_labels_and_void(tmp_path, dtype):
     assert valid.tolist() == [[True, True, False]]
 
 
-def test_palette_labels_are_indices_not_colours(tmp_path):
+def test_palette_labels_are_indices_not_colors(tmp_path):
     picture = Image.new("P", (2, 1))
     picture.putpalette([9, 9, 9, 7, 7, 7])
     picture.putpixel((1, 0), 1)
@@ -135,9 +135,9 @@ def test_labels_of_another_size(tmp_path):
         read_labels(path, 256, shape=(4, 6))
 
 
-def test_coloured_labels(tmp_path):
+def test_colored_labels(tmp_path):
     path = saved(tmp_path / "a.png", GREY, "RGB")
-    with refused(ValueError, path, "grey PNG"):
+    with refused(ValueError, path, "gray PNG"):
         read_labels(path, 11)
 
 
@@ -151,7 +151,7 @@ def test_float_labels(tmp_path):
 # Depth
 
 
-def test_millimetres(tmp_path):
+def test_millimeters(tmp_path):
     path = saved(tmp_path / "a.png", np.array([[0, 500, 1234, 65535]], np.uint16))
     depth, valid = read_depth(path, 0.001, 0.5, 10, shape=(1, 4))
     assert depth.dtype == torch.float32
@@ -228,9 +228,9 @@ def test_targets_take_one_old_pixel_together(size):
     assert b["image"].shape == (3, *size)
     assert torch.equal(b["depth"][0], 1.0 + columns)
     assert torch.equal(b["classes_valid"], columns % 2 == 0)
-    # the old pixel's centre is within half an old pixel of the new pixel's centre
-    centre = (torch.arange(size[0]) + 0.5) * 4 / size[0]
-    assert ((rows[:, 0] + 0.5 - centre).abs() <= 0.5).all()
+    # the old pixel's center is within half an old pixel of the new pixel's center
+    center = (torch.arange(size[0]) + 0.5) * 4 / size[0]
+    assert ((rows[:, 0] + 0.5 - center).abs() <= 0.5).all()
 
 
 def test_intrinsics_follow_the_corners():

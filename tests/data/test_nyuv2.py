@@ -86,7 +86,7 @@ def test_classes_by_the_mapping(root):
     data = NYUv2(root)
     assert data.tasks["classes"].names == NAMES
     assert data.things == (1, 2)
-    assert list(data.tasks) == ["classes", "depth", "inverse_depth", "centres"]
+    assert list(data.tasks) == ["classes", "depth", "inverse_depth", "centers"]
     sample = data[0]
     assert np.array_equal(sample["classes_valid"], LABELS > 0)
     assert np.array_equal(sample["classes"], np.array([0, 0, 1, 2, 1])[LABELS])
@@ -99,15 +99,15 @@ def test_instances_that_share_a_number_are_told_apart(root):
     assert all(len(part.unique()) == 1 for part in parts)
     assert len({int(part.flatten()[0]) for part in parts} - {0}) == 4
     assert (ids[0] == 0).all()  # the wall is no thing
-    assert torch.equal(sample["centres_valid"], ids > 0)
-    assert sample["centres"][:, 1, 0].tolist() == [0.5, 0.5]
-    assert sample["centres"][:, 3, 0].tolist() == [0, 0]
+    assert torch.equal(sample["centers_valid"], ids > 0)
+    assert sample["centers"][:, 1, 0].tolist() == [0.5, 0.5]
+    assert sample["centers"][:, 3, 0].tolist() == [0, 0]
 
 
 def test_size(root):
     full, small = NYUv2(root)[0], NYUv2(root, size=(2, 3))[0]
     assert small["image"].shape == (3, 2, 3)
-    assert small["instances"].shape == small["depth_valid"].shape == small["centres"].shape[1:] == (2, 3)
+    assert small["instances"].shape == small["depth_valid"].shape == small["centers"].shape[1:] == (2, 3)
     assert small["intrinsics"][0, 0] == pytest.approx(full["intrinsics"][0, 0] / 2)
 
 
@@ -123,10 +123,10 @@ def test_read_by_worker_processes(root):
     assert next(iter(loader))["name"] == ["0002", "0004", "0005"]
 
 
-@pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centres"])
+@pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centers"])
 def test_a_plan_from_the_command_line(root, task):
     plan, train, val = planned(Plan(data="nyuv2", root=str(root), task=task))
-    assert (plan.native, plan.images, len(val)) == ((H, W), 3, 2)
+    assert (plan.original_size, plan.images, len(val)) == ((H, W), 3, 2)
     assert sum(plan.counts) == int(sum(sample[f"{task}_valid"].sum() for sample in (train[i] for i in range(3))))
 
 

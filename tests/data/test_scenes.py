@@ -21,10 +21,10 @@ def test_a_sample_holds_what_it_says():
         "image": (3, torch.float32), "right": (3, torch.float32), "next": (3, torch.float32),
         "classes": (None, torch.int64), "instances": (None, torch.int64), "novel": (None, torch.bool),
         "depth": (1, torch.float32), "depth_true": (1, torch.float32), "depth_sigma": (1, torch.float32),
-        "disparity": (1, torch.float32), "flow": (2, torch.float32), "centres": (2, torch.float32),
+        "disparity": (1, torch.float32), "flow": (2, torch.float32), "centers": (2, torch.float32),
         "class_probs": (8, torch.float32), "inverse_depth": (1, torch.float32),
         **{f"{key}_valid": (None, torch.bool)
-           for key in ("classes", "depth", "inverse_depth", "disparity", "flow", "centres")},
+           for key in ("classes", "depth", "inverse_depth", "disparity", "flow", "centers")},
     }  # fmt: skip
     for key, (channels, dtype) in maps.items():
         assert sample[key].shape == (SIZE if channels is None else (channels, *SIZE)), key
@@ -96,19 +96,19 @@ def test_every_class_and_instance_occurs():
     assert all((s["classes"][s["depth_valid"]] != 0).all() for s in samples)
 
 
-def test_centres_point_at_centroids():
+def test_centers_point_at_centroids():
     sample = Scenes(1, SIZE, novel=True)[0]
     y, x = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
     ids = sample["instances"].unique()[1:]
     assert len(ids) > 2
     for instance in ids:
         mask = sample["instances"] == instance
-        assert sample["centres_valid"][mask].all()
-        for grid, vector in zip((x, y), sample["centres"]):
+        assert sample["centers_valid"][mask].all()
+        for grid, vector in zip((x, y), sample["centers"]):
             torch.testing.assert_close((grid + vector)[mask], grid[mask].float().mean().expand(int(mask.sum())))
     none = sample["instances"] == 0
-    assert not sample["centres_valid"][none].any()
-    assert (sample["centres"][:, none] == 0).all()
+    assert not sample["centers_valid"][none].any()
+    assert (sample["centers"][:, none] == 0).all()
 
 
 def test_tasks_describe_the_entries():
@@ -131,7 +131,7 @@ def test_tiny_pictures(size):
 
 
 def test_the_same_scene_at_another_size():
-    small, large = Scenes(1, (32, 48))[0], Scenes(1, (96, 144))[0]  # the centres of every third pixel coincide
+    small, large = Scenes(1, (32, 48))[0], Scenes(1, (96, 144))[0]  # the centers of every third pixel coincide
     assert torch.equal(small["class_probs"], large["class_probs"][:, 1::3, 1::3])
     np.testing.assert_allclose(small["depth_true"], large["depth_true"][:, 1::3, 1::3], rtol=1e-4)
 

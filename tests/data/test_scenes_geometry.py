@@ -83,7 +83,7 @@ def test_the_other_picture_warps_onto_the_first(samples, other, key):
 def height(solid, points):
     """1 on the surface of a solid, less inside, more outside: the definition of a shape, (N,)."""
     c, s = np.cos(solid.yaw), np.sin(solid.yaw)
-    own = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ (points - np.array(solid.centre)[:, None])
+    own = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ (points - np.array(solid.center)[:, None])
     own /= np.array(solid.half)[:, None]
     parts = [np.abs(np.array(slab) @ own) for slab in solid.shape.slabs]
     if solid.shape.round:
@@ -121,7 +121,7 @@ def test_normals_are_the_gradient_of_the_surface(world):
         if rows.size == 0:
             continue
         points = lens.origin[:, None] + rays[:, rows] * depth[rows]
-        offset = (points - np.array(solid.centre)[:, None]).astype(np.float32)
+        offset = (points - np.array(solid.center)[:, None]).astype(np.float32)
         outward = np.stack(normal(solid, tuple(offset)))
         np.testing.assert_allclose((outward**2).sum(0), 1, atol=1e-4)
         assert ((outward * rays[:, rows]).sum(0) < 1e-2).all()  # what a camera sees faces it

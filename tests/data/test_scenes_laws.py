@@ -37,7 +37,7 @@ def test_labels_occur_as_often_as_the_law_says(pixels):
         assert ((observed - law).abs() <= 4.5 * (law * (1 - law) / count).sqrt()).all()
 
 
-def test_labels_of_neighbours_are_independent():
+def test_labels_of_neighbors_are_independent():
     scenes = Scenes(8, (40, 56))
     products = []
     for i in range(8):

@@ -32,7 +32,7 @@ def test_blocks_with_a_gap(root):
     assert len(names["all"]) == 7
 
 
-def test_millimetres_and_missing(root):
+def test_millimeters_and_missing(root):
     sample = SevenScenes(root)[1]
     assert sample["depth"].flatten().tolist() == pytest.approx([0, 0, 0.8, 1, 2.5, 4])
     assert sample["depth_valid"].flatten().tolist() == [False, False, True, True, True, True]
@@ -43,7 +43,7 @@ def test_intrinsics(root):
     assert SevenScenes(root)[0]["intrinsics"].tolist() == [[585, 0, 320], [0, 585, 240], [0, 0, 1]]
     np.savetxt(root / "camera-intrinsics.txt", [[500, 0, 1], [0, 500, 0.5], [0, 0, 1]])
     assert SevenScenes(root)[0]["intrinsics"].tolist() == [[500, 0, 1], [0, 500, 0.5], [0, 0, 1]]
-    # The centre of the image stays its centre.
+    # The center of the image stays its center.
     assert SevenScenes(root, size=(4, 6))[0]["intrinsics"].tolist() == [[1000, 0, 2.5], [0, 1000, 1.5], [0, 0, 1]]
 
 

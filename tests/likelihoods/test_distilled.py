@@ -18,12 +18,12 @@ def class_draws(count=4, classes=4):
 
 def taught(student, draws):
     """What a teacher with these draws teaches."""
-    return student.lesson(reduce(lambda a, b: a.merge(b), map(student.heard, draws)))
+    return student.distillation_target(reduce(lambda a, b: a.merge(b), map(student.heard, draws)))
 
 
-def stacked(lesson, target, labelled=True):
+def stacked(lesson, target, labeled=True):
     target = target if target.ndim == 4 else target[:, None]
-    mask = torch.full_like(lesson[:, :1], float(labelled))
+    mask = torch.full_like(lesson[:, :1], float(labeled))
     return torch.cat([target.float(), mask, lesson], 1)
 
 
@@ -78,15 +78,15 @@ def test_loss_of_a_perfect_student_is_the_cross_entropy():
     valid = torch.ones(SIZE) > 0
     right = -lesson[:, 1:].gather(1, label[:, None])[:, 0].log()
     assert torch.allclose(student.nll(output, stacked(lesson, label), valid), right, atol=2e-3)
-    unlabelled = student.nll(output, stacked(lesson, label, labelled=False), valid)
-    assert float(unlabelled.abs().max()) < 2e-3
+    unlabeled = student.nll(output, stacked(lesson, label, labeled=False), valid)
+    assert float(unlabeled.abs().max()) < 2e-3
     prediction = student.moments(output).prediction()
     assert torch.allclose(prediction.epistemic, lesson[:, 0], atol=1e-4)
     check_prediction(prediction)
 
 
 def test_loss_by_hand():
-    """In nats: of the label, of the share that the head says, and of the teacher's law where it is to be learnt."""
+    """In nats: of the label, of the share that the head says, and of the teacher's law where it is to be learned."""
     output, label = torch.randn(2, 4, 2, 3, generator=SEED), torch.randint(3, (2, 2, 3), generator=SEED)
     probs = torch.randn(2, 3, 2, 3, generator=SEED).softmax(1)
     lesson = torch.cat([0.3 * torch.rand(2, 1, 2, 3, generator=SEED), probs], 1)
@@ -95,9 +95,9 @@ def test_loss_by_hand():
     of_law = (probs * (probs.log() - output[:, :3].log_softmax(1))).sum(1)
     share, said = lesson[:, 0] / math.log(3), output[:, 3].sigmoid()
     of_share = math.log(3) * (share * (share / said).log() + (1 - share) * ((1 - share) / (1 - said)).log())
-    for probs_too, labelled in ((False, True), (True, True), (False, False), (True, False)):
-        expected = of_share + labelled * of_label + (probs_too or not labelled) * of_law
-        loss = DistilledClasses(3, probs=probs_too).nll(output, stacked(lesson, label, labelled), valid)
+    for probs_too, labeled in ((False, True), (True, True), (False, False), (True, False)):
+        expected = of_share + labeled * of_label + (probs_too or not labeled) * of_law
+        loss = DistilledClasses(3, probs=probs_too).nll(output, stacked(lesson, label, labeled), valid)
         assert torch.allclose(loss, expected.where(valid, 0.0), atol=1e-5)
 
 
@@ -117,12 +117,12 @@ def test_spread_of_two_classes_read_as_nats():
     assert float(student.moments(output).prediction().epistemic) == pytest.approx(true, rel=0.01)
 
 
-def test_unlabelled_values_learn_the_mean_of_the_teacher():
+def test_unlabeled_values_learn_the_mean_of_the_teacher():
     student = DistilledValues(Gaussian(1))
     lesson = torch.tensor([3.0, 0.5]).view(1, 2, 1, 1)
     output = torch.tensor([3.0, 0.0, math.log(0.5)]).view(1, 3, 1, 1)
     valid = torch.ones(1, 1, 1) > 0
-    loss = student.nll(output, stacked(lesson, torch.zeros(1, 1, 1, 1), labelled=False), valid)
+    loss = student.nll(output, stacked(lesson, torch.zeros(1, 1, 1, 1), labeled=False), valid)
     assert float(loss) == pytest.approx(0.5 * math.log(2 * math.pi), abs=1e-4)
     found = student.moments(output).prediction()
     assert float(found.epistemic) == pytest.approx(0.25, rel=1e-5)

@@ -26,7 +26,7 @@ def test_the_loss_of_a_dirichlet_is_the_expected_surprise():
     output, target = torch.randn(1, 4, 1, 1), torch.tensor([[[2]]])
     samples = torch.distributions.Dirichlet(1 + softplus(output[0, :, 0, 0])).sample((400_000,))
     expected = -samples[:, 2].clamp_min(1e-30).log().mean().item()
-    loss = Dirichlet(4, regularisation=0).nll(output, target, torch.ones(1, 1, 1) > 0)
+    loss = Dirichlet(4, regularization=0).nll(output, target, torch.ones(1, 1, 1) > 0)
     assert loss.item() == pytest.approx(expected, abs=0.01)
 
 
@@ -45,7 +45,7 @@ def raw(dims=1):
 
 
 def test_the_loss_of_a_value_is_student_t():
-    law, output = NormalInverseGamma(regularisation=0), raw()
+    law, output = NormalInverseGamma(regularization=0), raw()
     target = torch.randn(2, 1, 3, 2)
     mean, nu, alpha, beta = (v[:, 0].double() for v in law._split(output))
     scale = (beta * (1 + nu) / (nu * alpha)).sqrt()
@@ -69,7 +69,7 @@ def test_parts_of_a_value_are_those_of_its_samples():
 def test_evidence_for_errors_costs():
     output, target = raw(), torch.randn(2, 1, 3, 2)
     valid = torch.ones(2, 3, 2) > 0
-    free, bound = (NormalInverseGamma(regularisation=r).nll(output, target, valid) for r in (0, 0.1))
+    free, bound = (NormalInverseGamma(regularization=r).nll(output, target, valid) for r in (0, 0.1))
     assert (bound > free).all()
 
 
@@ -77,9 +77,9 @@ def test_evidence_for_errors_costs():
     ("make", "message"),
     [
         (lambda: Dirichlet(1), "classes is 1"),
-        (lambda: Dirichlet(3, -1), "regularisation is -1"),
+        (lambda: Dirichlet(3, -1), "regularization is -1"),
         (lambda: NormalInverseGamma(0), "dims is 0"),
-        (lambda: NormalInverseGamma(1, -1), "regularisation is -1"),
+        (lambda: NormalInverseGamma(1, -1), "regularization is -1"),
     ],
 )
 def test_refused(make, message):

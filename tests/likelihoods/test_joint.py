@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sfumato.likelihoods import Absolute, Categorical, Gaussian, Joint, Laplace, LogitNormal, Tempered
+from sfumato.likelihoods import L1, Categorical, Gaussian, Joint, Laplace, LogitNormal, Tempered
 from sfumato.methods import DeepEnsemble, Deterministic, Heads, LastLayerLaplace, MCDropout, TestTimeAugmentation
 from sfumato.models import JointUNet
 from sfumato.predictions import JointPrediction, predict, predict_tiled
@@ -20,7 +20,7 @@ def generator(seed=0):
 
 
 def joint(**scales):
-    return Joint({"classes": Categorical(3), "centres": Absolute(2, "px"), "depth": Laplace(1, unit="m")}, scales)
+    return Joint({"classes": Categorical(3), "centers": L1(2, "px"), "depth": Laplace(1, unit="m")}, scales)
 
 
 def targets(seed=0):
@@ -28,7 +28,7 @@ def targets(seed=0):
     batch, *size = SIZE
     found = {
         "classes": torch.randint(3, SIZE, generator=g),
-        "centres": torch.randn(batch, 2, *size, generator=g),
+        "centers": torch.randn(batch, 2, *size, generator=g),
         "depth": torch.rand(batch, 1, *size, generator=g) + 1,
     }
     return found, {name: torch.rand(SIZE, generator=g) < 0.6 for name in found}
@@ -38,20 +38,20 @@ def output(likelihood, seed=0):
     return torch.randn(SIZE[0], likelihood.channels, *SIZE[1:], generator=generator(seed))
 
 
-@pytest.mark.parametrize("likelihood", [Absolute(2, "px", 0.7), Tempered(3)])
+@pytest.mark.parametrize("likelihood", [L1(2, "px", 0.7), Tempered(3)])
 def test_new_parts_are_likelihoods(likelihood):
     found = targets()[0]
-    check_likelihood(likelihood, found["classes" if isinstance(likelihood, Categorical) else "centres"])
+    check_likelihood(likelihood, found["classes" if isinstance(likelihood, Categorical) else "centers"])
 
 
 def test_absolute_is_laplace_with_one_scale():
     found, valid = targets()
-    law, f = Absolute(2, "px", 0.7), output(Absolute(2))
+    law, f = L1(2, "px", 0.7), output(L1(2))
     log_scale = torch.full_like(f, math.log(0.7))
     full = Laplace(2, unit="px")
     both = torch.cat([f, log_scale], 1)
-    expected = full.nll(both, found["centres"], valid["centres"])
-    torch.testing.assert_close(law.nll(f, found["centres"], valid["centres"]), expected)
+    expected = full.nll(both, found["centers"], valid["centers"])
+    torch.testing.assert_close(law.nll(f, found["centers"], valid["centers"]), expected)
     torch.testing.assert_close(law.moments(f).variance, full.moments(both).variance)
 
 
@@ -60,24 +60,24 @@ def test_terms_are_those_of_the_paper():
     likelihood = joint()
     found, valid = targets()
     out = output(likelihood)
-    s = {"classes": 0.3, "centres": -1.2}
-    out[:, -2], out[:, -1] = s["classes"], s["centres"]
+    s = {"classes": 0.3, "centers": -1.2}
+    out[:, -2], out[:, -1] = s["classes"], s["centers"]
     terms = likelihood.terms(out, found, valid)
     ce = F.cross_entropy(out[:, :3], found["classes"], reduction="none")
-    l1 = (out[:, 3:5] - found["centres"]).abs().sum(1)
-    for name, loss in {"classes": ce, "centres": l1}.items():
+    l1 = (out[:, 3:5] - found["centers"]).abs().sum(1)
+    for name, loss in {"classes": ce, "centers": l1}.items():
         by_hand = (loss * math.exp(-s[name]) + s[name] / 2) * valid[name]
         torch.testing.assert_close(terms[name], by_hand)
     torch.testing.assert_close(terms["depth"], Laplace().nll(out[:, 5:7], found["depth"], valid["depth"]))
     torch.testing.assert_close(likelihood.nll(out, found, valid), sum(terms.values()))
 
 
-@pytest.mark.parametrize("name", ["classes", "centres"])
+@pytest.mark.parametrize("name", ["classes", "centers"])
 def test_noise_at_its_minimum_is_twice_the_loss(name):
     likelihood = joint()
     found, valid = targets()
     out = output(likelihood)
-    place = {"classes": -2, "centres": -1}[name]
+    place = {"classes": -2, "centers": -1}[name]
     mean = likelihood.losses(out, found, valid)[name].sum() / valid[name].sum()
     s = (2 * mean).log().requires_grad_()
     out = torch.cat([out[:, :place], s.expand(2, 1, 5, 7), *([out[:, place + 1 :]] if place < -1 else [])], 1)
@@ -103,32 +103,32 @@ def test_tempered_softmax_is_exact_and_its_approximation_meets_it_at_one():
 def test_noise_is_counted_once():
     """One constant scale pulls on the values as hard whether it is the task's or the pixels'; never both."""
     found, valid = targets()
-    f = output(Absolute(2))
+    f = output(L1(2))
     b = 0.4
     slopes = []
-    for part, extra in ((Absolute(2), 1), (Laplace(2), 2)):
-        likelihood = Joint({"centres": part})
-        assert len(likelihood.noises) == (extra == 1), "a part with a noise of its own gets another"
+    for part, extra in ((L1(2), 1), (Laplace(2), 2)):
+        likelihood = Joint({"centers": part})
+        assert len(likelihood.homoscedastic_tasks) == (extra == 1), "a part with a noise of its own gets another"
         values = f.clone().requires_grad_()
         scale = torch.full((2, extra, 5, 7), math.log(b))
         loss = likelihood.nll(
-            torch.cat([values, scale], 1), {"centres": found["centres"]}, {"centres": valid["centres"]}
+            torch.cat([values, scale], 1), {"centers": found["centers"]}, {"centers": valid["centers"]}
         )
         slopes.append(torch.autograd.grad(loss.sum(), values)[0])
     torch.testing.assert_close(*slopes)
 
 
 def test_prediction_carries_the_learned_noise():
-    likelihood = Joint({"centres": Absolute(2, "px")}, {"centres": (3.0, 5.0)})
+    likelihood = Joint({"centers": L1(2, "px")}, {"centers": (3.0, 5.0)})
     out = torch.randn(1, 3, 4, 4, generator=generator())
     out[:, -1] = math.log(2 * 2 * 0.25)  # e^s = 2 D b, with b = 0.25 spreads
-    found = likelihood.moments(out).prediction()["centres"]
+    found = likelihood.moments(out).prediction()["centers"]
     torch.testing.assert_close(found.mean, 3 + 5 * out[:, :2])
     torch.testing.assert_close(found.aleatoric_variance, torch.full_like(found.mean, 2 * (0.25 * 5) ** 2))
     assert found.unit == "px"
 
 
-@pytest.mark.parametrize("part", [Absolute(1), Laplace(1), Gaussian(1)])
+@pytest.mark.parametrize("part", [L1(1), Laplace(1), Gaussian(1)])
 def test_units_change_nothing(part):
     """The same gradients, and so the same network, to rounding."""
     found, valid = targets()
@@ -142,7 +142,7 @@ def test_units_change_nothing(part):
     torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-5)
 
 
-def test_log_depth_in_millimetres_has_the_gradients_of_metres():
+def test_log_depth_in_millimeters_has_the_gradients_of_meters():
     found, valid = targets()
     slopes = []
     for unit in (1.0, 1000.0):
@@ -155,7 +155,7 @@ def test_log_depth_in_millimetres_has_the_gradients_of_metres():
 
 
 def test_targets_that_are_not_valid_count_for_nothing():
-    likelihood = joint(centres=(0.0, 2.0), depth=(1.0, 0.5))
+    likelihood = joint(centers=(0.0, 2.0), depth=(1.0, 0.5))
     found, valid = targets()
     out = output(likelihood).requires_grad_()
     spoilt = {n: t.where(valid[n] if t.ndim == 3 else valid[n][:, None], 10**6) for n, t in found.items()}
@@ -180,21 +180,23 @@ class TwoHeads(torch.nn.Module):
 
 def networks(likelihood):
     torch.manual_seed(0)
-    return [Heads(TwoHeads(likelihood.heads), likelihood.heads, likelihood.noises).eval() for _ in range(2)]
+    return [
+        Heads(TwoHeads(likelihood.heads), likelihood.heads, likelihood.homoscedastic_tasks).eval() for _ in range(2)
+    ]
 
 
 def test_every_method_predicts_every_task_from_the_same_draws():
     likelihood = joint()
     first, second = networks(likelihood)
     with torch.no_grad():
-        second.log_variances["centres"].fill_(1.0)
+        second.log_variances["centers"].fill_(1.0)
     image = torch.rand(2, 3, 8, 12, generator=generator())
     mirrored = TestTimeAugmentation(first, along_x=[3])
     methods = [Deterministic(first), MCDropout(first, 5), DeepEnsemble([first, second]), mirrored]
     for method in methods:
         found = predict(method, image, likelihood=likelihood, generator=generator())
         assert isinstance(found, JointPrediction)
-        assert list(found) == ["classes", "centres", "depth"]
+        assert list(found) == ["classes", "centers", "depth"]
         draws = torch.cat(list(method.draws(image, generator=generator())))
         for name, prediction in found.items():
             check_prediction(prediction)
@@ -202,7 +204,7 @@ def test_every_method_predicts_every_task_from_the_same_draws():
             assert torch.equal(alone.total, prediction.total), "a task sees other draws than the others"
             assert prediction.draws == len(draws)
     # A noise of each member: the law of total variance over members, by hand.
-    found = predict(methods[2], image, likelihood=likelihood)["centres"]
+    found = predict(methods[2], image, likelihood=likelihood)["centers"]
     variances = [2 * (math.exp(s) / 4) ** 2 for s in (0.0, 1.0)]
     torch.testing.assert_close(found.aleatoric_variance.mean(), torch.tensor(sum(variances) / 2))
 
@@ -244,7 +246,9 @@ def test_joint_prediction_moves_resizes_and_is_written(tmp_path):
 
 def test_one_tensor_of_all_heads_serves_too():
     likelihood = joint()
-    whole = Heads(torch.nn.Conv2d(3, sum(likelihood.heads.values()), 1), likelihood.heads, likelihood.noises)
+    whole = Heads(
+        torch.nn.Conv2d(3, sum(likelihood.heads.values()), 1), likelihood.heads, likelihood.homoscedastic_tasks
+    )
     assert whole(torch.rand(1, 3, 4, 4)).shape[1] == likelihood.channels
 
 
@@ -273,8 +277,8 @@ def test_joint_unet_has_one_encoder_and_learns_all_of_it():
         (lambda: joint().of("flow"), "none of the tasks"),
         (lambda: joint().terms(output(joint()), {"flow": None}, {}), "there is no task 'flow'"),
         (lambda: joint().nll(output(joint()), {}, {}), "no task"),
-        (lambda: Absolute(2, scale=0.0), "above 0"),
-        (lambda: Absolute(2).loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 1, 3, 3), torch.ones(1, 3, 3)), "shape"),
+        (lambda: L1(2, scale=0.0), "above 0"),
+        (lambda: L1(2).loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 1, 3, 3), torch.ones(1, 3, 3)), "shape"),
     ],
 )
 def test_what_makes_no_sense_is_refused(build, message):

@@ -1,4 +1,4 @@
-"""LogitNormal against the materialised form, closed forms, and the promises its docstring makes."""
+"""LogitNormal against the materialized form, closed forms, and the promises its docstring makes."""
 
 import math
 
@@ -23,14 +23,14 @@ def seeded_nll(likelihood, output, target, valid, seed=1):
     return likelihood.nll(output, target, valid)
 
 
-def materialised(output, target, valid, samples, seed=1):
+def materialized(output, target, valid, samples, seed=1):
     """The usual form, every sample in memory and autograd through it, fed the noise of a call that fits one block."""
     channels, height, width = output.shape[1:]
     classes, pixels = channels // 2, height * width
     torch.manual_seed(seed)
     window = samples // 2 * classes * pixels
     pool = torch.randn(2 * samples * classes * pixels, dtype=output.dtype)
-    noises = []
+    homoscedastic_tasks = []
     for labels in target.flatten(1):
         start = int(torch.randint(len(pool) - window + 1, ()))
         noise = pool[start : start + window].view(samples // 2, classes, pixels).clone()
@@ -38,8 +38,8 @@ def materialised(output, target, valid, samples, seed=1):
         first, own = noise[:, 0].clone(), noise.gather(1, labels.expand(len(noise), 1, -1))
         noise.scatter_(1, labels.expand(len(noise), 1, -1), first[:, None])
         noise[:, :1] = own
-        noises.append(noise.unflatten(-1, (height, width)))
-    noise = torch.stack(noises, 1)
+        homoscedastic_tasks.append(noise.unflatten(-1, (height, width)))
+    noise = torch.stack(homoscedastic_tasks, 1)
     logits, scales = output[:, :classes], softplus(output[:, classes:])
     log_probs = (logits + scales * torch.cat([noise, -noise])).log_softmax(2)
     log_py = log_probs.gather(2, target.expand(samples, -1, -1, -1)[:, :, None])[:, :, 0]
@@ -49,12 +49,12 @@ def materialised(output, target, valid, samples, seed=1):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("samples", [2, 10])
-def test_loss_and_gradient_are_those_of_the_materialised_form(dtype, tolerance, scale, samples):
+def test_loss_and_gradient_are_those_of_the_materialized_form(dtype, tolerance, scale, samples):
     output, target, valid = problem(scale=scale, dtype=dtype)
     usual = output.detach().clone().requires_grad_()
     weights = torch.randn(target.shape)
     loss = seeded_nll(LogitNormal(5, samples), output, target, valid)
-    expected = materialised(usual, target, valid, samples)
+    expected = materialized(usual, target, valid, samples)
     (loss * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(loss, expected, atol=tolerance, rtol=tolerance)

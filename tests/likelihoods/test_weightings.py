@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.likelihoods import WEIGHTINGS, Absolute, Categorical, Joint, Laplace, weighting
+from sfumato.likelihoods import L1, WEIGHTINGS, Categorical, Joint, Laplace, weighting
 
 LOSSES = {"a": 2.0, "b": 0.5}
 
 
 def joint():
-    return Joint({"a": Absolute(), "b": Absolute()})
+    return Joint({"a": L1(), "b": L1()})
 
 
 def data(losses):
@@ -95,7 +95,7 @@ def test_task_without_a_target_takes_no_part(name):
 
 @pytest.mark.parametrize("name", sorted(WEIGHTINGS))
 def test_one_task_alone_is_a_case_like_any(name):
-    likelihood = Joint({"a": Absolute()})
+    likelihood = Joint({"a": L1()})
     weigh = weighting(name, likelihood, {"a": 2.0} if name == "fixed" else None)
     out = torch.zeros(1, 2, 2, 3, requires_grad=True)
     total, weights = weigh(out, {"a": torch.full((1, 1, 2, 3), 2.0)}, {"a": torch.ones(1, 2, 3, dtype=torch.bool)})
@@ -106,13 +106,13 @@ def test_one_task_alone_is_a_case_like_any(name):
 @pytest.mark.parametrize("start", [-2.0, 0.0, 5.0])
 def test_learned_weights_meet_from_any_start(start):
     s = nn.Parameter(torch.full((2,), start))
-    weigh, optimiser = weighting("uncertainty", joint()), torch.optim.Adam([s], lr=0.03)
+    weigh, optimizer = weighting("uncertainty", joint()), torch.optim.Adam([s], lr=0.03)
     for _ in range(800):
         out = torch.cat([torch.zeros(1, 2, 2, 3), s[None, :, None, None].expand(1, 2, 2, 3)], 1)
         total, _ = weigh(out, data(LOSSES), masks())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         total.backward()
-        optimiser.step()
+        optimizer.step()
     assert s.exp().tolist() == pytest.approx([4.0, 1.0], rel=0.02)
 
 

@@ -119,9 +119,9 @@ def test_dropout_is_put_in_and_taken_out(where, names):
     assert dropout.modules == names
     draws = torch.cat(list(MCDropout(network, 4).draws(image)))
     assert (draws.std(0) > 0).any()
-    assert torch.equal(network(image), before)  # asleep in evaluation
+    assert torch.equal(network(image), before)  # deterministic in evaluation
     network.train()
-    assert not torch.equal(network(image), network(image))  # and awake in training
+    assert not torch.equal(network(image), network(image))  # and forced_dropout in training
     network.eval()
     dropout.remove()
     with pytest.raises(ValueError, match="no dropout"):
@@ -170,5 +170,5 @@ def test_each_mirror_is_a_draw():
     draws = list(TestTimeAugmentation(network, ("none", "horizontal", "both")).draws(torch.rand(1, 3, 6, 6)))
     assert len(draws) == 3
     assert not torch.equal(draws[0], draws[1])
-    with pytest.raises(ValueError, match="mirrors are"):
+    with pytest.raises(ValueError, match="flips are"):
         TestTimeAugmentation(network, ("diagonal",))

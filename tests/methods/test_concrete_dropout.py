@@ -70,7 +70,7 @@ def test_mc_dropout_repeats_only_what_follows_and_chunks_do_not_matter():
     torch.testing.assert_close(drawn[0], drawn[2])
 
 
-def test_regulariser_is_that_of_the_paper():
+def test_regularizer_is_that_of_the_paper():
     net = network()
     inject_concrete_dropout(net, 0.1, prior=0.5, where="3")
     set_rate(net[3], 0.3)
@@ -81,7 +81,7 @@ def test_regulariser_is_that_of_the_paper():
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_without_data_p_goes_to_the_minimum_of_the_regulariser(scale):
+def test_without_data_p_goes_to_the_minimum_of_the_regularizer(scale):
     net = network()
     inject_concrete_dropout(net, 0.1, where="3")
     with torch.no_grad():
@@ -89,26 +89,26 @@ def test_without_data_p_goes_to_the_minimum_of_the_regulariser(scale):
     p = torch.linspace(0.001, 0.999, 9999)
     squares = net[3].weight.detach().square().sum()
     best = p[(8 * squares / (2 * (1 - p)) + 8 * (p * p.log() + (1 - p) * (1 - p).log())).argmin()].item()
-    optimiser = torch.optim.Adam([net[3].posterior.logit], lr=0.1)
+    optimizer = torch.optim.Adam([net[3].posterior.logit], lr=0.1)
     for _ in range(100):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         kl_divergence(net).backward()
-        optimiser.step()
+        optimizer.step()
     assert dropout_rates(net)["3"] == pytest.approx(best, abs=0.01)
     assert best == pytest.approx(0.5, abs=1e-3) if scale == 0 else best < 0.45
 
 
 def test_the_loss_moves_p():
-    """Noise that hurts the fit is learnt away: the target is the input, and a dropped input misses it."""
+    """Noise that hurts the fit is learned away: the target is the input, and a dropped input misses it."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 1, 1))
     inject_concrete_dropout(net, 0.5, where="0")
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
     x = torch.randn(64, 1, 2, 2)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         ((net(x) - x).square().mean() * 10).backward()
-        optimiser.step()
+        optimizer.step()
     assert dropout_rates(net)["0"] < 0.1
 
 

@@ -76,11 +76,11 @@ def test_every_cycle_starts_at_the_full_rate_and_falls(steps, cycles):
 
 def test_cycles_are_those_of_torch():
     parameter = nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([parameter], lr=1.0)
-    cycle = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=5)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    cycle = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=5)
     for step in range(15):
         assert cycle.get_last_lr()[0] == pytest.approx(cyclic_rate(step, 15, 3))
-        optimiser.step()
+        optimizer.step()
         cycle.step()
 
 

@@ -126,10 +126,10 @@ def test_a_dead_feature_that_wakes_is_very_novel():
         net.body.weight[0] = 0
     method = FeatureDensity.fit(net, net.head, data, classes=3)
     features = net.body(data[0][0][0]).detach()
-    woken = features.clone()
-    woken[:, 0] += 1
+    forced = features.clone()
+    forced[:, 0] += 1
     assert method.log_density(features).isfinite().all()
-    assert (method.log_density(woken) < method.log_density(features) - 100).all()
+    assert (method.log_density(forced) < method.log_density(features) - 100).all()
 
 
 def test_features_smaller_than_the_output():
@@ -161,7 +161,7 @@ def test_novel_pixels_are_unlikely():
 def test_any_layer_of_a_real_network():
     net = UNet(3, widths=(4, 8))
     data = [((torch.rand(2, 3, 12, 12),), torch.randint(3, (2, 12, 12)), torch.ones(2, 12, 12) > 0)]
-    for layer in (net.head, net.centre):
+    for layer in (net.head, net.center):
         assert FeatureDensity.fit(net, layer, data, classes=3).look(*data[0][0])[1].shape == (2, 12, 12)
 
 

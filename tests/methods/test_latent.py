@@ -24,12 +24,12 @@ def ambiguous(count):
 def trained():
     torch.manual_seed(0)
     network = ConditionalVAE(nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU()), 8, 2, 2, in_channels=1, latent=2)
-    optimiser = torch.optim.Adam(network.parameters(), lr=4e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=4e-3)
     for _ in range(400):
         loss = network.elbo(*ambiguous(32), nll=Categorical(2).nll).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return network, loss.item()
 
 

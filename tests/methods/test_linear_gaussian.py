@@ -81,7 +81,7 @@ def test_laplace_is_the_posterior():
 
 
 def test_an_ensemble_of_members_trained_on_perturbed_data_is_the_posterior():
-    """Targets with the noise drawn again, priors centred on draws of the prior: each optimum is a posterior draw."""
+    """Targets with the noise drawn again, priors centered on draws of the prior: each optimum is a posterior draw."""
     _, precision = posterior()
     image, target, _ = data()
     phi = features(image)
@@ -102,8 +102,8 @@ def test_swag_over_draws_of_the_posterior_keeps_its_mean_and_variances():
     mean, precision = posterior()
     factor = torch.linalg.cholesky(precision.inverse())
     states = [with_weights(Linear(), mean + factor @ torch.randn(3)).state_dict() for _ in range(2000)]
-    trajectory = SWAG.of(Linear(), states, rank=2000).trajectory
-    drawn = torch.stack([torch.cat([w.flatten() for w in trajectory.draw().values()]) for _ in range(3000)])
+    swag_state = SWAG.of(Linear(), states, rank=2000).swag_state
+    drawn = torch.stack([torch.cat([w.flatten() for w in swag_state.draw().values()]) for _ in range(3000)])
     torch.testing.assert_close(drawn.mean(0), mean, atol=0.03, rtol=0)
     covariance = precision.inverse()
     expected = (covariance + covariance.diag().diag()) / 2  # the method's own half-and-half: correlations are halved
@@ -119,12 +119,12 @@ def test_variational_inference_ends_at_the_best_mean_field_law():
     copies = 64  # each with signs of its own, so that the gradient is less noisy
     images, targets = image.repeat(copies, 1, 1, 1), target.repeat(copies, 1, 1, 1)
     steps, variances, means = 800, [], []
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
-    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, steps)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (nll(network(images), targets, valid).sum() / copies + kl_divergence(network)).backward()
-        optimiser.step()
+        optimizer.step()
         decay.step()
         if step >= steps // 2:
             state = copy.deepcopy(network.head.state_dict())

@@ -144,9 +144,9 @@ def network(request):
 @pytest.fixture
 def without_recording(monkeypatch):
     def refuse(_run):
-        from sfumato.methods.hoisting import Unhoistable
+        from sfumato.methods._replay.record import NotRecordable
 
-        raise Unhoistable("asked not to")
+        raise NotRecordable("asked not to")
 
     def plain(network):
         with monkeypatch.context() as patch, warnings.catch_warnings():

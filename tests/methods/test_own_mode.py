@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sfumato.methods import MCDropout
-from sfumato.methods.hoisting import Unhoistable
+from sfumato.methods._replay.record import NotRecordable
 
 IMAGE = torch.rand(2, 8, 4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -129,7 +129,7 @@ class Encoder(nn.Module):
 
 
 class TwoHeads(nn.Module):
-    """In training mode it returns more than a tensor: it must not be woken for what its attention wants."""
+    """In training mode it returns more than a tensor: it must not be forced for what its attention wants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def test_recorded_draws_are_those_of_the_plain_loop(network, monkeypatch):
     first = drawn(network)
 
     def refuse(_run):
-        raise Unhoistable("asked not to")
+        raise NotRecordable("asked not to")
 
     monkeypatch.setattr("sfumato.methods.mc_dropout.record", refuse)
     with pytest.warns(UserWarning, match="asked not to"):
@@ -196,7 +196,7 @@ def test_recorded_draws_are_those_of_the_plain_loop(network, monkeypatch):
 
 
 def test_mean_and_spread_are_those_of_training_mode(network):
-    """Naive sampling: all that drops awake, batch normalisation asleep."""
+    """Naive sampling: all that drops forced_dropout, batch normalization deterministic."""
     ours = drawn(network, 400)
     for module in network.modules():
         module.training = not isinstance(module, nn.BatchNorm2d)

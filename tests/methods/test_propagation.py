@@ -138,7 +138,7 @@ def test_the_mean_of_a_unet_is_near_that_of_its_draws():
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
-    network(torch.rand(8, 3, 16, 16))  # batch normalisation learns its statistics
+    network(torch.rand(8, 3, 16, 16))  # batch normalization learns its statistics
     image = torch.rand(1, 3, 16, 16)
     mean, variance = VariancePropagation(network).moments(image)
     drawn = torch.cat(list(MCDropout(network, 200).draws(image, generator=torch.Generator().manual_seed(0))))

@@ -52,7 +52,7 @@ def test_a_batch_trains_each_member_on_its_part():
     make_batch_ensemble(network, 3)
     network(images)[1].sum().backward()  # the second of three images, and of three members
     touched = network.body[0].rank_one.enter.grad.abs().sum(1) > 0
-    assert touched.tolist() == [True, True, True]  # batch normalisation mixes the batch while training
+    assert touched.tolist() == [True, True, True]  # batch normalization mixes the batch while training
     network.zero_grad()
     network.eval()(images)[1].sum().backward()
     for name, parameter in network.named_parameters():

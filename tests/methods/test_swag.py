@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sfumato.likelihoods import Categorical
-from sfumato.methods import SWAG, DeepEnsemble, Trajectory, refresh_batch_norm
+from sfumato.methods import SWAG, DeepEnsemble, SWAGState, refresh_batch_norm
 
 
 def walk(count=6, seed=0):
@@ -23,9 +23,9 @@ def flat(weights):
 @pytest.mark.parametrize("rank", [6, 3])
 def test_draws_have_the_moments_of_the_snapshots(rank):
     network, points, states = walk()
-    trajectory = SWAG.of(network, states, rank=rank).trajectory
+    swag_state = SWAG.of(network, states, rank=rank).swag_state
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([flat(trajectory.draw(generator)) for _ in range(4000)])
+    drawn = torch.stack([flat(swag_state.draw(generator)) for _ in range(4000)])
     torch.testing.assert_close(drawn.mean(0), points.mean(0), atol=0.06, rtol=0)
     last = points[-rank:] - points.mean(0)
     expected = (points.var(0).diag() + last.T @ last / (rank - 1)) / 2
@@ -34,11 +34,11 @@ def test_draws_have_the_moments_of_the_snapshots(rank):
 
 def test_moments_are_exact_however_far_from_zero():
     network, points, _ = walk()
-    trajectory = Trajectory(network, 2)
+    swag_state = SWAGState(network, 2)
     for p in points + 1000:  # squares of 1000 leave float32 no digit for a variance of 0.01
-        trajectory.collect({"weight": p[:2].view(1, 2, 1, 1), "bias": p[2:]})
-    torch.testing.assert_close(flat(trajectory.average()), points.mean(0) + 1000)
-    torch.testing.assert_close(trajectory.squares / 5, (points + 1000).var(0), rtol=1e-3, atol=1e-5)
+        swag_state.collect({"weight": p[:2].view(1, 2, 1, 1), "bias": p[2:]})
+    torch.testing.assert_close(flat(swag_state.average()), points.mean(0) + 1000)
+    torch.testing.assert_close(swag_state.squares / 5, (points + 1000).var(0), rtol=1e-3, atol=1e-5)
 
 
 def test_the_stationary_variance_of_noisy_descent_on_a_parabola():
@@ -46,16 +46,16 @@ def test_the_stationary_variance_of_noisy_descent_on_a_parabola():
     torch.manual_seed(0)
     rate, bend, noise = 0.3, 2.0, torch.randn(2500)
     network = nn.Conv2d(1, 1, 1, bias=False)
-    optimiser = torch.optim.SGD(network.parameters(), rate)
-    trajectory = Trajectory(network, 2)
+    optimizer = torch.optim.SGD(network.parameters(), rate)
+    swag_state = SWAGState(network, 2)
     for step, push in enumerate(noise):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         w = network.weight.sum()
         (bend * w**2 / 2 + push * w).backward()
-        optimiser.step()
+        optimizer.step()
         if step > 20:
-            trajectory.collect(network)
-    found = float(trajectory.squares / (trajectory.count - 1))
+            swag_state.collect(network)
+    found = float(swag_state.squares / (swag_state.count - 1))
     assert found == pytest.approx(rate**2 / (1 - (1 - rate * bend) ** 2), rel=0.1)
 
 
@@ -84,7 +84,7 @@ def test_the_network_that_is_given_stays_as_it_is():
     assert not torch.equal(method.network[0].weight, network[0].weight)
 
 
-def test_batch_normalisation_belongs_to_the_mean_weights():
+def test_batch_normalization_belongs_to_the_mean_weights():
     _, data, method = fitted()
     with torch.no_grad():
         seen = [method.network[0](image) for (image,), _, _ in data]
@@ -93,7 +93,7 @@ def test_batch_normalisation_belongs_to_the_mean_weights():
     torch.testing.assert_close(method.network[1].running_mean, mean)
     torch.testing.assert_close(method.network[1].running_var, var)
     assert method.network[1].momentum == 0.1
-    torch.testing.assert_close(flat(dict(method.network.named_parameters())), method.trajectory.mean)
+    torch.testing.assert_close(flat(dict(method.network.named_parameters())), method.swag_state.mean)
 
 
 def test_networks_have_statistics_of_their_own():
@@ -101,7 +101,7 @@ def test_networks_have_statistics_of_their_own():
     members = method.networks([inputs for inputs, _, _ in data], torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     for member in members:
-        torch.testing.assert_close(flat(dict(member.named_parameters())), flat(method.trajectory.draw(generator)))
+        torch.testing.assert_close(flat(dict(member.named_parameters())), flat(method.swag_state.draw(generator)))
         with torch.no_grad():
             mean = torch.stack([member[0](image).mean((0, 2, 3)) for (image,), _, _ in data]).mean(0)
         torch.testing.assert_close(member[1].running_mean, mean)
@@ -117,24 +117,24 @@ def test_refreshing_ignores_dropout_and_networks_without_statistics():
 
 
 def test_a_smaller_step_leaves_a_smaller_spread():
-    spreads = [float(fitted(learning_rate=rate)[2].trajectory.squares.sum()) for rate in (1e-3, 1e-1)]
+    spreads = [float(fitted(learning_rate=rate)[2].swag_state.squares.sum()) for rate in (1e-3, 1e-1)]
     assert 0 < spreads[0] < spreads[1] / 100
 
 
 def test_saved_with_its_moments(tmp_path):
     _, _, method = fitted()
     torch.save(
-        {"network": method.network.state_dict(), "moments": method.trajectory.state_dict()}, tmp_path / "swag.pt"
+        {"network": method.network.state_dict(), "moments": method.swag_state.state_dict()}, tmp_path / "swag.pt"
     )
     saved = torch.load(tmp_path / "swag.pt", weights_only=True)
     network = normed()
-    trajectory = Trajectory(network, 3)
+    swag_state = SWAGState(network, 3)
     network.load_state_dict(saved["network"])
-    trajectory.load_state_dict(saved["moments"])
+    swag_state.load_state_dict(saved["moments"])
     image = torch.randn(1, 2, 5, 6)
     first, second = (
         torch.cat(list(m.draws(image, generator=torch.Generator().manual_seed(0))))
-        for m in (method, SWAG(network, trajectory, 2))
+        for m in (method, SWAG(network, swag_state, 2))
     )
     assert torch.equal(first, second)
 
@@ -146,17 +146,17 @@ def test_refused():
     with pytest.raises(ValueError, match="0 snapshots"):
         SWAG.of(network, [], rank=2)
     with pytest.raises(ValueError, match="rank is 1"):
-        Trajectory(network, 1)
+        SWAGState(network, 1)
     with pytest.raises(ValueError, match="samples is 0"):
         SWAG.of(network, states, rank=2, samples=0)
     with pytest.raises(ValueError, match=r"snapshot 0: weight is \(1, 3, 1, 1\), expected \(1, 2, 1, 1\)"):
         SWAG.of(network, [nn.Conv2d(3, 1, 1).state_dict()], rank=2)
     with pytest.raises(ValueError, match="bias is missing"):
-        Trajectory(network, 2).collect(nn.Conv2d(2, 1, 1, bias=False))
+        SWAGState(network, 2).collect(nn.Conv2d(2, 1, 1, bias=False))
     with pytest.raises(ValueError, match="no parameter"):
-        Trajectory(nn.ReLU(), 2)
+        SWAGState(nn.ReLU(), 2)
     deep = normed()
-    with pytest.raises(ValueError, match="1 batch normalisations and there is no batch"):
+    with pytest.raises(ValueError, match="1 batch normalizations and there is no batch"):
         SWAG.of(deep, [deep.state_dict()] * 2, rank=2)
     with pytest.raises(ValueError, match="only once"):
         SWAG.fit(deep, iter(batches()), Categorical(4).nll)

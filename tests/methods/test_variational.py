@@ -82,7 +82,7 @@ def test_pixels_share_their_weights_and_images_do_not():
     layer = nn.Conv2d(3, 1, 1, bias=False)
     x = torch.randn(1, 3, 1, 1).expand(2, 3, 1, 2).contiguous()  # equal pixels, equal images
     noise = noise_of(layer, x, 1000).flatten(1)
-    torch.testing.assert_close(noise[:, 0], noise[:, 1])  # which local reparametrisation would draw twice
+    torch.testing.assert_close(noise[:, 0], noise[:, 1])  # which local reparametrization would draw twice
     assert torch.corrcoef(noise.T)[0, 2].abs() < 0.15
 
 

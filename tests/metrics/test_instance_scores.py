@@ -15,11 +15,11 @@ from sfumato.predictions import Instances
 K, THINGS = 4, (2, 3)
 
 
-def instances(ids, classes, scores, spread=None, centres=None):
+def instances(ids, classes, scores, spread=None, centers=None):
     ids, n = torch.as_tensor(ids), len(classes)
     spread = torch.ones(n) if spread is None else torch.tensor(spread)
-    centres = torch.zeros(n, 2) if centres is None else torch.tensor(centres)
-    return Instances(ids, torch.tensor(classes), torch.tensor(scores), centres, spread.square(), torch.zeros(n))
+    centers = torch.zeros(n, 2) if centers is None else torch.tensor(centers)
+    return Instances(ids, torch.tensor(classes), torch.tensor(scores), centers, spread.square(), torch.zeros(n))
 
 
 def scored(*images):
@@ -35,7 +35,7 @@ TRUTH = torch.tensor([[1, 1, 1, 1, 0, 2, 2, 3]])
 
 def test_by_hand():
     # Thing 1 is found with IoU 3/4; 4, of 1 pixel beside a thing of 2, has IoU ½ and no match; 3 is called class 2.
-    found = instances([[1, 1, 1, 0, 0, 2, 0, 3]], [2, 2, 2], [0.9, 0.8, 0.7], centres=[[1, 0], [5, 0], [7, 0]])
+    found = instances([[1, 1, 1, 0, 0, 2, 0, 3]], [2, 2, 2], [0.9, 0.8, 0.7], centers=[[1, 0], [5, 0], [7, 0]])
     scores = scored((found, KIND, TRUTH, KIND >= 0))
     by_class, found = scores.per_class(), scores.compute()
     assert by_class["instances"].tolist() == [0, 0, 2, 1]
@@ -45,15 +45,15 @@ def test_by_hand():
     assert float(by_class["ap"][2]) == pytest.approx(51 / 101 / 2)
     assert float(found["ap50"]) == pytest.approx(51 / 202)
     # Centroids at 1.5, 5.5 and 7.
-    assert float(found["centre_error"]) == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert float(found["center_error"]) == pytest.approx((0.5 + 0.5 + 0) / 3)
     assert (int(found["predicted_instances"]), int(found["instances"])) == (3, 3)
 
 
 def test_truth_is_perfect():
-    found = instances(TRUTH, [2, 2, 3], [0.9, 0.5, 0.1], centres=[[1.5, 0], [5.5, 0], [7, 0]])
+    found = instances(TRUTH, [2, 2, 3], [0.9, 0.5, 0.1], centers=[[1.5, 0], [5.5, 0], [7, 0]])
     scores = scored((found, KIND, TRUTH, KIND >= 0)).compute()
     assert float(scores["ap"]) == 1
-    assert float(scores["centre_error"]) == 0
+    assert float(scores["center_error"]) == 0
 
 
 def test_a_false_positive_counts_by_its_rank():
@@ -101,25 +101,25 @@ def test_spearman_against_scipy():
 def test_uncertainty_that_knows_the_error():
     ids = torch.arange(1, 7).repeat_interleave(2)[None]
     kind = torch.full_like(ids, 2)
-    centres = [[2 * n + 0.5 + off, 0] for n, off in enumerate((0.0, 0.1, 0.2, 0.4, 0.8, 1.6))]
+    centers = [[2 * n + 0.5 + off, 0] for n, off in enumerate((0.0, 0.1, 0.2, 0.4, 0.8, 1.6))]
     known, wrong = ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (0.6, 0.5, 0.4, 0.3, 0.2, 0.1))
     good, bad = (
-        scored((instances(ids, [2] * 6, [0.9] * 6, spread, centres), kind, ids, kind >= 0)).compute()
+        scored((instances(ids, [2] * 6, [0.9] * 6, spread, centers), kind, ids, kind >= 0)).compute()
         for spread in (known, wrong)
     )
-    assert float(good["centre_spearman"]) == pytest.approx(1)
-    assert float(good["centre_ause"]) == pytest.approx(0, abs=1e-7)
-    assert float(bad["centre_spearman"]) == pytest.approx(-1)
-    assert float(bad["centre_ause"]) > 0.1
+    assert float(good["center_spearman"]) == pytest.approx(1)
+    assert float(good["center_ause"]) == pytest.approx(0, abs=1e-7)
+    assert float(bad["center_spearman"]) == pytest.approx(-1)
+    assert float(bad["center_ause"]) > 0.1
     assert good["iou_spearman"].isnan()
 
 
 def test_nothing_found_and_nothing_there():
-    none = instances(torch.zeros(1, 8, dtype=torch.int64), [], [], centres=torch.zeros(0, 2).tolist())
+    none = instances(torch.zeros(1, 8, dtype=torch.int64), [], [], centers=torch.zeros(0, 2).tolist())
     none = Instances(none.ids, none.classes.long(), none.scores, torch.zeros(0, 2), none.aleatoric, none.epistemic)
     missed = scored((none, KIND, TRUTH, KIND >= 0)).compute()
     assert float(missed["ap"]) == 0
-    assert missed["centre_error"].isnan()
+    assert missed["center_error"].isnan()
     empty = scored((none, KIND, TRUTH, KIND < 0)).compute()
     assert empty["ap"].isnan()
 

@@ -83,9 +83,9 @@ def test_images_processes_and_batches():
     images = [[torch.randint(0, n, (6, 6), generator=generator) for n in (K, 3, K, 3)] for _ in range(4)]
     images = [(*image, image[0] >= 0) for image in images]
     alone = scored(*images)
-    at_once = PanopticScores(K, THINGS)
-    at_once.update(*(torch.stack(parts) for parts in zip(*images)))
-    assert same(alone.compute(), at_once.compute())
+    parallel_members = PanopticScores(K, THINGS)
+    parallel_members.update(*(torch.stack(parts) for parts in zip(*images)))
+    assert same(alone.compute(), parallel_members.compute())
     assert alone.per_image()["pq"].shape == (4,)
     low, high = alone.intervals()["pq"]
     assert low <= high

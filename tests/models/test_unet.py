@@ -41,7 +41,7 @@ def test_every_parameter_learns_and_gray_images_work():
 
 def test_dropout_is_central():
     active = [name for name, m in UNet(2).named_modules() if isinstance(m, nn.Dropout) and m.p > 0]
-    assert active == ["encoder.4.1", "decoder.2.block.2", "decoder.3.block.2", "centre"]
+    assert active == ["encoder.4.1", "decoder.2.block.2", "decoder.3.block.2", "center"]
     assert not any(isinstance(m, nn.Dropout) and m.p > 0 for m in UNet(2, dropout=0.0).modules())
 
 

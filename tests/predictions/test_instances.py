@@ -1,4 +1,4 @@
-"""Instances out of vectors to their centres."""
+"""Instances out of vectors to their centers."""
 
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato.data import Scenes
-from sfumato.data.centres import centres
+from sfumato.data.center_offsets import centers
 from sfumato.predictions import ClassPrediction, Instances, ValuePrediction, find_instances
 
 SIZE = (96, 128)
@@ -14,7 +14,7 @@ THINGS = (1, 2)
 
 
 def vectors(ids, aleatoric=4.0, epistemic=0.0):
-    mean = torch.stack([torch.from_numpy(centres(one.numpy())) for one in ids])
+    mean = torch.stack([torch.from_numpy(centers(one.numpy())) for one in ids])
     return ValuePrediction(mean, torch.full_like(mean, aleatoric), torch.full_like(mean, epistemic), "px")
 
 
@@ -49,7 +49,7 @@ def test_true_vectors_give_the_true_instances():
     assert sorted(found.classes.tolist()) == [1, 1, 1, 2]
     assert torch.allclose(found.scores, torch.full((4,), 0.9))
     assert found.masks.sum((1, 2)).tolist() == [int((found.ids == n).sum()) for n in (1, 2, 3, 4)]
-    by_place = {tuple(c) for c in found.centres.tolist()}
+    by_place = {tuple(c) for c in found.centers.tolist()}
     assert by_place == {(19.5, 14.5), (50.5, 14.5), (23.5, 69.5), (91.5, 51.5)}
 
 
@@ -99,7 +99,7 @@ def test_nothing_to_find():
     assert torch.equal(found.painted(label[0]), label[0])
 
 
-def test_one_pixel_joins_its_neighbour_or_nothing():
+def test_one_pixel_joins_its_neighbor_or_nothing():
     ids, label = world([(40, 40, 1, 1, 1)])
     assert len(find_instances(vectors(ids), classes(label), THINGS)[0]) == 0
     ids, label = world([(40, 40, 1, 1, 1), BOXES[0]])

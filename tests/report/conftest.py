@@ -32,12 +32,12 @@ def world(seed: int, size=(48, 64), novel=False):
         classes[box], depth[box] = kind, far.item()
     odd = ((rows - 0.62) ** 2 + (columns - 0.55) ** 2 < 0.025) if novel else torch.zeros(size, dtype=torch.bool)
     depth[odd] = 3.0
-    colour = torch.tensor(PALETTE, dtype=torch.float32)[classes].permute(2, 0, 1) / 255
-    colour = torch.where(
-        odd, torch.tensor([0.85, 0.2, 0.6]).view(3, 1, 1) * (0.6 + 0.4 * ((30 * rows).sin() > 0)), colour
+    color = torch.tensor(PALETTE, dtype=torch.float32)[classes].permute(2, 0, 1) / 255
+    color = torch.where(
+        odd, torch.tensor([0.85, 0.2, 0.6]).view(3, 1, 1) * (0.6 + 0.4 * ((30 * rows).sin() > 0)), color
     )
     noise = 0.05 * torch.randn(3, *size, generator=random)
-    return random, classes, depth.clamp(*BOUNDS), (colour * (1 - 0.3 * rows) + noise).clamp(0, 1), odd
+    return random, classes, depth.clamp(*BOUNDS), (color * (1 - 0.3 * rows) + noise).clamp(0, 1), odd
 
 
 def blur(x, radius=3):
@@ -97,7 +97,7 @@ def story(make, task, scores, risk, images=5, **options) -> Story:
         title="Streets, <b>MC dropout</b> & logit-normal",
         facts={
             "data": "scenes, 2 000 images of 72×96", "task": task.key, "method": "MC dropout, 16 draws",
-            "likelihood": task.likelihoods[-1], "network": "U-Net, 5 levels, dropout 0.5 in the centre",
+            "likelihood": task.likelihoods[-1], "network": "U-Net, 5 levels, dropout 0.5 in the center",
             "parameters": "1 046 533", "training": "12 epochs, 3 min on 2 CPU cores", "seed": "0", "date": "2025-11-22",
         },
         task=task,

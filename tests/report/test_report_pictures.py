@@ -88,5 +88,5 @@ def test_key_tells_classes_by_name_and_values_by_a_bar(class_story, value_story)
     assert len(swatches) == 5
     bar = pictures.key(value_story.shown[0].prediction, value_story.task, (1.0, 9.0))
     assert bar.bar is not None
-    assert bar.bar[0].tolist() == value_story.task.colour(torch.tensor([[1.0]]))[0, 0].tolist()
+    assert bar.bar[0].tolist() == value_story.task.color(torch.tensor([[1.0]]))[0, 0].tolist()
     assert (bar.ends, bar.unit) == ((1.0, 9.0), "m")

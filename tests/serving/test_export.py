@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from sfumato import storage
 from sfumato.calibration import Temperature
 from sfumato.data import Scenes
-from sfumato.predictions import store
 from sfumato.serving import Bundle, export
-from sfumato.training import Plan, Run, derive, fit, learnt
+from sfumato.training import Plan, Run, derive, fit, subset
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -20,17 +20,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def trained(folder, task, likelihood, method, **how):
     train = Scenes(4, size=(16, 24))
     plan = Plan(
-        data="scenes", task=task, task_args=vars(train.tasks[task]), native=(16, 24), batch=2, epochs=1,
+        data="scenes", task=task, task_args=vars(train.tasks[task]), original_size=(16, 24), batch=2, epochs=1,
         network_args={"widths": (4, 8), "dropout": 0.2}, likelihood=likelihood, method=method, **how,
     )  # fmt: skip
-    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
+    plan = derive(subset(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
     return fit(plan, train, None, folder, progress=False)
 
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
     run = trained(tmp_path_factory.mktemp("c") / "run", "classes", "logit-normal", "deterministic", members=1)
-    store.save(Temperature(torch.tensor([1.5])), run.folder / "calibrator.safetensors")
+    storage.save(Temperature(torch.tensor([1.5])), run.folder / "calibrator.safetensors")
     return Run.open(run.folder)
 
 
@@ -110,7 +110,7 @@ def test_unknown_requests(classes, tmp_path, how, message):
 
 def test_random_draws_are_refused_with_the_way_out(classes, tmp_path):
     sampled = replace(classes, plan=replace(classes.plan, method="mc-dropout"))
-    with pytest.raises(ValueError, match="pass --asleep"):
+    with pytest.raises(ValueError, match="pass --deterministic"):
         export(sampled, tmp_path / "model.onnx")
 
 

@@ -8,7 +8,7 @@ import pytest
 from sfumato.cli import main
 from sfumato.data import Scenes
 from sfumato.serving import Bundle, cost, export, shrink
-from sfumato.training import Plan, derive, evaluate, fit, learnt
+from sfumato.training import Plan, derive, evaluate, fit, subset
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def trained(folder, task):
     train = Scenes(4, size=(16, 24))
     plan = Plan(
-        data="scenes", task=task, task_args=vars(train.tasks[task]), native=(16, 24), batch=2, epochs=3,
+        data="scenes", task=task, task_args=vars(train.tasks[task]), original_size=(16, 24), batch=2, epochs=3,
         method="deterministic", members=1, network_args={"widths": (8, 16), "dropout": 0.0},
         likelihood=train.tasks[task].likelihoods[0],
     )  # fmt: skip
-    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
+    plan = derive(subset(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
     return fit(plan, train, None, folder, progress=False)
 
 

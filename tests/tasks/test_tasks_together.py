@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sfumato.data import Scenes
-from sfumato.tasks import Centres, Depth, InverseDepth, Semantic, Several
+from sfumato.tasks import CenterOffsets, Depth, InverseDepth, MultiTask, Semantic
 from sfumato.testing import check_likelihood
 
 
@@ -15,12 +15,12 @@ def sample():
 
 def test_scenes_ask_all_of_them(sample):
     tasks = Scenes(1, (24, 32)).tasks
-    assert list(tasks) == ["classes", "depth", "inverse_depth", "centres"]
+    assert list(tasks) == ["classes", "depth", "inverse_depth", "centers"]
     for name, task in tasks.items():
-        target, valid = task.truth(sample)
+        target, valid = task.target_and_mask(sample)
         assert task.key == name
         assert target.shape == ((task.dims, 24, 32) if task.dims else (24, 32))
-        picture = task.colour(target)
+        picture = task.color(target)
         assert (picture.shape, picture.dtype) == ((24, 32, 3), torch.uint8)
         assert valid.dtype == torch.bool
 
@@ -33,18 +33,18 @@ def test_inverse_depth_is_one_over_depth_and_0_in_the_sky(sample):
     torch.testing.assert_close(sample["inverse_depth"][0][~sky], 1 / sample["depth"][0][~sky])
 
 
-def test_colours_say_how_near_and_where_to():
-    near, far = InverseDepth(1.0).colour(torch.tensor([[[1.0, 0.0]]]))[0].tolist()
+def test_colors_say_how_near_and_where_to():
+    near, far = InverseDepth(1.0).color(torch.tensor([[[1.0, 0.0]]]))[0].tolist()
     assert (near, far) == ([122, 4, 3], [48, 18, 59])
-    assert Depth(1, 80).colour(torch.tensor([[1.0, 80.0]]))[0].tolist() == [near, far]
+    assert Depth(1, 80).color(torch.tensor([[1.0, 80.0]]))[0].tolist() == [near, far]
     vectors = torch.tensor([[0.0, 20.0, -20.0, 1e9], [0.0, 0.0, 0.0, 0.0]])[:, None]
-    still, right, left, further = Centres(20).colour(vectors)[0].tolist()
+    still, right, left, further = CenterOffsets(20).color(vectors)[0].tolist()
     assert still == [255, 255, 255]
     assert right == further == [255, 63, 63]
     assert left == [0, 191, 191]
 
 
-@pytest.mark.parametrize("task", [Centres(), InverseDepth()])
+@pytest.mark.parametrize("task", [CenterOffsets(), InverseDepth()])
 def test_every_likelihood_of_values(task):
     target = torch.randn(2, task.dims, 4, 5)
     for name in task.likelihoods:
@@ -57,7 +57,7 @@ def test_every_likelihood_of_values(task):
         assert all(found[score].isfinite() for score in scores.headline)
 
 
-@pytest.mark.parametrize("task", [Depth(0.5, 60.0, "ft"), Centres(), InverseDepth()])
+@pytest.mark.parametrize("task", [Depth(0.5, 60.0, "ft"), CenterOffsets(), InverseDepth()])
 def test_every_name_of_a_likelihood_is_in_the_unit_of_the_task(task):
     for name in (*task.likelihoods, *task.students):
         law = task.likelihood(name)
@@ -66,19 +66,19 @@ def test_every_name_of_a_likelihood_is_in_the_unit_of_the_task(task):
 
 
 def test_a_sample_without_a_task_is_nowhere_valid(sample):
-    task = Several({"classes": Semantic(("a", "b"), ((0, 0, 0),) * 2), "depth": Depth(), "centres": Centres()})
+    task = MultiTask({"classes": Semantic(("a", "b"), ((0, 0, 0),) * 2), "depth": Depth(), "centers": CenterOffsets()})
     known = {key: sample[key] for key in ("image", "depth", "depth_valid")}
     entries = task.entries(known)
-    targets, valids = task.truth(entries)
+    targets, valids = task.target_and_mask(entries)
     assert {name: tuple(t.shape) for name, t in targets.items()} == {
-        "classes": (24, 32), "depth": (1, 24, 32), "centres": (2, 24, 32),
+        "classes": (24, 32), "depth": (1, 24, 32), "centers": (2, 24, 32),
     }  # fmt: skip
     assert targets["classes"].dtype == torch.int64
-    assert {name: bool(v.any()) for name, v in valids.items()} == {"classes": False, "depth": True, "centres": False}
+    assert {name: bool(v.any()) for name, v in valids.items()} == {"classes": False, "depth": True, "centers": False}
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Centres(0.0), lambda: InverseDepth(-1.0), lambda: InverseDepth(float("inf"))]
+    "build", [lambda: CenterOffsets(0.0), lambda: InverseDepth(-1.0), lambda: InverseDepth(float("inf"))]
 )
 def test_ranges_that_make_no_sense_are_refused(build):
     with pytest.raises(ValueError, match="above 0"):

@@ -7,7 +7,7 @@ import torch
 
 from sfumato.calibration import ConformalIntervals, ConformalSets, Isotonic, QuantileMap, Temperature, VarianceScaling
 from sfumato.data import Scenes
-from sfumato.training import Plan, Run, calibrate, derive, evaluate, fit, forget, learnt, predict_image, promise
+from sfumato.training import Plan, Run, calibrate, derive, evaluate, fit, fit_conformal, forget, predict_image, subset
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -19,10 +19,10 @@ def scenes(count, seed):
 def trained(folder, task, likelihood):
     train = scenes(6, 0)
     plan = Plan(
-        data="scenes", task=task, task_args=vars(train.tasks[task]), native=(16, 24), members=1, epochs=2, batch=3,
+        data="scenes", task=task, task_args=vars(train.tasks[task]), original_size=(16, 24), members=1, epochs=2, batch=3,
         network_args={"widths": (4, 8), "dropout": 0.2}, samples=3, likelihood=likelihood,
     )  # fmt: skip
-    plan = derive(learnt(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
+    plan = derive(subset(train, train.tasks[task]), train.tasks[task], plan, train.augmentation)
     return fit(plan, train, None, folder, progress=False)
 
 
@@ -75,10 +75,10 @@ def test_scores_before_and_after_are_of_the_same_draws(copied):
 
 @pytest.mark.parametrize(("task", "kind"), [("classes", ConformalSets), ("depth", ConformalIntervals)])
 def test_a_promise_is_kept_with_the_run_and_scored(copied, task, kind):
-    run = promise(copied(task), scenes(12, 1), 0.8, progress=False)
+    run = fit_conformal(copied(task), scenes(12, 1), 0.8, progress=False)
     again = Run.open(run.folder)
-    assert isinstance(again.guarantee, kind)
-    assert again.guarantee.images == 12
+    assert isinstance(again.conformal, kind)
+    assert again.conformal.images == 12
     sets = evaluate(again, scenes(8, 2), progress=False).sets.compute()
     assert 0 <= sets["risk"] <= 0.45  # 0.2 is promised as a mean over many such draws
     assert sets["set_size"] > 0
@@ -89,7 +89,7 @@ def test_what_was_fitted_on_is_not_scored_on(copied):
     with pytest.raises(ValueError, match=r"scene-1-000002 was used to fit the Temperature"):
         evaluate(run, torch.utils.data.Subset(scenes(3, 1), [2]), progress=False)
     with pytest.raises(ValueError, match="was used to fit the Temperature"):
-        promise(run, scenes(12, 1), progress=False)
+        fit_conformal(run, scenes(12, 1), progress=False)
 
 
 def test_other_images_of_the_same_name_are_others(copied):
@@ -99,9 +99,9 @@ def test_other_images_of_the_same_name_are_others(copied):
 
 
 def test_a_new_calibrator_voids_the_promise(copied):
-    run = promise(copied("classes"), scenes(10, 1), progress=False)
-    assert calibrate(run, scenes(10, 1), progress=False).guarantee is None
-    assert Run.open(run.folder).guarantee is None
+    run = fit_conformal(copied("classes"), scenes(10, 1), progress=False)
+    assert calibrate(run, scenes(10, 1), progress=False).conformal is None
+    assert Run.open(run.folder).conformal is None
 
 
 def test_a_failed_fit_loses_nothing(copied):
@@ -109,7 +109,7 @@ def test_a_failed_fit_loses_nothing(copied):
     with pytest.raises(ValueError, match="not a calibrator"):
         calibrate(run, scenes(3, 1), "scale", progress=False)
     with pytest.raises(ValueError, match="too few"):
-        promise(run, scenes(3, 2), 0.9, progress=False)
+        fit_conformal(run, scenes(3, 2), 0.9, progress=False)
     assert Run.open(run.folder).calibrator is not None
 
 

@@ -17,8 +17,8 @@ from sfumato.training import (
     distil,
     evaluate,
     fit,
-    learnt,
     predict_image,
+    subset,
     teacher_of,
 )
 
@@ -33,10 +33,10 @@ def scenes(count=4, seed=0):
 def taught_by(folder, task="classes", **choices):
     train = scenes()
     known = Plan(
-        data="scenes", task=task, task_args=vars(train.tasks[task]), native=(16, 24), members=1, network_args=SMALL,
+        data="scenes", task=task, task_args=vars(train.tasks[task]), original_size=(16, 24), members=1, network_args=SMALL,
         epochs=1, batch=2, samples=3, likelihood=train.tasks[task].likelihoods[0], **choices,
     )  # fmt: skip
-    known = derive(learnt(train, train.tasks[task]), train.tasks[task], known)
+    known = derive(subset(train, train.tasks[task]), train.tasks[task], known)
     return fit(known, train, None, folder, progress=False)
 
 
@@ -71,7 +71,7 @@ def test_a_student_is_a_run_of_one_pass(student, teacher):
 
 def test_values_are_distilled_too(tmp_path):
     teacher = taught_by(tmp_path / "teacher", "depth", method="mc-dropout")
-    student = distilled(teacher, tmp_path / "student", unlabelled=scenes(2, 9))
+    student = distilled(teacher, tmp_path / "student", unlabeled=scenes(2, 9))
     assert student.plan.likelihood == "distilled-gaussian"
     prediction = predict_image(student, scenes(1, 5)[0]["image"])
     assert prediction.epistemic_variance.min() > 0
@@ -81,7 +81,7 @@ def test_values_are_distilled_too(tmp_path):
 def test_lessons_are_given_once_and_read_again(student, teacher, tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in files(teacher)}
     assert len(before) == 4
-    lesson = Teacher(teacher, DistilledClasses(8)).lesson(scenes()[0]["image"])["classes"]
+    lesson = Teacher(teacher, DistilledClasses(8)).distillation_target(scenes()[0]["image"])["classes"]
     assert lesson.dtype == torch.half
     assert lesson.shape == (9, 16, 24)
     calls = []
@@ -99,22 +99,22 @@ def test_lessons_of_another_teacher_are_never_used(teacher, tmp_path):
     assert ours.digest != theirs.digest
     assert Teacher(teacher, student, samples=5).digest != ours.digest
     assert Teacher(teacher, DistilledClasses(8, published=True)).digest != ours.digest
-    theirs.lesson(image)
+    theirs.distillation_target(image)
     (file,) = files(other)
     kept = teacher.folder / "lessons" / ours.digest[:16] / file.name
     before = kept.read_bytes()
     shutil.copy(file, kept)
     with pytest.raises(ValueError, match=f"{file.name} is of another teacher.*delete"):
-        ours.lesson(image)
+        ours.distillation_target(image)
     kept.write_bytes(before[:100])
     with pytest.raises(ValueError, match=f"{file.name} is cut off.*delete it and distil again"):
-        ours.lesson(image)
+        ours.distillation_target(image)
     kept.unlink()
-    ours.lesson(image)
+    ours.distillation_target(image)
     assert kept.read_bytes() == before  # the same lesson again
 
 
-def test_void_pixels_teach_nothing_and_unlabelled_images_everywhere(teacher):
+def test_void_pixels_teach_nothing_and_unlabeled_images_everywhere(teacher):
     taught = Taught(Teacher(teacher, DistilledClasses(8)), scenes(), scenes(1, 9), kept=True)
     known, unknown = taught[0], taught[4]
     assert torch.equal(known["classes_valid"], scenes()[0]["classes_valid"])
@@ -134,16 +134,16 @@ def test_on_the_fly_keeps_no_lessons(tmp_path):
 
 
 def test_a_student_can_start_from_its_teacher(teacher, tmp_path):
-    plan = replace(teacher.plan, likelihood="distilled", teacher=str(teacher.folder), start=str(teacher.folder))
-    from sfumato.training.run import question, started
+    plan = replace(teacher.plan, likelihood="distilled", teacher=str(teacher.folder), init_from=str(teacher.folder))
+    from sfumato.training.run import build_network, question
 
-    network = started(plan, question(plan)[1]).state_dict()
+    network = build_network(plan, question(plan)[1]).state_dict()
     theirs = teacher.networks[0].state_dict()
     assert torch.equal(network["network.head.weight"][:8], theirs["network.head.weight"])
     assert all(torch.equal(network[name], value) for name, value in theirs.items() if "head" not in name)
     plan = replace(plan, network_args={"widths": (4, 6), "dropout": 0.2})
     with pytest.raises(ValueError, match="cannot be started from: its network"):
-        started(plan, question(plan)[1])
+        build_network(plan, question(plan)[1])
 
 
 def test_what_cannot_teach_or_learn_is_refused(teacher, student, tmp_path):

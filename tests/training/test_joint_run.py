@@ -15,17 +15,17 @@ from sfumato.training import (
     Run,
     Taught,
     Teacher,
-    asked,
     calibrate,
     derive,
     distil,
     evaluate,
     evaluate_each,
     fit,
-    learnt,
     question,
-    scaled,
+    resolve_tasks,
+    subset,
     teacher_of,
+    with_target_statistics,
 )
 from sfumato.training.learner import Learner
 from sfumato.training.network import build
@@ -41,12 +41,12 @@ def scenes(count=4, seed=0):
 def plan(train=None, **choices):
     train = train or scenes()
     known = Plan(
-        data="scenes", native=(16, 24), members=1, network_args=SMALL, epochs=2, samples=2, scale=(1, 1),
-        colour=0, batch=2, **{"tasks": "classes,centres,depth", **choices},
+        data="scenes", original_size=(16, 24), members=1, network_args=SMALL, epochs=2, samples=2, scale=(1, 1),
+        color=0, batch=2, **{"tasks": "classes,centers,depth", **choices},
     )  # fmt: skip
-    known = asked(known, scenes().tasks)
-    kept = learnt(train, question(known)[0])
-    return scaled(derive(kept, question(known)[0], known), kept)
+    known = resolve_tasks(known, scenes().tasks)
+    kept = subset(train, question(known)[0])
+    return with_target_statistics(derive(kept, question(known)[0], known), kept)
 
 
 def fitted(folder, known, train=None):
@@ -58,7 +58,7 @@ def run(tmp_path_factory):
     return fitted(tmp_path_factory.mktemp("runs") / "run", plan(likelihood="categorical,l1,gaussian"))
 
 
-def noises(run):
+def homoscedastic_tasks(run):
     return {name: float(s.detach()) for name, s in run.networks[0].network.log_variances.items()}
 
 
@@ -67,46 +67,46 @@ def test_a_joint_run_is_opened_and_predicts_every_task(run):
     assert run.plan.network == "sfumato.models.JointUNet"
     image = scenes(1, 5)[0]["image"][None]
     first, second = (r.predict(image, seed=3) for r in (run, Run.open(run.folder)))
-    for name in ("classes", "centres", "depth"):
+    for name in ("classes", "centers", "depth"):
         assert torch.equal(first[name].total, second[name].total)
-        assert torch.equal(first[name].total, run.views[name].predict(image, seed=3).total)
-    assert first["centres"].unit == "px"
-    assert set(noises(run)) == {"classes", "centres"}
-    assert all(s != 0 for s in noises(run).values())
+        assert torch.equal(first[name].total, run.per_task[name].predict(image, seed=3).total)
+    assert first["centers"].unit == "px"
+    assert set(homoscedastic_tasks(run)) == {"classes", "centers"}
+    assert all(s != 0 for s in homoscedastic_tasks(run).values())
 
 
 def test_weights_are_logged(run):
     with (run.folder / "log/member-0/metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train_nll"]]
     assert len(rows) == 2
-    for name in ("classes", "centres", "depth"):
+    for name in ("classes", "centers", "depth"):
         assert all(float(row[f"weight_{name}"]) > 0 for row in rows)
 
 
 def test_tasks_are_scored_from_the_same_draws_as_alone(run):
     found = evaluate_each(run, scenes(2, 1), progress=False)
-    assert list(found) == ["classes", "centres", "depth"]
-    alone = evaluate(run.views["depth"], scenes(2, 1), progress=False)
+    assert list(found) == ["classes", "centers", "depth"]
+    alone = evaluate(run.per_task["depth"], scenes(2, 1), progress=False)
     assert float(found["depth"].scores.compute()["rmse"]) == float(alone.scores.compute()["rmse"])
     with pytest.raises(ValueError, match="take evaluate_each"):
         evaluate(run, scenes(2, 1), progress=False)
 
 
 def test_one_task_of_a_run_is_calibrated_and_the_joint_prediction_shows_it(run, tmp_path):
-    calibrate(run.views["depth"], scenes(2, 9), progress=False)
+    calibrate(run.per_task["depth"], scenes(2, 9), progress=False)
     opened, image = Run.open(run.folder), scenes(1, 5)[0]["image"][None]
     before, after = run.predict(image), opened.predict(image)
-    assert opened.views["depth"].calibrator is not None
+    assert opened.per_task["depth"].calibrator is not None
     assert not torch.equal(before["depth"].total, after["depth"].total)
     assert torch.equal(before["classes"].total, after["classes"].total)
     (run.folder / "depth-calibrator.safetensors").unlink()
 
 
 def test_one_task_of_a_run_is_distilled(run, tmp_path):
-    view = run.views["classes"]
+    view = run.per_task["classes"]
     student = distil(view, scenes(2), None, tmp_path / "student", epochs=1, progress=False)
     assert student.plan.network == "sfumato.models.UNet"
-    assert student.views.keys() == {"classes"}
+    assert student.per_task.keys() == {"classes"}
     image = scenes(1, 5)[0]["image"][None]
     assert student.predict(image).total.shape == run.predict(image)["classes"].total.shape
     assert teacher_of(student).task == view.task
@@ -114,7 +114,7 @@ def test_one_task_of_a_run_is_distilled(run, tmp_path):
 
 def test_all_tasks_of_a_run_are_distilled_at_once(run, tmp_path):
     """One student, one pass; every task's lesson is from the same draws, and its fidelity is told."""
-    student = distil(run, scenes(3), None, tmp_path / "student", unlabelled=scenes(1, 9), epochs=2, progress=False)
+    student = distil(run, scenes(3), None, tmp_path / "student", unlabeled=scenes(1, 9), epochs=2, progress=False)
     assert student.plan.likelihood == "distilled,distilled-laplace,distilled-gaussian"
     assert student.plan.scales == run.plan.scales
     image = scenes(1, 5)[0]["image"]
@@ -123,11 +123,11 @@ def test_all_tasks_of_a_run_are_distilled_at_once(run, tmp_path):
         assert prediction.draws == 1
         assert prediction.epistemic.min() >= 0
         assert prediction.epistemic.mean() > 0, name
-        assert teacher_of(student.views[name]).task == run.views[name].task
+        assert teacher_of(student.per_task[name]).task == run.per_task[name].task
     teacher = Teacher(run, question(student.plan)[1])
-    lessons = teacher.lesson(image)
-    expected = run.drawn(run.method(), image[None], 0, 0)  # other dropout: of the same kind, not equal
-    assert {name: len(lesson) for name, lesson in lessons.items()} == {"classes": 9, "centres": 4, "depth": 2}
+    lessons = teacher.distillation_target(image)
+    expected = run.predict_uncalibrated(run.method(), image[None], 0, 0)  # other dropout: of the same kind, not equal
+    assert {name: len(lesson) for name, lesson in lessons.items()} == {"classes": 9, "centers": 4, "depth": 2}
     assert lessons["depth"].isfinite().all()
     assert lessons["classes"][1:].sum(0).sub(1).abs().max() < 5e-3
     assert lessons["depth"][0].mean() == pytest.approx(float(expected["depth"].mean.mean()), rel=0.5)
@@ -142,16 +142,16 @@ def test_all_tasks_of_a_run_are_distilled_at_once(run, tmp_path):
 def test_a_student_of_vectors_is_mirrored_whole(run):
     """dx of the label and of its teacher turn round, spreads do not; zoom scales them all."""
     student = distil_plan(run)
-    taught = Taught(Teacher(run, question(student)[1]), learnt(scenes(), run.task), None, kept=True)
+    taught = Taught(Teacher(run, question(student)[1]), subset(scenes(), run.task), None, kept=True)
     sample = taught[0]
     batch = {k: v[None] for k, v in sample.items() if isinstance(v, torch.Tensor)}
     for seed in range(20):
         torch.manual_seed(seed)
-        out = Augmentation(scale=(1, 1), colour=0)(batch)
+        out = Augmentation(scale=(1, 1), color=0)(batch)
         if not torch.equal(out["image"], batch["image"]):
             break
-    before, after = batch["centres"][0].flip(-1), out["centres"][0]
-    known = out["centres_valid"][0]
+    before, after = batch["centers"][0].flip(-1), out["centers"][0]
+    known = out["centers_valid"][0]
     signs = torch.tensor([-1.0, 1, 1, -1, 1, 1, 1])[:, None]
     assert known.any()
     assert torch.allclose(after[:, known], signs * before[:, known])
@@ -165,7 +165,7 @@ def distil_plan(run):
 
 @pytest.mark.parametrize(
     ("likelihood", "message"),
-    [("distilled", "one for each of classes,centres,depth"), ("distilled,l1,l1", "expected that of a student")],
+    [("distilled", "one for each of classes,centers,depth"), ("distilled,l1,l1", "expected that of a student")],
 )
 def test_students_of_several_tasks_are_named_one_by_one(run, tmp_path, likelihood, message):
     with pytest.raises(ValueError, match=message):
@@ -187,11 +187,11 @@ class Patchy(Dataset):
 
 
 def test_a_task_is_learned_from_the_samples_that_have_it(tmp_path):
-    train = Patchy({0: ("depth", "centres"), 1: ("classes",)})
+    train = Patchy({0: ("depth", "centers"), 1: ("classes",)})
     likelihood = "categorical,l1,laplace"
     run = fitted(tmp_path / "run", plan(train, likelihood=likelihood), train)
     assert run.plan.counts[0] < plan(likelihood=likelihood).counts[0]
-    assert all(math.isfinite(s) and s != 0 for s in noises(run).values())
+    assert all(math.isfinite(s) and s != 0 for s in homoscedastic_tasks(run).values())
     assert all(p.isfinite().all() for p in run.networks[0].parameters())
 
 
@@ -200,25 +200,25 @@ def test_a_batch_without_targets_leaves_the_weight_where_it_was():
     known = plan(likelihood="categorical,l1,gaussian")
     task, likelihood = question(known)
     learner = Learner(build(known, likelihood), likelihood, task, known, 0)
-    optimiser = torch.optim.AdamW(learner.parameters())
-    sample = learnt(scenes(), task)[0]
+    optimizer = torch.optim.AdamW(learner.parameters())
+    sample = subset(scenes(), task)[0]
     batch = {key: value[None] for key, value in sample.items() if key != "name"}
     seen = []
     for absent in (False, True):
-        given = batch | ({"centres_valid": torch.zeros_like(batch["centres_valid"])} if absent else {})
-        optimiser.zero_grad()
-        learner.objective(learner.network(given["image"]), *task.truth(given))[0].backward()
-        learner.on_before_optimizer_step(optimiser)
-        optimiser.step()
+        given = batch | ({"centers_valid": torch.zeros_like(batch["centers_valid"])} if absent else {})
+        optimizer.zero_grad()
+        learner.objective(learner.network(given["image"]), *task.target_and_mask(given))[0].backward()
+        learner.on_before_optimizer_step(optimizer)
+        optimizer.step()
         seen.append({name: float(s.detach()) for name, s in learner.network.network.log_variances.items()})
-    assert seen[0]["centres"] != 0
-    assert seen[1]["centres"] == seen[0]["centres"]
+    assert seen[0]["centers"] != 0
+    assert seen[1]["centers"] == seen[0]["centers"]
     assert seen[1]["classes"] != seen[0]["classes"]
 
 
 def test_a_task_that_no_sample_has_is_refused():
-    with pytest.raises(ValueError, match="no pixel of 4 training images has a valid centres"):
-        plan(Patchy(dict.fromkeys(range(4), ("centres",))))
+    with pytest.raises(ValueError, match="no pixel of 4 training images has a valid centers"):
+        plan(Patchy(dict.fromkeys(range(4), ("centers",))))
 
 
 class Millimetres(Dataset):
@@ -244,16 +244,16 @@ def test_depth_in_other_units_trains_the_same_network(tmp_path, weighting):
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-5)
     image = scenes(1, 5)[0]["image"][None]
-    metres, millimetres = (r.predict(image)["inverse_depth"].mean for r in runs)
-    torch.testing.assert_close(metres, 1000 * millimetres, rtol=1e-3, atol=1e-4)
+    meters, millimeters = (r.predict(image)["inverse_depth"].mean for r in runs)
+    torch.testing.assert_close(meters, 1000 * millimeters, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("weighting", ["equal", "fixed", "dwa", "log1p"])
 def test_every_weighting_trains(tmp_path, weighting):
-    choices = {"likelihood": "categorical,l1,l1", "tasks": "classes,centres,inverse_depth", "weighting": weighting}
+    choices = {"likelihood": "categorical,l1,l1", "tasks": "classes,centers,inverse_depth", "weighting": weighting}
     known = plan(**choices, weights=(1.0, 0.5, 2.0) if weighting == "fixed" else ())
     run = fitted(tmp_path / "run", known)
-    assert all(s != 0 for s in noises(run).values())
+    assert all(s != 0 for s in homoscedastic_tasks(run).values())
 
 
 def test_a_network_with_all_heads_in_one_tensor_serves(tmp_path):
@@ -266,7 +266,7 @@ def test_an_ensemble_of_several_tasks(tmp_path):
     run = fitted(tmp_path / "run", replace(plan(method="ensemble", likelihood="categorical,l1,laplace"), members=2))
     found = run.predict(torch.rand(1, 3, 16, 24))
     assert all(prediction.epistemic.mean() > 0 for prediction in found.values())
-    assert len({float(n.network.log_variances["centres"].detach()) for n in run.networks}) == 2
+    assert len({float(n.network.log_variances["centers"].detach()) for n in run.networks}) == 2
 
 
 @pytest.mark.parametrize("method", ["swag", "snapshot", "variational", "concrete-dropout", "batch-ensemble"])
@@ -298,12 +298,12 @@ def test_heads_of_several_tasks_are_not_multiplied(tmp_path):
         ({"tasks": "classes,classes"}, "each once"),
         ({"tasks": "classes,"}, "names with commas"),
         ({"task": "depth"}, "leave one out"),
-        ({"likelihood": "categorical"}, "one for each of classes,centres,depth"),
+        ({"likelihood": "categorical"}, "one for each of classes,centers,depth"),
         ({"likelihood": "categorical,l1,l1"}, "for depth"),
         ({"weighting": "best"}, "expected one of uncertainty"),
-        ({"weighting": "dwa"}, "of centres has a noise of its own"),
+        ({"weighting": "dwa"}, "of centers has a noise of its own"),
         ({"weighting": "fixed"}, "fixed weights of no task"),
-        ({"weighting": "fixed", "weights": (1.0,)}, "one for each of classes,centres,depth"),
+        ({"weighting": "fixed", "weights": (1.0,)}, "one for each of classes,centers,depth"),
         ({"weights": (1.0, 1.0, 1.0)}, "take fixed"),
         ({"tasks": "", "weighting": "equal"}, "is of several tasks"),
     ],

@@ -13,11 +13,11 @@ import torch
 
 from sfumato.data import Scenes
 from sfumato.methods import kl_divergence
-from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, learnt, predict_image, question
+from sfumato.training import METHODS, Plan, Run, derive, evaluate, fit, predict_image, question, subset
 from sfumato.training.learner import Images, Learner
 from sfumato.training.network import build
 from sfumato.training.recipes import swag_rate
-from sfumato.training.run import started
+from sfumato.training.run import build_network
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
 WALKS = {"snapshot": 6, "swag": 40}
@@ -35,7 +35,7 @@ def chosen(method, **other):
         data="scenes",
         task="classes",
         task_args=vars(train.tasks["classes"]),
-        native=(16, 24),
+        original_size=(16, 24),
         likelihood="categorical",
         method=method,
         members=min(3, METHODS[method].members),
@@ -44,9 +44,9 @@ def chosen(method, **other):
         batch=3,
         samples=3,
         scale=(1, 1),
-        colour=0,
+        color=0,
     )
-    return replace(derive(learnt(train, train.tasks["classes"]), train.tasks["classes"], known), **other)
+    return replace(derive(subset(train, train.tasks["classes"]), train.tasks["classes"], known), **other)
 
 
 def fitted(folder, known, **how):
@@ -78,8 +78,8 @@ def test_swag_stands_at_its_mean(tmp_path):
     run = fitted(tmp_path / "run", chosen("swag"))
     method = run.method(4)
     state = method.network.state_dict()
-    assert int(method.trajectory.count) == 20
-    assert all(torch.allclose(state[name], mean) for name, mean in method.trajectory.average().items())
+    assert int(method.swag_state.count) == 20
+    assert all(torch.allclose(state[name], mean) for name, mean in method.swag_state.average().items())
     assert len(list(method.draws(torch.rand(1, 3, 16, 24)))) == 4
 
 
@@ -158,7 +158,7 @@ def test_the_loss_holds_the_divergence_of_a_pixel(method):
     batch = {k: torch.stack([s[k] for s in samples]) for k in ("image", "classes", "classes_valid")}
     learner.augment = lambda batch: batch
     learner.log = lambda *_, **__: None
-    loss, _ = learner.objective(learner.network(batch["image"]).float(), *task.truth(batch))
+    loss, _ = learner.objective(learner.network(batch["image"]).float(), *task.target_and_mask(batch))
     extra = learner.training_step(batch) - loss
     torch.testing.assert_close(extra, kl_divergence(learner.network) / (6 * 16 * 24), rtol=1e-3, atol=1e-6)
 
@@ -181,8 +181,8 @@ def test_killed_after_the_last_step(tmp_path, method, monkeypatch):
 
 def test_a_trained_network_is_converted(tmp_path):
     start = fitted(tmp_path / "start", replace(chosen("variational"), method="deterministic"))
-    known = replace(chosen("variational"), start=str(start.folder))
-    network = started(known, question(known)[1])
+    known = replace(chosen("variational"), init_from=str(start.folder))
+    network = build_network(known, question(known)[1])
     state = network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in start.networks[0].state_dict().items())
     assert "network.head.posterior.weight" in state

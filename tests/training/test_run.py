@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from sfumato.data import Scenes
-from sfumato.training import Plan, Run, derive, evaluate, fit, learnt, predict_image
+from sfumato.training import Plan, Run, derive, evaluate, fit, predict_image, subset
 from sfumato.training import network as network_module
 
 SMALL = {"widths": (4, 8), "dropout": 0.2}
@@ -28,10 +28,10 @@ def scenes(count=6, seed=0):
 def plan(task="classes", **choices):
     train = scenes()
     known = Plan(
-        data="scenes", task=task, task_args=vars(train.tasks[task]), native=(16, 24), members=1, network_args=SMALL,
-        epochs=2, batch=3, samples=3, scale=(1, 1), colour=0, **{"likelihood": "categorical", **choices},
+        data="scenes", task=task, task_args=vars(train.tasks[task]), original_size=(16, 24), members=1, network_args=SMALL,
+        epochs=2, batch=3, samples=3, scale=(1, 1), color=0, **{"likelihood": "categorical", **choices},
     )  # fmt: skip
-    return derive(learnt(train, train.tasks[task]), train.tasks[task], known)
+    return derive(subset(train, train.tasks[task]), train.tasks[task], known)
 
 
 def fitted(folder, known, **how):
@@ -87,7 +87,7 @@ def test_members_trained_at_once_are_those_trained_in_turn(tmp_path):
     known.save(_made(once) / "plan.yaml")
     kept = (turn.folder / "weights-1.safetensors").read_bytes()
     (once / "weights-1.safetensors").write_bytes(kept)
-    both = fitted(once, known, at_once=2, resume=True)
+    both = fitted(once, known, parallel_members=2, resume=True)
     for ours, theirs in zip(both.networks, turn.networks, strict=True):
         for name, value in ours.state_dict().items():
             assert torch.allclose(value, theirs.state_dict()[name], atol=1e-5), name
@@ -105,7 +105,7 @@ class _Killed(Scenes):
 def test_a_killed_process_of_a_member_is_told_of(tmp_path):
     known = replace(plan(method="ensemble"), members=2)
     with pytest.raises(ChildProcessError, match=r"was killed.*--resume"):
-        fit(known, _Killed(6, size=(16, 24), seed=0), None, tmp_path / "run", at_once=2, progress=False)
+        fit(known, _Killed(6, size=(16, 24), seed=0), None, tmp_path / "run", parallel_members=2, progress=False)
     assert (tmp_path / "run" / "plan.yaml").exists()
 
 
@@ -115,7 +115,7 @@ def test_a_killed_process_of_a_member_is_told_of(tmp_path):
 )
 def test_what_cannot_be_trained_at_once_is_refused(tmp_path, method, how, message):
     with pytest.raises(ValueError, match=message):
-        fitted(tmp_path / "run", replace(plan(method=method), members=2), at_once=2, **how)
+        fitted(tmp_path / "run", replace(plan(method=method), members=2), parallel_members=2, **how)
     assert not (tmp_path / "run").exists()
 
 
@@ -300,4 +300,4 @@ def test_nothing_to_learn_from():
 
     train = Void(2, size=(16, 24))
     with pytest.raises(ValueError, match="no pixel"):
-        derive(learnt(train, train.tasks["classes"]), train.tasks["classes"], Plan(task="classes"))
+        derive(subset(train, train.tasks["classes"]), train.tasks["classes"], Plan(task="classes"))

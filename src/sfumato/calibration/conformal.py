@@ -201,7 +201,7 @@ def _below(own: Tensor) -> Tensor:
 
 
 def _above(error: Tensor) -> Tensor:
-    """For each multiple the share (2048,) of these standardised errors that exceed it."""
+    """For each multiple the share (2048,) of these standardized errors that exceed it."""
     first = torch.searchsorted(MULTIPLES, error.float().cpu().contiguous())  # the first multiple that holds it
     counts = torch.bincount(first, minlength=len(MULTIPLES))[: len(MULTIPLES)]
     return 1 - counts.cumsum(0) / error.numel()

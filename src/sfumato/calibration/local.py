@@ -62,8 +62,8 @@ class LocalTemperature:
         start = math.log(math.expm1(float(best_temperature(tiles))))  # softplus of it is the one temperature
         weights = [first, torch.zeros(WIDTH), second, torch.zeros(WIDTH), torch.zeros(1, WIDTH, 1, 1)]
         weights = [w.requires_grad_() for w in [*weights, torch.tensor([start])]]
-        optimiser = torch.optim.AdamW(weights, lr=2e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=STEPS)
+        optimizer = torch.optim.AdamW(weights, lr=2e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
         with torch.enable_grad():
             for _ in range(STEPS):
                 batch = torch.randint(len(tiles.valid), (BATCH,), generator=generator)
@@ -71,9 +71,9 @@ class LocalTemperature:
                 logits = logs / _temperature(logs, tiles.images[batch].float(), weights)
                 target = tiles.targets[batch].long()
                 loss = cross_entropy(logits.movedim(1, -1)[valid], target[valid])
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
         a, b, c, d, e, f = (w.detach() for w in weights)
         return cls(a, b, c, d, e, f)

@@ -65,7 +65,7 @@ class ClassTemperature:
         """The temperatures of the least negative log likelihood of the held-out pixels."""
         tiles = Tiles.of(held)
         start = torch.zeros(tiles.logs.shape[1])
-        (log_t,) = minimised([start], tiles, lambda x, label, log_t: x * (-log_t[label])[:, None].exp())
+        (log_t,) = minimized([start], tiles, lambda x, label, log_t: x * (-log_t[label])[:, None].exp())
         return cls(log_t.exp())
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
@@ -96,7 +96,7 @@ class VectorScaling:
         """Slopes and shifts of the least negative log likelihood of the held-out pixels."""
         tiles = Tiles.of(held)
         classes = tiles.logs.shape[1]
-        slope, shift = minimised([torch.ones(classes), torch.zeros(classes)], tiles, lambda x, _, w, b: x * w + b)
+        slope, shift = minimized([torch.ones(classes), torch.zeros(classes)], tiles, lambda x, _, w, b: x * w + b)
         return cls(slope, shift)
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
@@ -107,11 +107,11 @@ class VectorScaling:
 
 def best_temperature(tiles: Tiles) -> Tensor:
     """The one temperature (1,) of the least negative log likelihood."""
-    (log_t,) = minimised([torch.zeros(1)], tiles, lambda x, _, log_t: x * (-log_t).exp())
+    (log_t,) = minimized([torch.zeros(1)], tiles, lambda x, _, log_t: x * (-log_t).exp())
     return log_t.exp()
 
 
-def minimised(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) -> list[Tensor]:
+def minimized(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) -> list[Tensor]:
     """Parameters at the least mean cross-entropy of all valid pixels (L-BFGS, so to numerical precision).
 
     Args:
@@ -121,10 +121,10 @@ def minimised(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) 
     """
     parameters = [p.clone().requires_grad_() for p in start]
     total = int(tiles.valid.sum())
-    optimiser = torch.optim.LBFGS(parameters, max_iter=60, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(parameters, max_iter=60, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
 
     def closure() -> float:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = 0.0
         for chunk in tiles.chunks():
             x, target = chunk.pixels()
@@ -134,5 +134,5 @@ def minimised(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) 
         return loss
 
     with torch.enable_grad():
-        optimiser.step(closure)
+        optimizer.step(closure)
     return [p.detach() for p in parameters]

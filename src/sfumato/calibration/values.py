@@ -13,7 +13,7 @@ from sfumato.calibration.held import HeldValues, checked_values
 from sfumato.predictions import ValuePrediction
 
 LEVELS = 199  # quantiles kept: ½ %, 1 %, …, 99½ %
-OCTAVES, STEPS = 24, 64  # bins of the standardised error: from 2⁻¹² to 2¹², 64 an octave, of either sign
+OCTAVES, STEPS = 24, 64  # bins of the standardized error: from 2⁻¹² to 2¹², 64 an octave, of either sign
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class VarianceScaling:
 
     @classmethod
     def fit(cls, held: HeldValues) -> Self:
-        """The mean squared standardised error of every valid pixel."""
+        """The mean squared standardized error of every valid pixel."""
         total, count = 0.0, 0
         for mean, std, target in checked_values(held):
             total += float(((target - mean) / std).square().sum(dtype=torch.float64))
@@ -53,19 +53,19 @@ class VarianceScaling:
 
 @dataclass(frozen=True)
 class QuantileMap:
-    """The law of the standardised error ``(y − μ)/σ`` as it was on held-out pixels, in place of the normal one.
+    """The law of the standardized error ``(y − μ)/σ`` as it was on held-out pixels, in place of the normal one.
 
     Mean and variances become those of that law, parts keep their share, and the prediction carries its quantiles, so
     that intervals and coverage follow it.
 
     Args:
-        quantiles: (199,) of the standardised error at levels ½ % to 99½ %.
-        mean: (1,) of the standardised error.
+        quantiles: (199,) of the standardized error at levels ½ % to 99½ %.
+        mean: (1,) of the standardized error.
         variance: (1,) of the same.
         fitted_on: the images that it must not be scored on, by name.
 
     Source: Kuleshov et al. (2018), "Accurate uncertainties for deep learning using calibrated regression". Theirs maps
-    levels to levels; for a family of one shape that is the same as a law of standardised errors.
+    levels to levels; for a family of one shape that is the same as a law of standardized errors.
     Pitfall: one shape for all pixels; what differs from pixel to pixel is σ alone.
     """
 
@@ -106,7 +106,7 @@ class QuantileMap:
 
 
 def _bin(z: Tensor) -> Tensor:
-    """The bin of standardised errors: the most negative first."""
+    """The bin of standardized errors: the most negative first."""
     size = z.abs().clamp(2.0 ** (-OCTAVES / 2), 2.0 ** (OCTAVES / 2) * 0.999)
     place = ((size.log2() + OCTAVES / 2) * STEPS).floor().long().clamp(0, OCTAVES * STEPS - 1)
     return torch.where(z < 0, OCTAVES * STEPS - 1 - place, OCTAVES * STEPS + place)

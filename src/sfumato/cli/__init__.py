@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 GO_ON = "`sfumato fit --resume` goes on where it stopped"
-FLAGS = ("--resume", "--quiet", "--json", "--all", "--asleep", "--on_the_fly")
+FLAGS = ("--resume", "--quiet", "--json", "--all", "--deterministic", "--on_the_fly")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,7 +42,7 @@ def calibrate(
     from sfumato import training
     from sfumato.cli.evaluate import data_of
 
-    opened = training.Run.open(run).one(task)
+    opened = training.Run.open(run).select_task(task)
     if method == "none":
         training.forget(opened)
         print(f"{run} is as it was trained")
@@ -53,7 +53,7 @@ def calibrate(
     common: dict[str, Any] = {"samples": samples, "seed": seed, "progress": not quiet}
     if method == "conformal":
         arguments: dict[str, Any] = {"delta": delta} | ({"of": _class(opened, of)} if of else {})
-        found = training.promise(opened, dataset, level, **common, **arguments).guarantee
+        found = training.fit_conformal(opened, dataset, level, **common, **arguments).conformal
         print(_promised(found, of))
     else:
         found = training.calibrate(opened, dataset, method, **common).calibrator

@@ -18,8 +18,8 @@ def distill(
     learning_rate: float = 0.0,
     seed: int | None = None,
     samples: int | None = None,
-    unlabelled: str = "",
-    unlabelled_root: str = "",
+    unlabeled: str = "",
+    unlabeled_root: str = "",
     on_the_fly: bool = False,
     resume: bool = False,
     devices: int = 1,
@@ -30,7 +30,7 @@ def distill(
     """Train a student that says in one pass what an ensemble or MC dropout says in many; leave it as a run.
 
     Args:
-        run: the teacher, a folder that `fit` left. Its draws are learnt, not its calibration: calibrate the student.
+        run: the teacher, a folder that `fit` left. Its draws are learned, not its calibration: calibrate the student.
         out: folder of the student's run; RUN-student if not given.
         likelihood: of classes distilled (the default: labels and the teacher's epistemic part), distilled-probs (its
             probabilities too) or dudes (the spread of the teacher's label, as published); of values distilled-gaussian
@@ -43,8 +43,8 @@ def distill(
         learning_rate: the largest.
         seed: of everything random.
         samples: how many outputs a teacher draws that is MC dropout.
-        unlabelled: further images to ask the teacher about, as DATA or DATA:SPLIT.
-        unlabelled_root: where they lie.
+        unlabeled: further images to ask the teacher about, as DATA or DATA:SPLIT.
+        unlabeled_root: where they lie.
         on_the_fly: ask the teacher about every augmented image, at every step, instead of once about every image.
         resume: go on with an interrupted distillation.
         devices: processes or GPUs on this node.
@@ -57,7 +57,7 @@ def distill(
     from sfumato.cli.worlds import other_world
 
     teacher = training.Run.open(run)
-    teacher = teacher.one(task) if task else teacher
+    teacher = teacher.select_task(task) if task else teacher
     given = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "network": network}
     choices: dict[str, Any] = {name: value for name, value in given.items() if value}
     if network or network_args is not None:
@@ -71,7 +71,7 @@ def distill(
     folder = out or run.with_name(run.name + "-student")
     training.distil(
         teacher, train, data_of(teacher, "", "", "val") if has_val else None, folder, likelihood=likelihood,
-        unlabelled=other_world(teacher, unlabelled, unlabelled_root) if unlabelled else None, samples=samples,
+        unlabeled=other_world(teacher, unlabeled, unlabeled_root) if unlabeled else None, samples=samples,
         on_the_fly=on_the_fly, resume=resume, devices=devices, num_nodes=num_nodes, progress=not quiet, **choices,
     )  # fmt: skip
-    training.say(f"The student is in {folder}. Next: sfumato evaluate {folder}")
+    training.print_rank_zero(f"The student is in {folder}. Next: sfumato evaluate {folder}")

@@ -47,7 +47,7 @@ def evaluate(
     """
     from sfumato import training
     from sfumato.cli.worlds import contrast
-    from sfumato.predictions.store import whole
+    from sfumato.storage import atomic_write
 
     opened = training.Run.open(run)
     dataset = data_of(opened, data, root, split)
@@ -64,13 +64,13 @@ def evaluate(
     stories = {name: about | story(each) for name, each in found.items()}
     if not _alone():
         return
-    for name, view in opened.views.items() if ood else ():
+    for name, view in opened.per_task.items() if ood else ():
         scored, stories[name]["ood"] = contrast(view, dataset, ood, ood_root, samples, not quiet)
         stories[name]["scores"] |= scored
         stories[name]["headline"] += [score for score in scored if score.startswith(("ood_ratio", "ood_auroc"))]
     several = bool(opened.plan.tasks)
     path = Path(run) / "evaluation.json"
-    with whole(path) as part:
+    with atomic_write(path) as part:
         kept: Any = {"tasks": stories} if several else next(iter(stories.values()))
         part.write_text(jsonlib.dumps(without_nan(kept)))
     if json:
@@ -84,7 +84,7 @@ def evaluate(
         title = f"{subject} on {about['data']}, {split}: {about['images']} images"
         show(shown, {other: each[other]["scores"] for other in ("uncalibrated", "teacher")}, title)
         if all and "per_class" in each:
-            show_classes(each["per_class"], opened.views[name].task.names)  # pyright: ignore[reportAttributeAccessIssue]
+            show_classes(each["per_class"], opened.per_task[name].task.names)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def story(found: Evaluation) -> dict[str, Any]:

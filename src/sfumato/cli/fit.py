@@ -18,7 +18,7 @@ def fit(
     resume: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
-    at_once: int = 1,
+    parallel_members: int = 1,
     quiet: bool = False,
     **plan: Any,
 ) -> None:
@@ -29,7 +29,7 @@ def fit(
         resume: go on with an interrupted run.
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
-        at_once: members of an ensemble that are trained at the same time, in processes of their own.
+        parallel_members: members of an ensemble that are trained at the same time, in processes of their own.
         quiet: show no progress bar.
         **plan: the choices to make by hand; what is left out is derived from the data.
     """
@@ -38,16 +38,16 @@ def fit(
     from sfumato import training
 
     training.fit(
-        known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, at_once=at_once,
+        known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, parallel_members=parallel_members,
         progress=not quiet,
     )  # fmt: skip
-    training.say(f"The run is in {folder}. Next: sfumato evaluate {folder}")
+    training.print_rank_zero(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 
 
 def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
     """The plan with every empty entry derived, the training data and, if there is any, what to validate on."""
     from sfumato.data import load
-    from sfumato.training import METHODS, asked, derive, learnt, question, scaled, working_size
+    from sfumato.training import METHODS, derive, question, resolve_tasks, subset, with_target_statistics, working_size
 
     if plan.method not in METHODS:
         raise ValueError(f"method is {plan.method!r}, expected one of {sorted(METHODS)}")
@@ -60,11 +60,11 @@ def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
     has_val = "val" in getattr(train, "splits", ("val",))
     val = load(plan.data, root=plan.root, split="val", size=size) if has_val else None
     known = replace(
-        asked(plan, train.tasks),
+        resolve_tasks(plan, train.tasks),
         members=plan.members or METHODS[plan.method].members,
-        native=native,
+        original_size=native,
         root=str(Path(plan.root).absolute()) if plan.root else "",
     )
     task, _ = question(known)  # an unknown likelihood is refused before any image is read
-    kept = learnt(train, task)
-    return scaled(derive(kept, task, known, getattr(train, "augmentation", None)), kept), train, val
+    kept = subset(train, task)
+    return with_target_statistics(derive(kept, task, known, getattr(train, "augmentation", None)), kept), train, val

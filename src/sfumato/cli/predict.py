@@ -48,11 +48,11 @@ def predict(
         for name, image in _frames(file):
             prediction = predict_image(opened, image, samples=samples, seed=seed, tile=tile)
             prediction.save(out / f"{name}.safetensors")
-            for task, view in opened.views.items():
+            for task, view in opened.per_task.items():
                 found, stem = (prediction[task], f"{name}_{task}") if opened.plan.tasks else (prediction, name)
                 save_maps(found, view.task, out, stem)
-                if view.guarantee is not None:
-                    region = view.guarantee(found)
+                if view.conformal is not None:
+                    region = view.conformal(found)
                     region.save(out / f"{stem}_sets.safetensors")
                     save_sizes(region, out / f"{stem}_sets.png")
             written += 1

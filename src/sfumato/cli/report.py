@@ -49,7 +49,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
     outlines = {i: _outline(pair[1], getattr(dataset, "things", ())) for i, pair in drawn.items()}
     history = _history(Path(run))
     stories = {}
-    for name, view in opened.views.items():
+    for name, view in opened.per_task.items():
         shown = {
             i: _shown(view, told[name], i, sample, part_of(prediction, name), part_of(said[i], name), outlines[i])
             for i, (sample, prediction) in drawn.items()
@@ -68,7 +68,7 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
             groups={group: [shown[i].name for i in members] for group, members in groups.items()},
             reliability=_reliability(curves["reliability"], before["curves"].get("reliability")),
             rejection=_rejection(curves["rejection"], taught["curves"].get("rejection"), view.task),
-            shift=_shift(view, None if teacher is None else teacher.views[name], told[name], samples),
+            shift=_shift(view, None if teacher is None else teacher.per_task[name], told[name], samples),
             history=history,
         )
     page = stories if opened.plan.tasks else next(iter(stories.values()))
@@ -76,12 +76,12 @@ def report(run: Path, out: Path | None = None, samples: int | None = None) -> No
 
 
 def _outline(prediction: Any, things: tuple[int, ...]) -> Any:
-    """The outlines of the instances of an image, of a run that knows classes and where centres are; None of others."""
+    """The outlines of the instances of an image, of a run that knows classes and where centers are; None of others."""
     from sfumato.predictions import find_instances
 
-    if not (isinstance(prediction, Mapping) and {"classes", "centres"} <= prediction.keys() and things):
+    if not (isinstance(prediction, Mapping) and {"classes", "centers"} <= prediction.keys() and things):
         return None
-    return find_instances(prediction["centres"], prediction["classes"], things)[0].outline
+    return find_instances(prediction["centers"], prediction["classes"], things)[0].outline
 
 
 def _groups_of(told: Mapping[str, Any], each: int) -> dict[str, list[int]]:
@@ -119,26 +119,26 @@ def _shown(
     table = told["per_image"]
     row = table["index"].index(index)
     scores = {name: table[name][row] for name in ("uncertainty", told["headline"][0], "nll", "ause")}
-    truth = run.task.truth(run.task.entries(sample))
+    truth = run.task.target_and_mask(run.task.entries(sample))
     return Shown(sample["name"], sample["image"], prediction, *truth, scores, _size(run, prediction), said, outline)
 
 
 def _said(teacher: Run | None, image: Any, index: int) -> Any:
     """What the teacher of a student says of its image; None of other runs."""
-    return None if teacher is None else teacher.drawn(teacher.method(), image[None], 0, index)
+    return None if teacher is None else teacher.predict_uncalibrated(teacher.method(), image[None], 0, index)
 
 
 def _size(run: Run, prediction: Any) -> Any:
     """What the set or interval of each pixel adds to the best guess (H, W); None if the run makes no promise."""
-    if run.guarantee is None:
+    if run.conformal is None:
         return None
-    size = run.guarantee(prediction).size[0]
+    size = run.conformal(prediction).size[0]
     return size if size.is_floating_point() else size - 1
 
 
 def _sizes(run: Run) -> tuple[str, str]:
     """What these sizes are called, and their unit."""
-    if run.guarantee is None:
+    if run.conformal is None:
         return "", ""
     unit = getattr(run.task, "unit", "")
     return ("interval width", unit) if unit else ("further classes", "classes")
@@ -169,7 +169,7 @@ def _afterwards(run: Run) -> dict[str, str]:
     facts = {}
     if run.calibrator is not None:
         facts["calibrated by"] = f"{type(run.calibrator).__name__} on {len(run.calibrator.fitted_on)} other images"
-    if (promise := run.guarantee) is not None:
+    if (promise := run.conformal) is not None:
         sure = f"with probability {1 - promise.delta:.4g}" if promise.delta else "in expectation"
         what = "of all pixels" if getattr(promise, "of", None) is None else f"of {run.task.names[promise.of]}"  # pyright: ignore
         facts["guaranteed"] = (
@@ -225,7 +225,7 @@ def _shift(run: Run, teacher: Run | None, found: Mapping[str, Any], samples: int
         sample, prediction = predicted(run, world, index, samples=samples)
         nothing = torch.zeros_like(prediction.best[0]), torch.zeros(sample["image"].shape[1:], dtype=torch.bool)  # pyright: ignore[reportAttributeAccessIssue]
         same = run.plan.data == ood["name"].partition(":")[0]
-        target, valid = run.task.truth(run.task.entries(sample)) if same else nothing
+        target, valid = run.task.target_and_mask(run.task.entries(sample)) if same else nothing
         size, said = _size(run, prediction), _said(teacher, sample["image"], index)
         shown.append(Shown(sample["name"], sample["image"], prediction, target, valid, {}, size, said))
     contrasts = {part: Contrast(**each) for part, each in ood["parts"].items()}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfumato.data.augmentation import Augmentation
     from sfumato.data.camvid import CamVid
+    from sfumato.data.catalog import load
     from sfumato.data.cityscapes import Cityscapes
     from sfumato.data.folder import Folder
     from sfumato.data.nyuv2 import NYUv2
-    from sfumato.data.open import load
     from sfumato.data.scenes import Scenes
     from sfumato.data.sevenscenes import SevenScenes
 
@@ -25,7 +25,7 @@ _HOME = {
     "NYUv2": "nyuv2",
     "Scenes": "scenes",
     "SevenScenes": "sevenscenes",
-    "load": "open",
+    "load": "catalog",
 }
 
 

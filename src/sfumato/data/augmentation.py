@@ -1,4 +1,4 @@
-"""Random zoom, crop, flip and colour for images and everything that is known of their pixels."""
+"""Random zoom, crop, flip and color for images and everything that is known of their pixels."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from torch import Tensor
 Batch = dict[str, Any]
 
 PICTURES = ("image", "right", "next")
-NEARER_WHEN_ZOOMED = ("depth", "depth_true")  # metres
-LONGER_WHEN_ZOOMED = ("disparity", "centres", "flow", "inverse_depth")  # pixels, and one over metres
-POINTING = ("centres", "flow")  # (dx, dy): a mirror turns dx round
+NEARER_WHEN_ZOOMED = ("depth", "depth_true")  # meters
+LONGER_WHEN_ZOOMED = ("disparity", "centers", "flow", "inverse_depth")  # pixels, and one over meters
+POINTING = ("centers", "flow")  # (dx, dy): a mirror turns dx round
 DX = slice(0, 4, 3)  # a student's target is dx, dy, whether they are known, the teacher's dx and dy, and their spread
 OTHERS = ("classes", "class_probs", "depth_sigma", "instances", "novel")
 MASKS = (
-    "classes_valid", "depth_valid", "inverse_depth_valid", "disparity_valid", "centres_valid", "flow_valid",
+    "classes_valid", "depth_valid", "inverse_depth_valid", "disparity_valid", "centers_valid", "flow_valid",
 )  # fmt: skip
 TARGETS = (*OTHERS, *NEARER_WHEN_ZOOMED, *LONGER_WHEN_ZOOMED, *MASKS)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Zoom, crop, mirror and recolour a batch, each image in its own way, its targets with it.
+    """Zoom, crop, mirror and recolor a batch, each image in its own way, its targets with it.
 
     Pixel x of an image goes to ``s x + t``, the same for all entries: images are interpolated bilinearly and continued
     by their mirror image beyond the border; targets take the nearest pixel and are invalid, and 0, beyond the border.
 
     A picture zoomed by s under a focal length that stays is the picture of a world s times nearer: depth is divided
-    by s; its inverse, disparity, flow and centre vectors are multiplied by s; intrinsics keep f and move the principal
+    by s; its inverse, disparity, flow and center vectors are multiplied by s; intrinsics keep f and move the principal
     point.
     (Poses are left out: no camera in the old world sees the new picture.) Mirroring turns dx of vectors round; stereo
     batches are not mirrored, since their left view would become a right one.
@@ -46,7 +46,7 @@ class Augmentation:
         crop: (height, width) of the result, pixels; None for that of the batch.
         scale: range of the zoom s, drawn log-uniformly, > 0.
         flip: whether to mirror images left to right, each with probability ½.
-        colour: c in [0, 1]; brightness, contrast and saturation are multiplied by factors drawn from [1 − c, 1 + c].
+        color: c in [0, 1]; brightness, contrast and saturation are multiplied by factors drawn from [1 − c, 1 + c].
 
     Returns:
         Of a call: a new batch with ``name``, ``image`` and every target named here; other entries are left out.
@@ -63,15 +63,15 @@ class Augmentation:
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (0.5, 2.0)
     flip: bool = True
-    colour: float = 0.2
+    color: float = 0.2
 
     def __post_init__(self) -> None:
         if self.crop is not None and min(self.crop) < 1:
             raise ValueError(f"crop is {self.crop}, expected (height, width), each at least 1 pixel")
         if not 0 < self.scale[0] <= self.scale[1] < float("inf"):
             raise ValueError(f"scale is {self.scale}, expected 0 < smallest ≤ largest zoom, as in (0.5, 2.0)")
-        if not 0 <= self.colour <= 1:
-            raise ValueError(f"colour is {self.colour}, expected a strength in [0, 1], as in 0.2")
+        if not 0 <= self.color <= 1:
+            raise ValueError(f"color is {self.color}, expected a strength in [0, 1], as in 0.2")
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
@@ -102,7 +102,7 @@ class Augmentation:
         # so that a crop alone interpolates nothing.
         down = (drawn[1] * (zoom * old[0] - new[0])).round()
         across = (drawn[2] * (zoom * old[1] - new[1])).round()
-        y = 0.5 * zoom - 0.5 - down  # pixel centres lie at whole numbers, the image's edge half a pixel further out
+        y = 0.5 * zoom - 0.5 - down  # pixel centers lie at whole numbers, the image's edge half a pixel further out
         x = 0.5 * zoom - 0.5 - across
         x = x.where(mirror > 0, new[1] - 1 - x)
         zero = torch.zeros_like(zoom)
@@ -113,7 +113,7 @@ class Augmentation:
         keys = [key for key in PICTURES if key in batch]
         views = torch.cat([batch[key].float() for key in keys], 1)
         views = warp_affine(views, matrix, size, padding_mode="reflection")
-        brightness, contrast, saturation = 1 + self.colour * (2 * drawn - 1)
+        brightness, contrast, saturation = 1 + self.color * (2 * drawn - 1)
         out: Batch = {}
         for key, view in zip(keys, views.split(3, 1)):  # one light for all views of a scene
             view = adjust_brightness_accumulative(view, brightness)

@@ -28,7 +28,7 @@ VOID = 11
 
 
 class CamVid(Dataset[dict[str, Any]]):
-    """CamVid in the 11 classes, the colours and the folders of the SegNet tutorial.
+    """CamVid in the 11 classes, the colors and the folders of the SegNet tutorial.
 
     Args:
         root: holds ``train``, ``trainannot``, ``val``, ``valannot`` (and ``test``, ``testannot``).
@@ -43,7 +43,7 @@ class CamVid(Dataset[dict[str, Any]]):
         ValueError: for an unknown split or an empty folder.
 
     Source: Brostow, Fauqueur and Cipolla (2009); Badrinarayanan, Kendall and Cipolla (2017) for the 11 classes.
-    Pitfall: frames are consecutive in four videos, one second apart; neighbours are not independent.
+    Pitfall: frames are consecutive in four videos, one second apart; neighbors are not independent.
     """
 
     tasks: ClassVar[dict[str, Semantic]] = {"classes": Semantic(tuple(CLASSES), tuple(CLASSES.values()))}

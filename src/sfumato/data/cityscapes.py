@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfumato.data.centres import centres
+from sfumato.data.center_offsets import centers
 from sfumato.data.images import read_channel, read_image, resized
-from sfumato.tasks import Centres, Depth, InverseDepth, Semantic
+from sfumato.tasks import CenterOffsets, Depth, InverseDepth, Semantic
 
 # Of the official ids 0 to 33 these are evaluated, in the order of their train ids; all others are void.
 CLASSES = {
@@ -40,9 +40,9 @@ CLASSES = {
 IDS = 34
 NATIVE = (1024, 2048)
 FIRST_INSTANCE = 1000  # below, an instance file repeats the label id: stuff, or a crowd that nobody took apart
-STEREO = Depth(1.0, 150.0)  # metres; at 150 a pixel of disparity is 50 m
+STEREO = Depth(1.0, 150.0)  # meters; at 150 a pixel of disparity is 50 m
 SKY = list(CLASSES).index(23)
-SEMANTIC = Semantic(tuple(name for name, _ in CLASSES.values()), tuple(colour for _, colour in CLASSES.values()))
+SEMANTIC = Semantic(tuple(name for name, _ in CLASSES.values()), tuple(color for _, color in CLASSES.values()))
 LAYOUT = "expected the folder that holds leftImg8bit and gtFine as https://www.cityscapes-dataset.com gives them"
 
 
@@ -56,8 +56,8 @@ class Cityscapes(Dataset[dict[str, Any]]):
 
     A sample holds ``name``; ``image`` (3, H, W) in [0, 1]; ``classes`` (H, W) int64 train ids and ``classes_valid``
     (H, W) bool; ``instances`` (H, W) int64, 0 where none, else 1000 × label id + number, as in the files;
-    ``centres`` (2, H, W) px from a pixel to the centroid of what is seen of its instance, where ``centres_valid``.
-    With disparity also ``disparity`` (1, H, W) px; ``depth`` (1, H, W) metres, baseline · focal length / disparity;
+    ``centers`` (2, H, W) px from a pixel to the centroid of what is seen of its instance, where ``centers_valid``.
+    With disparity also ``disparity`` (1, H, W) px; ``depth`` (1, H, W) meters, baseline · focal length / disparity;
     ``inverse_depth`` (1, H, W) 1/m, 0 in the sky, where that is valid too; their ``…_valid``; ``intrinsics`` (3, 3) px.
 
     Crowds that nobody took apart have a class and instance 0. Caravans and trailers are void, and no instances.
@@ -66,7 +66,7 @@ class Cityscapes(Dataset[dict[str, Any]]):
         FileNotFoundError: if a folder or a file is missing.
         ValueError: for an unknown split, an empty folder or an unknown id.
 
-    Source: Cordts et al. (2016), "The Cityscapes dataset"; ids and colours from its scripts.
+    Source: Cordts et al. (2016), "The Cityscapes dataset"; ids and colors from its scripts.
     Pitfall: disparity is semi-global matching, not measured: missing on sky and glass, wrong at thin things.
     """
 
@@ -87,7 +87,7 @@ class Cityscapes(Dataset[dict[str, Any]]):
         self.tasks: dict[str, Any] = {"classes": SEMANTIC}
         if self._stereo:
             self.tasks |= {"depth": STEREO, "inverse_depth": InverseDepth(1 / STEREO.minimum, "1/m")}
-        self.tasks["centres"] = Centres((size or NATIVE)[1] / 6)
+        self.tasks["centers"] = CenterOffsets((size or NATIVE)[1] / 6)
         kinds = ["gtFine_labelIds.png", "gtFine_instanceIds.png"]
         kinds += ["disparity.png", "camera.json"] if self._stereo else []
         for kind in kinds:
@@ -107,8 +107,8 @@ class Cityscapes(Dataset[dict[str, Any]]):
             sky = valid & (classes == SKY)
             sample |= _stereo(self._beside(path, "disparity.png"), self._beside(path, "camera.json"), sky)
         sample = resized(sample, self.size)
-        sample["centres"] = torch.from_numpy(centres(sample["instances"].numpy()))
-        return sample | {"centres_valid": sample["instances"] > 0}
+        sample["centers"] = torch.from_numpy(centers(sample["instances"].numpy()))
+        return sample | {"centers_valid": sample["instances"] > 0}
 
     def _beside(self, image: Path, kind: str) -> Path:
         """Where the file of a kind lies that belongs to an image."""
@@ -171,7 +171,7 @@ def _stereo(disparity: Path, camera: Path, sky: Tensor) -> dict[str, Tensor]:
 
 
 def _camera(path: Path) -> tuple[float, ...]:
-    """Focal lengths and principal point, px, and baseline, metres."""
+    """Focal lengths and principal point, px, and baseline, meters."""
     try:
         told = json.loads(path.read_text())
         numbers = [float(told["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0")]

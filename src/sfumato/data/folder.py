@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 from torch.utils.data import Dataset
 
-from sfumato.data.colours import distinct
+from sfumato.data.colors import distinct
 from sfumato.data.images import read_depth, read_image, read_labels, resized
 from sfumato.data.pairs import pairs
 from sfumato.tasks import Depth, Semantic
 
 FILE = "sfumato.yaml"
-KEYS = ("splits", "classes", "colours", "void", "depth")
+KEYS = ("splits", "classes", "colors", "void", "depth")
 
 
 class Folder(Dataset[dict[str, Any]]):
@@ -27,7 +27,7 @@ class Folder(Dataset[dict[str, Any]]):
           train: {images: train/images, labels: train/labels}
           val: {images: val/images, labels: val/labels}
         classes: [road, car, other]      # of ids 0, 1, 2; of 1, 2, 3 where void is 0
-        colours: [[128, 64, 128], [0, 0, 142], [90, 90, 90]]     # optional
+        colors: [[128, 64, 128], [0, 0, 142], [90, 90, 90]]     # optional
         void: 255                        # optional: the id of pixels without a class
 
     For depth::
@@ -37,8 +37,8 @@ class Folder(Dataset[dict[str, Any]]):
           val: {images: val/images, depth: val/depth}
         depth: {unit: 0.001, minimum: 0.3, maximum: 10}
 
-    ``unit`` is how many metres a stored 1 stands for (0.001: millimetres); a stored 0 is missing, and so is what lies
-    outside ``minimum`` and ``maximum`` (metres). Both may be given at once. An image belongs to the label and the
+    ``unit`` is how many meters a stored 1 stands for (0.001: millimeters); a stored 0 is missing, and so is what lies
+    outside ``minimum`` and ``maximum`` (meters). Both may be given at once. An image belongs to the label and the
     depth of the same file stem: ``train/images/a.jpg`` to ``train/labels/a.png``.
 
     Args:
@@ -47,7 +47,7 @@ class Folder(Dataset[dict[str, Any]]):
         size: (height, width) to resize to, pixels; None for the files' own.
 
     A sample holds ``name``, ``image`` (3, H, W) in [0, 1], and as described ``classes`` (H, W) int64 with
-    ``classes_valid`` (H, W) bool, ``depth`` (1, H, W) metres with ``depth_valid`` (H, W) bool.
+    ``classes_valid`` (H, W) bool, ``depth`` (1, H, W) meters with ``depth_valid`` (H, W) bool.
 
     Raises:
         FileNotFoundError: if the description, a folder, a label or a depth is missing.
@@ -117,7 +117,7 @@ def _read(file: Path) -> _Description:
 def _described(entries: Any) -> _Description:
     if not isinstance(entries, dict) or not entries.keys() <= set(KEYS):
         got = sorted(map(str, entries)) if isinstance(entries, dict) else type(entries).__name__
-        raise ValueError(f"has {got}, expected the entries splits, classes (with colours and void) or depth")
+        raise ValueError(f"has {got}, expected the entries splits, classes (with colors and void) or depth")
     semantic, void = _semantic(entries), entries.get("void")
     if void is not None and (type(void) is not int or semantic is None or 0 < void < len(semantic.names)):
         raise ValueError(f"void is {void!r}, expected the number of a label id that is none of the classes")
@@ -152,23 +152,21 @@ def _semantic(entries: dict[str, Any]) -> Semantic | None:
         )
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"classes is {names}, expected at least two, each named once")
-    colours = entries.get("colours", distinct(len(names)))
-    if not isinstance(colours, list) or len(colours) != len(names) or not all(map(_is_colour, colours)):
-        raise ValueError(
-            f"colours is {colours}, expected {len(names)} of [red, green, blue] from 0 to 255, one a class"
-        )
-    return Semantic(tuple(names), tuple((c[0], c[1], c[2]) for c in colours))
+    colors = entries.get("colors", distinct(len(names)))
+    if not isinstance(colors, list) or len(colors) != len(names) or not all(map(_is_color, colors)):
+        raise ValueError(f"colors is {colors}, expected {len(names)} of [red, green, blue] from 0 to 255, one a class")
+    return Semantic(tuple(names), tuple((c[0], c[1], c[2]) for c in colors))
 
 
-def _is_colour(colour: Any) -> bool:
-    return isinstance(colour, list | tuple) and len(colour) == 3 and all(v in range(256) for v in colour)
+def _is_color(color: Any) -> bool:
+    return isinstance(color, list | tuple) and len(color) == 3 and all(v in range(256) for v in color)
 
 
 def _depth(entry: Any) -> tuple[Depth, float]:
-    expected = "{unit: 0.001, minimum: 0.3, maximum: 10}, all in metres"
+    expected = "{unit: 0.001, minimum: 0.3, maximum: 10}, all in meters"
     if not isinstance(entry, dict) or set(entry) != {"unit", "minimum", "maximum"}:
         raise ValueError(f"depth is {entry!r}, expected {expected}")
     unit, minimum, maximum = (float(entry[key]) for key in ("unit", "minimum", "maximum"))  # YAML reads 1e-3 as text
     if not unit > 0:
-        raise ValueError(f"depth has unit {unit}, expected the metres that a stored 1 stands for, as in 0.001")
+        raise ValueError(f"depth has unit {unit}, expected the meters that a stored 1 stands for, as in 0.001")
     return Depth(minimum, maximum), unit

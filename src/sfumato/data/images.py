@@ -19,26 +19,26 @@ NEAREST = {"instances", *VALUES, *(f"{name}_valid" for name in VALUES)}
 def read_image(path: str | Path) -> Tensor:
     """A picture as float32 (3, H, W) in [0, 1], turned upright as its EXIF entry says.
 
-    Grey is repeated three times, palettes are looked up, 16-bit grey is divided by 65535, alpha is dropped (not
+    Gray is repeated three times, palettes are looked up, 16-bit gray is divided by 65535, alpha is dropped (not
     composited: a camera has none). Float pictures must lie in [0, 1] already.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read to its end, or holds values that have no place in [0, 1].
 
-    Pitfall: Pillow reads 16-bit colour as 8-bit; only 16-bit grey keeps its depth.
+    Pitfall: Pillow reads 16-bit color as 8-bit; only 16-bit gray keeps its depth.
     """
     picture = _opened(Path(path))
     if picture.mode[0] in "IF":  # 16-bit and 32-bit integers, floats
-        grey = np.array(picture, dtype=np.float32)
-        grey = grey if picture.mode == "F" else grey / LARGEST_COUNT
-        if not (grey.min() >= 0 and grey.max() <= 1):  # written so that NaN is refused too
+        gray = np.array(picture, dtype=np.float32)
+        gray = gray if picture.mode == "F" else gray / LARGEST_COUNT
+        if not (gray.min() >= 0 and gray.max() <= 1):  # written so that NaN is refused too
             largest = 1 if picture.mode == "F" else LARGEST_COUNT
             raise ValueError(
                 f"{path} holds values outside 0 to {largest} (or NaN): rescale it, or save it as 8-bit PNG"
             )
-        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
-    picture.info.pop("transparency", None)  # the alpha of palette and grey files
+        return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
+    picture.info.pop("transparency", None)  # the alpha of palette and gray files
     pixels = torch.from_numpy(np.array(picture.convert("RGB")))
     return pixels.permute(2, 0, 1).contiguous().float().div_(255)
 
@@ -46,7 +46,7 @@ def read_image(path: str | Path) -> Tensor:
 def read_labels(
     path: str | Path, classes: int, void: int | None = None, shape: tuple[int, ...] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The class of each pixel, from one channel of ids (grey, 16-bit grey, or the indices of a palette).
+    """The class of each pixel, from one channel of ids (gray, 16-bit gray, or the indices of a palette).
 
     Args:
         path: a PNG or another lossless file; or .npy.
@@ -83,14 +83,14 @@ def read_depth(
     """The depth of each pixel, from 16-bit counts (or floats).
 
     Args:
-        path: a 16-bit grey PNG, a float TIFF, or .npy; a stored 0 means missing.
-        unit: metres that a stored 1 stands for, as in 0.001 for millimetres.
-        minimum: smallest depth that counts, metres; nearer is taken as missing.
-        maximum: largest depth that counts, metres; farther is taken as missing.
+        path: a 16-bit gray PNG, a float TIFF, or .npy; a stored 0 means missing.
+        unit: meters that a stored 1 stands for, as in 0.001 for millimeters.
+        minimum: smallest depth that counts, meters; nearer is taken as missing.
+        maximum: largest depth that counts, meters; farther is taken as missing.
         shape: (H, W) that the image has.
 
     Returns:
-        depth (1, H, W) float32 metres, valid (H, W) bool; depth 0 where not valid.
+        depth (1, H, W) float32 meters, valid (H, W) bool; depth 0 where not valid.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -120,7 +120,7 @@ def read_channel(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray
         if len(picture.getbands()) != 1:
             raise ValueError(
                 f"{path} has the channels {', '.join(picture.getbands())}, expected one that holds ids or "
-                "depths: save it as an 8-bit or 16-bit grey PNG"
+                "depths: save it as an 8-bit or 16-bit gray PNG"
             )
         stored = np.array(picture)
     if shape is not None and stored.shape != tuple(shape):
@@ -135,7 +135,7 @@ def resized(sample: dict[str, Any], size: tuple[int, int] | None) -> dict[str, A
     """The sample with image, classes, instances, depth, disparity, masks and intrinsics at ``size``; None leaves it.
 
     Images are averaged over what falls into a pixel (bilinear, antialiased). Targets take the reading nearest to the
-    pixel's centre: a mean over an edge is a class or a place that does not exist. Disparity is a length in pixels, and
+    pixel's center: a mean over an edge is a class or a place that does not exist. Disparity is a length in pixels, and
     scales with the width.
 
     Args:
@@ -192,12 +192,12 @@ def _array(path: Path) -> np.ndarray:
 
 
 def _nearest(old: int, new: int) -> Tensor:
-    """Of each new pixel, the old pixel that holds its centre."""
+    """Of each new pixel, the old pixel that holds its center."""
     return ((torch.arange(new) + 0.5) * (old / new)).long().clamp_max(old - 1)
 
 
 def _rescaled(intrinsics: Tensor, down: float, across: float) -> Tensor:
-    """Intrinsics (3, 3) in pixels after a resize; pixel centres lie at whole numbers, as in OpenCV and kornia."""
+    """Intrinsics (3, 3) in pixels after a resize; pixel centers lie at whole numbers, as in OpenCV and kornia."""
     scale = intrinsics.new_tensor([[across], [down], [1.0]])
     shift = intrinsics.new_tensor([[0.0, 0, 0.5 * across - 0.5], [0, 0, 0.5 * down - 0.5], [0, 0, 0]])
     return intrinsics * scale + shift

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sfumato.data.centres import centres
-from sfumato.data.colours import distinct
+from sfumato.data.center_offsets import centers
+from sfumato.data.colors import distinct
 from sfumato.data.images import resized
-from sfumato.tasks import Centres, Depth, InverseDepth, Semantic
+from sfumato.tasks import CenterOffsets, Depth, InverseDepth, Semantic
 
 FILE, SPLITS, MAPPING = "nyu_depth_v2_labeled.mat", "splits.mat", "classMapping40.mat"
 FROM = {
@@ -24,14 +24,14 @@ FROM = {
 NATIVE = (480, 640)
 STUFF = ("wall", "floor", "ceiling")
 RANGE = Depth(0.5, 10.0)
-# The colour camera of the toolbox, whose pixels count from 1.
+# The color camera of the toolbox, whose pixels count from 1.
 INTRINSICS = ((518.857901, 0, 324.582449), (0, 519.469611, 252.736166), (0, 0, 1))
 MAPS = ("images", "depths", "labels", "instances")
 INSTANCES = 256  # the file counts them in 8 bits, from 1 for every label anew
 
 
 class NYUv2(Dataset[dict[str, Any]]):
-    """The labelled images of NYUv2, from the files that its authors give: the 795 and 654 of the official split.
+    """The labeled images of NYUv2, from the files that its authors give: the 795 and 654 of the official split.
 
     Args:
         root: holds ``nyu_depth_v2_labeled.mat`` and ``splits.mat``; for classes also ``classMapping40.mat``, which
@@ -39,10 +39,10 @@ class NYUv2(Dataset[dict[str, Any]]):
         split: ``train``, or ``test``, which is called ``val`` too: there are no other held-out images.
         size: (height, width) to resize to, pixels; None for the files' own 480 × 640.
 
-    A sample holds ``name``, the number of the image; ``image`` (3, H, W) in [0, 1]; ``depth`` (1, H, W) metres and
+    A sample holds ``name``, the number of the image; ``image`` (3, H, W) in [0, 1]; ``depth`` (1, H, W) meters and
     ``inverse_depth`` (1, H, W) 1/m; their ``…_valid`` (H, W) bool; ``intrinsics`` (3, 3) px. With the mapping also
-    ``classes`` (H, W) int64 and ``classes_valid``; ``instances`` (H, W) int64, 0 where none; ``centres`` (2, H, W) px
-    from a pixel to the centroid of what is seen of its instance, where ``centres_valid``. Wall, floor and ceiling are
+    ``classes`` (H, W) int64 and ``classes_valid``; ``instances`` (H, W) int64, 0 where none; ``centers`` (2, H, W) px
+    from a pixel to the centroid of what is seen of its instance, where ``centers_valid``. Wall, floor and ceiling are
     no things.
 
     Raises:
@@ -66,11 +66,11 @@ class NYUv2(Dataset[dict[str, Any]]):
         self._classes: np.ndarray | None = None
         if (Path(root) / MAPPING).exists():
             self._classes, names = _mapping(Path(root) / MAPPING)
-            colours = tuple((r, g, b) for r, g, b in distinct(len(names)))
+            colors = tuple((r, g, b) for r, g, b in distinct(len(names)))
             self.tasks = {
-                "classes": Semantic(names, colours),
+                "classes": Semantic(names, colors),
                 **self.tasks,
-                "centres": Centres((size or NATIVE)[1] / 6),
+                "centers": CenterOffsets((size or NATIVE)[1] / 6),
             }
             self.things = tuple(i for i, name in enumerate(names) if name not in STUFF)
 
@@ -100,8 +100,8 @@ class NYUv2(Dataset[dict[str, Any]]):
         ids = np.where(things, labels.astype(np.int64) * INSTANCES + instances, 0)
         sample["instances"] = torch.from_numpy(np.unique(np.append(0, ids), return_inverse=True)[1][1:]).view(ids.shape)
         sample = resized(sample, self.size)
-        sample["centres"] = torch.from_numpy(centres(sample["instances"].numpy()))
-        return sample | {"centres_valid": sample["instances"] > 0}
+        sample["centers"] = torch.from_numpy(centers(sample["instances"].numpy()))
+        return sample | {"centers_valid": sample["instances"] > 0}
 
 
 def _library(name: str) -> ModuleType:

@@ -12,15 +12,15 @@ from torch.utils.data import Dataset
 from sfumato.data.images import read_depth, read_image, resized
 from sfumato.tasks import Depth
 
-MILLIMETRE = 0.001
+MILLIMETER = 0.001
 # What a first Kinect measures, 0.8 to 4 m, and half as much again for pictures that are zoomed while training.
 RANGE = Depth(0.5, 6.0)
-# Blocks of a video, with a second of frames between them that nobody sees: neighbours look alike.
+# Blocks of a video, with a second of frames between them that nobody sees: neighbors look alike.
 SPLITS = {"train": range(400), "val": range(420, 500), "all": range(10**6)}
 
 
 class SevenScenes(Dataset[dict[str, Any]]):
-    """Frames of one 7-Scenes sequence: colour, depth, pose.
+    """Frames of one 7-Scenes sequence: color, depth, pose.
 
     Args:
         root: holds ``frame-NNNNNN.color.jpg`` (or .png), ``.depth.png`` and ``.pose.txt``; and, if other than
@@ -28,16 +28,16 @@ class SevenScenes(Dataset[dict[str, Any]]):
         split: ``train`` (frames 0 to 399), ``val`` (420 to 499) or ``all``.
         size: (height, width) to resize to, pixels; None for the files' own 480 × 640.
 
-    A sample holds ``name``, ``image`` (3, H, W) in [0, 1], ``depth`` (1, H, W) metres and ``depth_valid`` (H, W) bool,
+    A sample holds ``name``, ``image`` (3, H, W) in [0, 1], ``depth`` (1, H, W) meters and ``depth_valid`` (H, W) bool,
     False where the file says 0 or 65535; ``intrinsics`` (3, 3) in pixels of ``size`` and ``world_from_camera`` (4, 4)
-    in metres.
+    in meters.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: for an unknown split, or one without frames.
 
     Source: Shotton et al. (2013), "Scene coordinate regression forests".
-    Pitfall: depth and colour are not registered: they differ by a few pixels, most at near edges.
+    Pitfall: depth and color are not registered: they differ by a few pixels, most at near edges.
     """
 
     tasks: ClassVar[dict[str, Depth]] = {"depth": RANGE}
@@ -62,7 +62,7 @@ class SevenScenes(Dataset[dict[str, Any]]):
         name = path.name.split(".")[0]
         image = read_image(path)
         depth_path = self.root / f"{name}.depth.png"
-        depth, valid = read_depth(depth_path, MILLIMETRE, RANGE.minimum, RANGE.maximum, image.shape[1:])
+        depth, valid = read_depth(depth_path, MILLIMETER, RANGE.minimum, RANGE.maximum, image.shape[1:])
         sample = {
             "name": name,
             "image": image,

@@ -1,11 +1,11 @@
 """p(y | f): what a network's output means."""
 
-from sfumato.likelihoods.absolute import Absolute
 from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
 from sfumato.likelihoods.distilled import DistilledClasses, DistilledValues
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
+from sfumato.likelihoods.l1 import L1
 from sfumato.likelihoods.laplace import Laplace
 from sfumato.likelihoods.logit_normal import LogitNormal
 from sfumato.likelihoods.normal_inverse_gamma import NormalInverseGamma
@@ -13,8 +13,8 @@ from sfumato.likelihoods.tempered import Tempered
 from sfumato.likelihoods.weightings import WEIGHTINGS, Weighting, weighting
 
 __all__ = [
+    "L1",
     "WEIGHTINGS",
-    "Absolute",
     "Categorical",
     "Dirichlet",
     "DistilledClasses",

@@ -23,7 +23,7 @@ class Dirichlet:
 
     Args:
         classes: K ≥ 2, the number of classes and of output channels.
-        regularisation: ≥ 0, weight of the divergence that takes evidence for wrong classes back.
+        regularization: ≥ 0, weight of the divergence that takes evidence for wrong classes back.
 
     Raises:
         ValueError: for fewer than 2 classes, or a negative weight.
@@ -31,17 +31,17 @@ class Dirichlet:
     Source: Sensoy et al. (2018), "Evidential deep learning to quantify classification uncertainty", eq. 4 and 5; the
     closed form of the mean entropy is that of Malinin and Gales (2018).
     Pitfall: no data fix the amount of evidence, the loss does: its epistemic part ranks pixels, its size means little
-    (Bengs et al. 2022). The paper raises ``regularisation`` from 0 during training; here it is constant.
+    (Bengs et al. 2022). The paper raises ``regularization`` from 0 during training; here it is constant.
     """
 
     classes: int
-    regularisation: float = 0.05
+    regularization: float = 0.05
 
     def __post_init__(self) -> None:
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
-        if self.regularisation < 0:
-            raise ValueError(f"regularisation is {self.regularisation}, expected at least 0")
+        if self.regularization < 0:
+            raise ValueError(f"regularization is {self.regularization}, expected at least 0")
 
     @property
     def channels(self) -> int:
@@ -54,7 +54,7 @@ class Dirichlet:
         alpha = 1 + softplus(output.where(valid[:, None], 0.0))
         surprise = torch.digamma(alpha.sum(1)) - torch.digamma(alpha.gather(1, index)[:, 0])
         wrong = alpha.scatter(1, index, 1.0)  # the evidence for the true class is kept
-        return (surprise + self.regularisation * _from_uniform(wrong)).where(valid, 0.0)
+        return (surprise + self.regularization * _from_uniform(wrong)).where(valid, 0.0)
 
     def moments(self, output: Tensor) -> ClassMoments:
         """The mean law and the mean entropy of a law drawn from the Dirichlet."""
@@ -75,7 +75,7 @@ def _mean_law(output: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _digamma(x: Tensor) -> Tensor:
-    """``ψ(x)`` for x ≥ 2 to single precision, on a CPU faster than torch's own, which is not vectorised.
+    """``ψ(x)`` for x ≥ 2 to single precision, on a CPU faster than torch's own, which is not vectorized.
 
     ``ψ(x) = ψ(x + 2) − 1/x − 1/(x + 1)``, and ψ(w + ½) in powers of 1/w², whose next term is below 2e-7 there.
     """

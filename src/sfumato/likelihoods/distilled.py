@@ -20,7 +20,7 @@ from sfumato.predictions.classes import entropy
 class DistilledClasses:
     """Classes, and how far the draws of a teacher spread, in one pass; output channels are K logits and one head h.
 
-    The law is ``softmax(f)``, learnt from labels. The head says the epistemic part, ``e = log K · sigmoid(h)`` nats;
+    The law is ``softmax(f)``, learned from labels. The head says the epistemic part, ``e = log K · sigmoid(h)`` nats;
     the aleatoric part is what is left of the total. A target is stacked, see :meth:`nll`; :meth:`lesson` makes what
     the teacher adds to it.
 
@@ -31,7 +31,7 @@ class DistilledClasses:
     Args:
         classes: K ≥ 2.
         published: whether to learn as the paper did.
-        probs: whether the teacher's law is learnt beside the label too, and not only where there is none.
+        probs: whether the teacher's law is learned beside the label too, and not only where there is none.
 
     Raises:
         ValueError: for fewer than 2 classes, or both at once.
@@ -39,7 +39,7 @@ class DistilledClasses:
     Source: Landgraf et al. (2023), "DUDES: deep uncertainty distillation using ensembles for semantic segmentation",
     for the loss as published; its code trains on void pixels too, which are masked here.
     Pitfall: a teacher is surer of the images it was trained on than of others, and those are what it is asked about;
-    unlabelled images that it has not seen teach more.
+    unlabeled images that it has not seen teach more.
     """
 
     classes: int
@@ -74,14 +74,14 @@ class DistilledClasses:
         known = valid[:, None]
         target = target.float().where(known, 0.0)
         output = output.where(known, 0.0)
-        label, labelled, lesson = target[:, 0], target[:, 1] > 0, target[:, 2:]
-        label = label.long().where(labelled & valid, -100)
+        label, labeled, lesson = target[:, 0], target[:, 1] > 0, target[:, 2:]
+        label = label.long().where(labeled & valid, -100)
         loss = cross_entropy(output[:, :-1], label, ignore_index=-100, reduction="none")
         if self.published:
             return loss.where(valid, 0.0) + valid * rmsle(self._head(output), lesson[:, 0], valid)
         probs, share = lesson[:, 1:], (lesson[:, 0] / math.log(self.classes)).clamp(0, 1)
         law = -entropy(probs) - (probs * output[:, :-1].log_softmax(1)).sum(1)
-        law = law if self.probs else law.where(~labelled, 0.0)
+        law = law if self.probs else law.where(~labeled, 0.0)
         # Of the epistemic part as a share of the most it can be.
         least = torch.special.entr(share) + torch.special.entr(1 - share)
         spread = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
@@ -98,11 +98,11 @@ class DistilledClasses:
             said = said.square() / (2 * top * (1 - top)).clamp_min(1e-6)
         return ClassMoments(1, probs, (entropy(probs) - said).clamp_min(0))
 
-    def heard(self, draw: ClassMoments) -> ClassMoments | Squares:
+    def teacher_statistics(self, draw: ClassMoments) -> ClassMoments | Squares:
         """The draw; as published, with its squared probabilities."""
         return Squares(draw, draw.probs.square()) if self.published else draw
 
-    def lesson(self, heard: ClassMoments | Squares) -> Tensor:
+    def distillation_target(self, heard: ClassMoments | Squares) -> Tensor:
         """What a teacher's draws teach (B, L, H, W): its epistemic part in nats and its mean law, L = 1 + K.
 
         As published, L = 1: the standard deviation (unbiased) over draws of the probability of the teacher's label.
@@ -171,8 +171,8 @@ class DistilledValues:
             valid: (B, H, W) bool, where there is a lesson.
         """
         dims = self.law.dims
-        value, labelled, mean, std = target.float().split([dims, 1, dims, dims], 1)
-        value = value.where(labelled > 0, mean)
+        value, labeled, mean, std = target.float().split([dims, 1, dims, dims], 1)
+        value = value.where(labeled > 0, mean)
         said = output[:, 2 * dims :].where(valid[:, None], 0.0)
         # A spread below a thousandth of the value is nothing, however much smaller it is still.
         asked = torch.maximum(std, 1e-3 * mean.abs()).where(valid[:, None], 1.0).clamp_min(1e-12).log()
@@ -186,11 +186,11 @@ class DistilledValues:
         spread = (2 * output[:, 2 * dims :].clamp(-10, 10)).exp()
         return ValueMoments(1, found.mean, spread, found.variance, found.unit)
 
-    def heard(self, draw: ValueMoments) -> ValueMoments:
+    def teacher_statistics(self, draw: ValueMoments) -> ValueMoments:
         """The draw."""
         return draw
 
-    def lesson(self, heard: ValueMoments) -> Tensor:
+    def distillation_target(self, heard: ValueMoments) -> Tensor:
         """What a teacher's draws teach (B, 2D, H, W): mean and epistemic standard deviation, in the value's unit.
 
         Raises:
@@ -204,7 +204,7 @@ class DistilledValues:
 def _spread(epistemic: Tensor, draws: int) -> None:
     if draws < 2 and not bool(epistemic.any()):
         raise ValueError(
-            "the teacher draws once and has no epistemic part to teach: distil an ensemble, MC dropout or an "
+            "the teacher draws once and has no epistemic part to batch_transform: distil an ensemble, MC dropout or an "
             "evidential likelihood"
         )
 
@@ -216,5 +216,5 @@ def rmsle(said: Tensor, asked: Tensor, valid: Tensor) -> Tensor:
 
 
 def _root_mean(miss: Tensor, valid: Tensor) -> Tensor:
-    # The root has no slope at 0, which is where a student is that has learnt everything.
+    # The root has no slope at 0, which is where a student is that has learned everything.
     return (miss.where(valid, 0.0).sum() / valid.sum().clamp_min(1) + 1e-12).sqrt()

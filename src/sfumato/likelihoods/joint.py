@@ -21,7 +21,7 @@ class Joint:
 
     **The noise of a task is counted once.** A part is one of two kinds:
 
-    - *homoscedastic across tasks*: :class:`Categorical`, :class:`Tempered` and :class:`Absolute` have no scale of their
+    - *homoscedastic across tasks*: :class:`Categorical`, :class:`Tempered` and :class:`L1` have no scale of their
       own, so the joint likelihood gives each one log-variance s for all pixels, learned with the network. It enters as
       ``e^{−s} L + s/2``, which needs no division and is defined for every s; ``e^{−s}`` is the weight of the task.
     - *heteroscedastic within a task*: every other part (:class:`Gaussian`, :class:`Laplace`, :class:`LogitNormal`, …)
@@ -35,11 +35,11 @@ class Joint:
     each member, and all tasks are folded from the same draws.
 
     **Units.** ``scales`` says where the values of a task lie and how far they spread: its outputs are then numbers
-    around 0 and 1, its loss is counted in spreads, and depth in millimetres trains the very network that metres do.
+    around 0 and 1, its loss is counted in spreads, and depth in millimeters trains the very network that meters do.
 
     Args:
         parts: name of a task → its likelihood; at least one.
-        scales: name of a task → (centre, spread > 0) of its values, behind their link; (0, 1) for those left out. For
+        scales: name of a task → (center, spread > 0) of its values, behind their link; (0, 1) for those left out. For
             parts with ``dims`` whose output is locations, or locations and one or two log scales each.
 
     Raises:
@@ -49,10 +49,10 @@ class Joint:
     Pitfall: at its minimum ``e^s = 2 L``, so the sum is that of ½ log L: a task that is learned by heart (L → 0) gains
     weight without bound.
 
-    >>> from sfumato.likelihoods import Absolute, Categorical
-    >>> joint = Joint({"classes": Categorical(2), "centres": Absolute(2)})
-    >>> joint.channels, joint.noises
-    (6, ('classes', 'centres'))
+    >>> from sfumato.likelihoods import L1, Categorical
+    >>> joint = Joint({"classes": Categorical(2), "centers": L1(2)})
+    >>> joint.channels, joint.homoscedastic_tasks
+    (6, ('classes', 'centers'))
     """
 
     parts: Mapping[str, Any]
@@ -61,19 +61,19 @@ class Joint:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError("a joint likelihood of no task: give at least one, as in {'classes': Categorical(11)}")
-        for name, (centre, spread) in self.scales.items():
+        for name, (center, spread) in self.scales.items():
             if name not in self.parts:
                 raise ValueError(f"scales name {name!r}, which is none of the tasks {', '.join(self.parts)}")
             part = self.parts[name]
             if getattr(part, "channels", 0) not in {n * getattr(part, "dims", 0) for n in (1, 2, 3)}:
                 raise ValueError(f"scales name {name!r}, but a {type(part).__name__} has no location: leave it out")
-            if not (math.isfinite(centre) and 0 < spread < math.inf):
-                raise ValueError(f"the scale of {name} is {(centre, spread)}, expected a centre and a spread above 0")
+            if not (math.isfinite(center) and 0 < spread < math.inf):
+                raise ValueError(f"the scale of {name} is {(center, spread)}, expected a center and a spread above 0")
 
     @property
     def channels(self) -> int:
-        """Those of all parts, and one for each of :attr:`noises`."""
-        return sum(self.heads.values()) + len(self.noises)
+        """Those of all parts, and one for each of :attr:`homoscedastic_tasks`."""
+        return sum(self.heads.values()) + len(self.homoscedastic_tasks)
 
     @property
     def heads(self) -> dict[str, int]:
@@ -81,7 +81,7 @@ class Joint:
         return {name: part.channels for name, part in self.parts.items()}
 
     @property
-    def noises(self) -> tuple[str, ...]:
+    def homoscedastic_tasks(self) -> tuple[str, ...]:
         """The tasks whose noise is one number for all pixels."""
         return tuple(name for name, part in self.parts.items() if hasattr(part, "moments_at"))
 
@@ -95,7 +95,9 @@ class Joint:
         for name, part, read, _ in self._read(output, targets):
             truth = targets[name], valids[name]
             spread = self._scale(name)[1]
-            found[name] = part.loss(read, *truth) / spread if name in self.noises else part.nll(read, *truth)
+            found[name] = (
+                part.loss(read, *truth) / spread if name in self.homoscedastic_tasks else part.nll(read, *truth)
+            )
         return found
 
     def terms(self, output: Tensor, targets: Mapping[str, Tensor], valids: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,8 +113,8 @@ class Joint:
         return found
 
     def log_variances(self, output: Tensor) -> dict[str, Tensor]:
-        """S (B, H, W) of each of :attr:`noises`, values counted in spreads."""
-        return dict(zip(self.noises, output[:, sum(self.heads.values()) :].unbind(1)))
+        """S (B, H, W) of each of :attr:`homoscedastic_tasks`, values counted in spreads."""
+        return dict(zip(self.homoscedastic_tasks, output[:, sum(self.heads.values()) :].unbind(1)))
 
     def nll(self, output: Tensor, target: Any, valid: Any) -> Tensor:
         """The sum of :meth:`terms` (B, H, W); ``target`` and ``valid`` are mappings by task.
@@ -134,7 +136,7 @@ class Joint:
         found = self._read(output, names)
         return JointMoments({name: self._moments(name, part, read, noise) for name, part, read, noise in found})
 
-    def of(self, name: str) -> Picked:
+    def of(self, name: str) -> TaskLikelihood:
         """The likelihood that reads one task from the output of all.
 
         Raises:
@@ -142,7 +144,7 @@ class Joint:
         """
         if name not in self.parts:
             raise ValueError(f"{name!r} is none of the tasks {', '.join(self.parts)}")
-        return Picked(self, name)
+        return TaskLikelihood(self, name)
 
     def _moments(self, name: str, part: Any, read: Tensor, noise: Tensor | None) -> Moments:
         if noise is None:
@@ -156,7 +158,7 @@ class Joint:
         """Name, part, its output in the unit of its values, and its s (B, H, W), if any, of each wanted task."""
         if unknown := sorted(set(wanted) - set(self.parts)):
             raise ValueError(f"there is no task {unknown[0]!r}: expected some of {', '.join(self.parts)}")
-        noises = self.log_variances(output)
+        homoscedastic_tasks = self.log_variances(output)
         start = 0
         for name, part in self.parts.items():
             own = output[:, start : start + part.channels]
@@ -164,14 +166,14 @@ class Joint:
             if name not in wanted:
                 continue
             if name in self.scales:
-                centre, spread = self.scales[name]
+                center, spread = self.scales[name]
                 location, log_scale = own[:, : part.dims], own[:, part.dims :]
-                own = torch.cat([centre + spread * location, log_scale + math.log(spread)], 1)
-            yield name, part, own, noises.get(name)
+                own = torch.cat([center + spread * location, log_scale + math.log(spread)], 1)
+            yield name, part, own, homoscedastic_tasks.get(name)
 
 
 @dataclass(frozen=True)
-class Picked:
+class TaskLikelihood:
     """One task of a :class:`Joint`: reads the output of all.
 
     Args:

@@ -102,13 +102,13 @@ def clipped_moments(
         # Clipping in z: e^z cannot overflow there, and 1/z ≤ 0 ("beyond infinity") means the far end.
         return LINKS[link].to_y(z.clamp(min(ends), max(ends)))
 
-    centre = value(location)  # moments about the median: differences do not cancel
-    first, second = torch.zeros_like(centre), torch.zeros_like(centre)
+    center = value(location)  # moments about the median: differences do not cancel
+    first, second = torch.zeros_like(center), torch.zeros_like(center)
     for node, weight in zip(nodes, weights, strict=True):
-        away = value(torch.add(location, scale, alpha=node)).sub_(centre)
+        away = value(torch.add(location, scale, alpha=node)).sub_(center)
         first.add_(away, alpha=weight)
         second.addcmul_(away, away, value=weight)
-    return (centre + first).clamp_(lower, upper), second.sub_(first.square()).clamp_min_(0)
+    return (center + first).clamp_(lower, upper), second.sub_(first.square()).clamp_min_(0)
 
 
 @cache  # numbers and not tensors, so that they are constants of an exported graph

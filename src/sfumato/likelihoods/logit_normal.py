@@ -133,7 +133,7 @@ class _Sampler:
     """The noise of a block of pixels, and room for its samples; the same memory for every block.
 
     Normals cost more than all else, so each block takes a window at random from one pool. Within a window, so within
-    a pixel and between its neighbours, they are independent; only pixels of different blocks share some, and then
+    a pixel and between its neighbors, they are independent; only pixels of different blocks share some, and then
     mostly at unrelated samples and classes. So every pixel's loss and gradient keep their law, and their mean over
     an image its expectation.
     """

@@ -21,7 +21,7 @@ class NormalInverseGamma:
 
     Args:
         dims: D ≥ 1, values per pixel.
-        regularisation: ≥ 0, weight of the error times the evidence ``2ν + α``, in the target's unit.
+        regularization: ≥ 0, weight of the error times the evidence ``2ν + α``, in the target's unit.
         unit: of y, as in ``"m"``.
 
     Raises:
@@ -29,18 +29,18 @@ class NormalInverseGamma:
 
     Source: Amini et al. (2020), "Deep evidential regression", eq. 8 to 10.
     Pitfall: the likelihood fixes β (1 + ν)/ν and α, not ν itself (Meinert et al. 2023): the split into parts follows
-    the regularisation. Values must not be far from 1 in size; scale them.
+    the regularization. Values must not be far from 1 in size; scale them.
     """
 
     dims: int = 1
-    regularisation: float = 0.01
+    regularization: float = 0.01
     unit: str = ""
 
     def __post_init__(self) -> None:
         if self.dims < 1:
             raise ValueError(f"dims is {self.dims}, expected at least 1 value per pixel")
-        if self.regularisation < 0:
-            raise ValueError(f"regularisation is {self.regularisation}, expected at least 0")
+        if self.regularization < 0:
+            raise ValueError(f"regularization is {self.regularization}, expected at least 0")
 
     @property
     def channels(self) -> int:
@@ -60,7 +60,7 @@ class NormalInverseGamma:
             + torch.lgamma(alpha)
             - torch.lgamma(alpha + 0.5)
         )
-        return (law + self.regularisation * error.abs() * (2 * nu + alpha)).sum(1).where(valid, 0.0)
+        return (law + self.regularization * error.abs() * (2 * nu + alpha)).sum(1).where(valid, 0.0)
 
     def moments(self, output: Tensor) -> ValueMoments:
         """Mean γ, aleatoric variance E[σ²] and epistemic variance Var[μ]."""

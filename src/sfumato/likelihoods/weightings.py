@@ -1,4 +1,4 @@
-"""How the losses of several tasks add up to the one that is minimised."""
+"""How the losses of several tasks add up to the one that is minimized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Weighting(nn.Module):
     """Learned with the network: the negative log likelihood of all tasks (``uncertainty``).
 
     Each task counts by the mean over its own valid pixels. A task without any in a batch takes no part in it: neither
-    its noise nor its weight moves. Where a subclass weighs the losses, the noises of a :class:`Joint` follow them all
+    its noise nor its weight moves. Where a subclass weighs the losses, the homoscedastic_tasks of a :class:`Joint` follow them all
     the same, without weighing, so that predictions carry an aleatoric part.
 
     Args:
@@ -32,7 +32,7 @@ class Weighting(nn.Module):
     def __init__(self, joint: Joint) -> None:
         super().__init__()
         self.joint = joint
-        own = [name for name in joint.parts if name not in joint.noises]
+        own = [name for name in joint.parts if name not in joint.homoscedastic_tasks]
         if self.positive and own:
             kind = type(joint.parts[own[0]]).__name__
             raise ValueError(
@@ -63,10 +63,10 @@ class Weighting(nn.Module):
         """S of each homoscedastic task, as one number."""
         return {name: s.mean() for name, s in self.joint.log_variances(output).items() if name in known}
 
-    def combine(self, losses: Losses, terms: Losses, noises: Losses) -> tuple[Tensor, Losses]:
+    def combine(self, losses: Losses, terms: Losses, homoscedastic_tasks: Losses) -> tuple[Tensor, Losses]:
         """The loss and the weights, from the mean losses, the mean terms and s of each task."""
         one = {name: torch.ones(()) for name in losses}
-        return _sum(terms), one | {name: (-s).exp() for name, s in noises.items()}
+        return _sum(terms), one | {name: (-s).exp() for name, s in homoscedastic_tasks.items()}
 
     def end_epoch(self) -> None:
         """Called after each pass over the data."""
@@ -79,11 +79,11 @@ class Weighed(Weighting):
         """The weight of each task, from the mean losses without gradient."""
         return {name: torch.ones_like(loss) for name, loss in losses.items()}
 
-    def combine(self, losses: Losses, terms: Losses, noises: Losses) -> tuple[Tensor, Losses]:
-        """``Σ w_k L_k``, and for the noises ``Σ e^{−s_k} L_k + s_k/2`` with L_k held."""
+    def combine(self, losses: Losses, terms: Losses, homoscedastic_tasks: Losses) -> tuple[Tensor, Losses]:
+        """``Σ w_k L_k``, and for the homoscedastic_tasks ``Σ e^{−s_k} L_k + s_k/2`` with L_k held."""
         weights = self.weights({name: loss.detach() for name, loss in losses.items()})
         total = _sum({name: weights[name] * loss for name, loss in losses.items()})
-        return total + _following(losses, noises), weights
+        return total + _following(losses, homoscedastic_tasks), weights
 
 
 class FixedWeights(Weighed):
@@ -185,12 +185,12 @@ class LogOnePlus(Weighting):
         super().__init__(joint)
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in joint.parts})
 
-    def combine(self, losses: Losses, terms: Losses, noises: Losses) -> tuple[Tensor, Losses]:
+    def combine(self, losses: Losses, terms: Losses, homoscedastic_tasks: Losses) -> tuple[Tensor, Losses]:
         """The loss and ``e^{−s} / 2``."""
         weights = {name: (-self.log_variances[name]).exp() / 2 for name in losses}
         bounds = {name: nn.functional.softplus(self.log_variances[name]) for name in losses}
         total = _sum({name: weights[name] * loss + bounds[name] for name, loss in losses.items()})
-        return total + _following(losses, noises), weights
+        return total + _following(losses, homoscedastic_tasks), weights
 
 
 WEIGHTINGS: dict[str, type[Weighting]] = {
@@ -229,9 +229,9 @@ def _sum(parts: Losses) -> Tensor:
     return reduce(torch.add, parts.values())
 
 
-def _following(losses: Losses, noises: Losses) -> Tensor:
+def _following(losses: Losses, homoscedastic_tasks: Losses) -> Tensor:
     """What lets s follow a loss that is weighed by something else: its gradient reaches s alone."""
-    parts = {name: (-s).exp() * losses[name].detach() + s / 2 for name, s in noises.items()}
+    parts = {name: (-s).exp() * losses[name].detach() + s / 2 for name, s in homoscedastic_tasks.items()}
     return _sum(parts) if parts else next(iter(losses.values())).new_zeros(())
 
 

@@ -15,8 +15,8 @@ from sfumato.methods.multi_head import MultiHead, make_multi_head
 from sfumato.methods.output import Heads, Output
 from sfumato.methods.propagation import VariancePropagation
 from sfumato.methods.swag import SWAG
+from sfumato.methods.swag_state import SWAGState
 from sfumato.methods.test_time_augmentation import TestTimeAugmentation
-from sfumato.methods.trajectory import Trajectory
 from sfumato.methods.variational import Variational, make_variational
 
 __all__ = [
@@ -34,8 +34,8 @@ __all__ = [
     "MCDropout",
     "MultiHead",
     "Output",
+    "SWAGState",
     "TestTimeAugmentation",
-    "Trajectory",
     "VariancePropagation",
     "Variational",
     "cyclic_rate",

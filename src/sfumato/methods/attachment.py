@@ -1,4 +1,4 @@
-"""What is learnt beside the weights of layers, and rests on them: removable, and part of the network's state."""
+"""What is learned beside the weights of layers, and rests on them: removable, and part of the network's state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "posterior"  # of the child that a layer gets, and so part of the names i
 
 
 class Posterior(nn.Module):
-    """What is learnt about one layer; a child of it, so that both are moved, copied and saved together."""
+    """What is learned about one layer; a child of it, so that both are moved, copied and saved together."""
 
     def kl(self, layer: nn.Module) -> Tensor:
         """Divergence from the prior, in nats."""
@@ -37,7 +37,7 @@ class Attachment:
     handles: tuple[RemovableHandle, ...]
 
     def remove(self) -> None:
-        """Take it away again, and what it has learnt: the network's own weights stay as they are now."""
+        """Take it away again, and what it has learned: the network's own weights stay as they are now."""
         for layer, handle in zip(self.layers, self.handles, strict=True):
             handle.remove()
             delattr(layer, NAME)
@@ -90,7 +90,7 @@ def kl_divergence(network: nn.Module) -> Tensor:
     found = [posterior.kl(layer) for _, layer, posterior in posteriors(network)]
     if not found:
         raise ValueError(
-            f"{type(network).__name__} has no layer whose posterior is learnt: convert it with make_variational or "
+            f"{type(network).__name__} has no layer whose posterior is learned: convert it with make_variational or "
             "inject_concrete_dropout"
         )
     return torch.stack(found).sum()

@@ -90,7 +90,7 @@ class _RankOne(nn.Module):
             factor = 1 + spread * torch.randn(members, channels, device=weight.device)  # pyright: ignore
             setattr(self, name, nn.Parameter(factor.to(weight.dtype)))
 
-    def scaled(self, x: Tensor, name: str) -> Tensor:
+    def with_target_statistics(self, x: Tensor, name: str) -> Tensor:
         """``x`` (M b, …) with the factors of each of M parts."""
         factor = self.get_parameter(name)
         members, channels = factor.shape
@@ -111,11 +111,11 @@ def _factors(layer: nn.Module) -> _RankOne:
 
 
 def _enter(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (_factors(layer).scaled(args[0], "enter"), *args[1:])
+    return (_factors(layer).with_target_statistics(args[0], "enter"), *args[1:])
 
 
 def _leave(layer: nn.Module, _: Any, made: Tensor) -> Tensor:
-    return _factors(layer).scaled(made, "leave")
+    return _factors(layer).with_target_statistics(made, "leave")
 
 
 def _members(network: nn.Module) -> int:

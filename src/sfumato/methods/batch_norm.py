@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation, for weights that no training step has seen."""
+"""Statistics of batch normalization, for weights that no training step has seen."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sfumato.methods.deterministic import evaluating
 
 
 def refresh_batch_norm(network: nn.Module, inputs: Iterable[tuple[Any, ...]]) -> None:
-    """Measure the running statistics of batch normalisation anew, in place.
+    """Measure the running statistics of batch normalization anew, in place.
 
     Averaged or drawn weights have activations of their own; the statistics that training left are those of others.
-    Every batch counts the same. Only batch normalisation wakes: dropout stays asleep.
+    Every batch counts the same. Only batch normalization wakes: dropout stays deterministic.
 
     Args:
         network: left alone if it has no running statistics.
@@ -33,7 +33,7 @@ def refresh_batch_norm(network: nn.Module, inputs: Iterable[tuple[Any, ...]]) ->
     rest = iter(inputs)
     if (first := next(rest, None)) is None:
         raise ValueError(
-            f"{type(network).__name__} has {len(norms)} batch normalisations and there is no batch to measure their "
+            f"{type(network).__name__} has {len(norms)} batch normalizations and there is no batch to measure their "
             "statistics on: give the inputs of training batches"
         )
     momenta = [norm.momentum for norm in norms]

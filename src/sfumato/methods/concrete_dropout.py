@@ -1,4 +1,4 @@
-"""Dropout whose probabilities are learnt."""
+"""Dropout whose probabilities are learned."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def inject_concrete_dropout(
     ``z = sigmoid((logit p + logit u) / 0.1)`` with u uniform, and features become ``x (1 − z) / (1 − p)``. Whole
     feature maps are dropped before convolutions, single features before linear layers. Add
     ``kl_divergence(network) / N`` to the mean loss, and no weight decay, which the prior is. In evaluation mode it is
-    dropout like any other: off, and awake under :class:`MCDropout` with p as learnt, which is how to predict with it.
+    dropout like any other: off, and forced_dropout under :class:`MCDropout` with p as learned, which is how to predict with it.
 
     Args:
         network: its code stays as it is; its state gets entries named ``….posterior.logit``.
@@ -62,7 +62,7 @@ def inject_concrete_dropout(
             something to learn before.
 
     Source: Gal, Hron and Kendall (2017), "Concrete dropout".
-    Pitfall: with as many pixels as a data set has, the regulariser weighs little and p falls wherever dropout does not
+    Pitfall: with as many pixels as a data set has, the regularizer weighs little and p falls wherever dropout does not
     help the fit: look at :func:`dropout_rates`. Keep it from the image itself with ``where``, and set the network's own
     dropout to 0.
 
@@ -83,7 +83,7 @@ def inject_concrete_dropout(
 
 
 def dropout_rates(network: nn.Module) -> dict[str, float]:
-    """The probability that each layer with concrete dropout has learnt, by the layer's name."""
+    """The probability that each layer with concrete dropout has learned, by the layer's name."""
     return {
         name: posterior.logit.sigmoid().item()
         for name, _, posterior in posteriors(network)

@@ -25,7 +25,7 @@ class DeepEnsemble:
         ValueError: if there is no member.
 
     Source: Lakshminarayanan et al. (2017), "Simple and scalable predictive uncertainty estimation".
-    Pitfall: members that share an initialisation, or that one optimiser trained together, agree too much; checkpoints
+    Pitfall: members that share an initialization, or that one optimizer trained together, agree too much; checkpoints
     of one run do, and cost one training: see :meth:`of` and :func:`cyclic_rate`.
     """
 
@@ -41,7 +41,7 @@ class DeepEnsemble:
 
         Args:
             network: of the states' architecture; it is left as it is.
-            states: state dicts, buffers included, which keep their own batch normalisation.
+            states: state dicts, buffers included, which keep their own batch normalization.
 
         Raises:
             ValueError: if there is no state, or one is of another network.

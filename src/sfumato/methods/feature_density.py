@@ -39,7 +39,7 @@ class FeatureDensity:
 
     Source: Mukhoti et al. (2021), "Deep deterministic uncertainty for semantic segmentation".
     Pitfall: features of novel things may collapse onto those of known ones; the paper trains with spectral
-    normalisation against that. A density falls with every feature, so it is compared between pixels of one network
+    normalization against that. A density falls with every feature, so it is compared between pixels of one network
     only. A feature that training data never move has almost no variance (1e-5 of the mean one): whatever moves it is
     very novel.
     """
@@ -125,7 +125,7 @@ class FeatureDensity:
 class _Sums:
     """Over the pixels of each class, about a fixed point so that differences do not cancel; float64."""
 
-    centre: Tensor  # (F,)
+    center: Tensor  # (F,)
     counts: Tensor  # (K,)
     first: Tensor  # (K, F)
     second: Tensor  # (K, F, F)
@@ -137,7 +137,7 @@ class _Sums:
         return cls(pixels.mean(0), pixels.new_zeros(classes), pixels.new_zeros(classes, count), second)
 
     def add(self, pixels: Tensor, labels: Tensor) -> None:
-        pixels = pixels - self.centre
+        pixels = pixels - self.center
         for k in labels.unique().tolist():
             if k >= 0:
                 own = pixels[labels == k]
@@ -157,7 +157,7 @@ class _Sums:
         factor = torch.linalg.cholesky(covariance + floor * torch.eye(len(shared)).to(shared))
         identity = torch.eye(len(shared)).to(shared).expand_as(factor)
         whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
-        return (counts / counts.sum()).log(), means + self.centre, whitening
+        return (counts / counts.sum()).log(), means + self.center, whitening
 
 
 def _labels(target: Tensor, valid: Tensor, classes: int, size: torch.Size) -> Tensor:

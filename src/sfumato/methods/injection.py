@@ -36,7 +36,7 @@ def inject_dropout(
     r"""Put dropout behind modules of a network that has none, or too little, in place.
 
     Whole feature maps (B, C, H, W) are dropped as by ``nn.Dropout2d``, single features of other outputs. It follows the
-    module's mode: on while training, off in evaluation, awake under :class:`MCDropout`.
+    module's mode: on while training, off in evaluation, forced_dropout under :class:`MCDropout`.
 
     Args:
         network: its code stays as it is.

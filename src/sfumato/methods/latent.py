@@ -73,7 +73,7 @@ class ConditionalVAE(nn.Module):
         return self.last(joined + self.enter(z)[..., None, None])
 
     def elbo(self, image: Tensor, target: Tensor, valid: Tensor, nll: Loss, beta: float = 1.0) -> Tensor:
-        """``E_q[Σ −log p(y | x, z)] + β KL(q(z | x, y) ‖ p(z | x))`` (B,), in nats per image: the loss to minimise.
+        """``E_q[Σ −log p(y | x, z)] + β KL(q(z | x, y) ‖ p(z | x))`` (B,), in nats per image: the loss to minimize.
 
         With β = 1 a bound on the negative log likelihood of each image's labeling; one z is drawn, with torch's
         generator.

@@ -42,12 +42,12 @@ class Output(nn.Module):
 
 
 class Heads(nn.Module):
-    """All heads of a network as one tensor, and the noises that a :class:`sfumato.Joint` likelihood learns with it.
+    """All heads of a network as one tensor, and the homoscedastic_tasks that a :class:`sfumato.Joint` likelihood learns with it.
 
     Args:
         network: returns a dict of tensors (B, C, H, W) by task, of any size; or one tensor, all heads side by side.
         heads: names of the tasks, in the order of the likelihood's ``heads``; of a dict, other entries are left out.
-        noises: names of the tasks that get a channel whose one value is learned, the likelihood's ``noises``.
+        homoscedastic_tasks: names of the tasks that get a channel whose one value is learned, the likelihood's ``homoscedastic_tasks``.
         start: that value at first.
 
     Takes what ``network`` takes and returns (B, C, H, W), as :class:`Output` does. ``log_variances[name]`` is the
@@ -66,11 +66,13 @@ class Heads(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, heads: Iterable[str], noises: Iterable[str] = (), start: float = 0.0
+        self, network: nn.Module, heads: Iterable[str], homoscedastic_tasks: Iterable[str] = (), start: float = 0.0
     ) -> None:
         super().__init__()
-        self.network, self.heads, self.noises = network, tuple(heads), tuple(noises)
-        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.tensor(start)) for name in self.noises})
+        self.network, self.heads, self.homoscedastic_tasks = network, tuple(heads), tuple(homoscedastic_tasks)
+        self.log_variances = nn.ParameterDict(
+            {name: nn.Parameter(torch.tensor(start)) for name in self.homoscedastic_tasks}
+        )
 
     def forward(self, *inputs: Any) -> Tensor:
         """The output (B, C, H, W)."""
@@ -78,7 +80,7 @@ class Heads(nn.Module):
         keys = (None,) if isinstance(found, Tensor) else self.heads
         channels = [_tensor(found, key, size) for key in keys]
         like = channels[0][:, :1]
-        learned = (self.log_variances[name].to(like.dtype).expand_as(like) for name in self.noises)
+        learned = (self.log_variances[name].to(like.dtype).expand_as(like) for name in self.homoscedastic_tasks)
         return torch.cat([*channels, *learned], 1)
 
 

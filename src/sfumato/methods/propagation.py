@@ -14,18 +14,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sfumato.methods._replay.replay import leaves_of, mapped
 from sfumato.methods.deterministic import evaluating, tensor
 from sfumato.methods.propagation_laws import Law, NoRule, dropped
 from sfumato.methods.propagation_rules import RULES
-from sfumato.methods.tape import leaves_of, mapped
 
 
 @dataclass(frozen=True)
 class VariancePropagation:
     """Mean and variance of every activation under dropout, in one pass that carries both.
 
-    Every dropout is a source of noise, awake whatever the network's mode. Convolutions, linear maps, batch
-    normalisation, poolings, interpolation, padding, joining, sums and products pass mean and variance on; ReLU and
+    Every dropout is a source of noise, forced_dropout whatever the network's mode. Convolutions, linear maps, batch
+    normalization, poolings, interpolation, padding, joining, sums and products pass mean and variance on; ReLU and
     LeakyReLU by the exact moments of a normal law, other activations by quadrature, max-pooling by repeating the exact
     moments of the larger of two. Nothing is computed twice before the first dropout.
 
@@ -43,7 +43,7 @@ class VariancePropagation:
     Source: Postels et al. (2019), "Sampling-free epistemic uncertainty estimation using approximated variance
     propagation".
     Pitfall: the elements of an activation are taken as independent. That is exact from a dropout to the first layer
-    that mixes them; after it neighbours share noise, and layers that average over them are given too little variance,
+    that mixes them; after it neighbors share noise, and layers that average over them are given too little variance,
     layers that compare them too much. Whole feature maps that drop together (``nn.Dropout2d``) share most. Trained
     convolutions smooth: with dropout deep in a trained U-Net next to nothing of the variance arrives
     (``benchmarks/methods.md``).

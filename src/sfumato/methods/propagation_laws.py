@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sfumato.methods.tape import mapped
+from sfumato.methods._replay.replay import mapped
 
 Rule = Callable[..., Any]
 REACH = 9.0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sfumato.methods._replay.replay import mapped
 from sfumato.methods.propagation_laws import (
     Law,
     NoRule,
@@ -24,7 +25,6 @@ from sfumato.methods.propagation_laws import (
     relu,
     smooth,
 )
-from sfumato.methods.tape import mapped
 
 
 def _moving(func: Rule, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sfumato.contracts import Batch, Loss
 from sfumato.methods.batch_norm import refresh_batch_norm
 from sfumato.methods.deterministic import called
-from sfumato.methods.trajectory import Trajectory
+from sfumato.methods.swag_state import SWAGState
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class SWAG:
     Make one with :meth:`of`, from snapshots, or with :meth:`fit`, which walks itself. A draw costs one pass, and of the
     snapshots a product with K numbers.
 
-    Batch normalisation: draws use the statistics of the mean weights, measured on training data, so a draw depends on
+    Batch normalization: draws use the statistics of the mean weights, measured on training data, so a draw depends on
     its generator and its input alone. Maddox et al. measure them anew for each draw, a pass over training data each;
     ``DeepEnsemble(swag.networks(inputs))`` is that, with draws fixed once for all images.
 
     Args:
         network: at the mean weights, with the statistics that belong to them.
-        trajectory: of its weights, at least as many snapshots as its rank.
+        swag_state: of its weights, at least as many snapshots as its rank.
         samples: T ≥ 1, the number of draws.
 
     Raises:
@@ -41,11 +41,11 @@ class SWAG:
     """
 
     network: nn.Module
-    trajectory: Trajectory
+    swag_state: SWAGState
     samples: int = 20
 
     def __post_init__(self) -> None:
-        count, rank = int(self.trajectory.count), self.trajectory.rank
+        count, rank = int(self.swag_state.count), self.swag_state.rank
         if count < rank:
             raise ValueError(f"{count} snapshots for rank {rank}: collect at least {rank}, or ask for a smaller rank")
         if self.samples < 1:
@@ -55,7 +55,7 @@ class SWAG:
     def of(
         cls,
         network: nn.Module,
-        snapshots: Trajectory | Iterable[Mapping[str, Tensor]],
+        snapshots: SWAGState | Iterable[Mapping[str, Tensor]],
         inputs: Iterable[tuple[Any, ...]] = (),
         *,
         rank: int = 20,
@@ -65,20 +65,20 @@ class SWAG:
 
         Args:
             network: of the snapshots' architecture.
-            snapshots: a trajectory that has been collected, or state dicts of one run in the order of training.
-            inputs: of the network, a tuple for each batch of training data; only batch normalisation needs them.
-            rank: of the trajectory, if it has to be collected here.
+            snapshots: a swag_state that has been collected, or state dicts of one run in the order of training.
+            inputs: of the network, a tuple for each batch of training data; only batch normalization needs them.
+            rank: of the swag_state, if it has to be collected here.
             samples: how many draws the method makes.
 
         Raises:
             ValueError: as of the class, if the snapshots are of another network, or the network has batch
-                normalisation and there is no batch.
+                normalization and there is no batch.
         """
-        if not isinstance(snapshots, Trajectory):
-            trajectory = Trajectory(network, rank).to(next(network.parameters()).device)
+        if not isinstance(snapshots, SWAGState):
+            swag_state = SWAGState(network, rank).to(next(network.parameters()).device)
             for state in snapshots:
-                trajectory.collect(state)
-            snapshots = trajectory
+                swag_state.collect(state)
+            snapshots = swag_state
         method = cls(deepcopy(network), snapshots, samples)
         method.network.load_state_dict(snapshots.average(), strict=False)
         refresh_batch_norm(method.network, inputs)
@@ -119,21 +119,21 @@ class SWAG:
         if epochs < rank:
             raise ValueError(f"{epochs} epochs for rank {rank}: train for at least {rank}, or ask for a smaller rank")
         walker = deepcopy(network).train()
-        trajectory = Trajectory(walker, rank).to(next(walker.parameters()).device)
-        optimiser = torch.optim.SGD(walker.parameters(), learning_rate, momentum, weight_decay=weight_decay)
+        swag_state = SWAGState(walker, rank).to(next(walker.parameters()).device)
+        optimizer = torch.optim.SGD(walker.parameters(), learning_rate, momentum, weight_decay=weight_decay)
         for _ in range(epochs):
             for inputs, target, valid in batches:
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss = nll(walker(*inputs), target, valid).sum() / valid.sum().clamp_min(1)
                 loss.backward()
-                optimiser.step()
-            trajectory.collect(walker)
-        return cls.of(network, trajectory, (inputs for inputs, _, _ in batches), samples=samples)
+                optimizer.step()
+            swag_state.collect(walker)
+        return cls.of(network, swag_state, (inputs for inputs, _, _ in batches), samples=samples)
 
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W), each of other weights."""
         for _ in range(self.samples):
-            yield called(self.network, self.trajectory.draw(generator), inputs)[None]
+            yield called(self.network, self.swag_state.draw(generator), inputs)[None]
 
     def networks(
         self, inputs: Iterable[tuple[Any, ...]], generator: torch.Generator | None = None
@@ -144,6 +144,6 @@ class SWAG:
         drawn = []
         for _ in range(self.samples):
             drawn.append(deepcopy(self.network))
-            drawn[-1].load_state_dict(self.trajectory.draw(generator), strict=False)
+            drawn[-1].load_state_dict(self.swag_state.draw(generator), strict=False)
             refresh_batch_norm(drawn[-1], inputs)
         return tuple(drawn)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from sfumato.methods.deterministic import evaluating, tensor
 
-MIRRORS = {"none": (), "horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
+FLIPS = {"none": (), "horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class TestTimeAugmentation:
 
     Args:
         network: any module that returns one tensor (B, C, H, W) of its inputs' size.
-        mirrors: of ``none``, ``horizontal``, ``vertical`` and ``both``.
-        along_x: output channels that hold the x-component of a vector (of flow, of a centre): mirroring from left to
+        flips: of ``none``, ``horizontal``, ``vertical`` and ``both``.
+        along_x: output channels that hold the x-component of a vector (of flow, of a center): mirroring from left to
             right turns their sign.
         along_y: likewise for y and upside down.
 
@@ -38,19 +38,19 @@ class TestTimeAugmentation:
     __test__ = False  # for pytest, which takes the name for a test
 
     network: nn.Module
-    mirrors: Sequence[str] = ("none", "horizontal")
+    flips: Sequence[str] = ("none", "horizontal")
     along_x: Sequence[int] = ()
     along_y: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.mirrors) - set(MIRRORS))
-        if unknown or not self.mirrors:
-            raise ValueError(f"mirrors are {list(self.mirrors)}, expected some of {list(MIRRORS)}")
+        unknown = sorted(set(self.flips) - set(FLIPS))
+        if unknown or not self.flips:
+            raise ValueError(f"flips are {list(self.flips)}, expected some of {list(FLIPS)}")
 
     def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """An output (1, B, C, H, W) for each mirror; ``generator`` is not used. Inputs of 4 dimensions are mirrored."""
-        for name in self.mirrors:
-            dims = MIRRORS[name]
+        for name in self.flips:
+            dims = FLIPS[name]
 
             def mirrored(leaf: Any, dims: tuple[int, ...] = dims) -> Any:
                 return leaf.flip(dims) if isinstance(leaf, Tensor) and leaf.ndim == 4 and dims else leaf

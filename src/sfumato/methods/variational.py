@@ -51,7 +51,7 @@ def make_variational(
     second convolution. Add ``kl_divergence(network) / N`` to the mean loss, and no weight decay, which the prior is.
     Predict with :class:`Variational`.
 
-    Why Flipout: the local reparametrisation trick has less noisy gradients, but it draws the noise of each output pixel
+    Why Flipout: the local reparametrization trick has less noisy gradients, but it draws the noise of each output pixel
     independently, as if each pixel had weights of its own. A convolution has the same weights everywhere; what the
     layers after it combine is correlated, and a network trained against noise that averages out underrates it.
 
@@ -91,10 +91,10 @@ def make_variational(
 
 @dataclass(frozen=True)
 class Variational:
-    """Weights drawn from the Gaussians that training learnt; each draw is a plausible network.
+    """Weights drawn from the Gaussians that training learned; each draw is a plausible network.
 
     A draw has the same weights for all pixels and images and costs one pass. The running statistics of batch
-    normalisation are those of training, which saw weights drawn like these.
+    normalization are those of training, which saw weights drawn like these.
 
     Args:
         network: converted by :func:`make_variational`, and trained since.

@@ -149,7 +149,7 @@ def quantile_calibration(levels: Tensor) -> Tensor:
 
 
 def ence(weight: Tensor, square: Tensor, variance: Tensor) -> Tensor:
-    """Expected normalised calibration error: mean of ``|√mean σ² − RMSE| / √mean σ²`` over 15 bins of equal mass (…).
+    """Expected normalized calibration error: mean of ``|√mean σ² − RMSE| / √mean σ²`` over 15 bins of equal mass (…).
 
     Args:
         weight: (…, keys) pixels by σ.

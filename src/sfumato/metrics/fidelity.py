@@ -13,7 +13,7 @@ from sfumato.metrics.scores import Scores
 
 STEPS, LOW, HIGH = 16, -20, 6  # keys per octave, and the octaves that uncertainties are told apart in
 KEYS = STEPS * (HIGH - LOW)
-COARSE = 8  # neighbouring keys that are one for a single image
+COARSE = 8  # neighboring keys that are one for a single image
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def spearman(pairs: Tensor) -> Tensor:
     pairs = pairs.double()
     rows, columns = pairs.sum(-1), pairs.sum(-2)
     half = pairs.sum((-2, -1), keepdim=True)[..., 0] / 2
-    x, y = (m.cumsum(-1) - m / 2 - half for m in (rows, columns))  # centred ranks
+    x, y = (m.cumsum(-1) - m / 2 - half for m in (rows, columns))  # centered ranks
     both = (pairs * x[..., :, None] * y[..., None, :]).sum((-2, -1))
     return both / ((rows * x * x).sum(-1) * (columns * y * y).sum(-1)).sqrt()
 

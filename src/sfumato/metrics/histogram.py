@@ -14,7 +14,7 @@ KEYS = 1 << 16
 """Keys of a fine histogram: every float32 ≥ 0 has one."""
 
 COARSE = 128
-"""Keys of a coarse histogram: 16 per octave from 2⁻⁴ to 2², where uncertain pixels are (in nats, or in metres), and
+"""Keys of a coarse histogram: 16 per octave from 2⁻⁴ to 2², where uncertain pixels are (in nats, or in meters), and
 2 per octave down to 2⁻²⁰; the first and the last hold what is beyond."""
 
 
@@ -33,7 +33,7 @@ def key(values: Tensor) -> Tensor:
 
 
 def coarsen(fine: Tensor) -> Tensor:
-    """Fine histograms (…, 65536) with neighbouring keys joined, see :data:`COARSE`: (…, 128)."""
+    """Fine histograms (…, 65536) with neighboring keys joined, see :data:`COARSE`: (…, 128)."""
     octaves = fine.unflatten(-1, (256, 16, 16)).sum(-1)  # the exponent runs from -127 in 16ths of an octave
     low = octaves[..., 127 - 20 : 127 - 4, :].unflatten(-1, (2, 8)).sum(-1).flatten(-2)
     coarse = torch.cat([low, octaves[..., 127 - 4 : 127 + 2, :].flatten(-2)], -1)

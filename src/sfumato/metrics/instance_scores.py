@@ -16,7 +16,7 @@ from sfumato.predictions import Instances
 
 THRESHOLDS = torch.arange(50, 100, 5, dtype=torch.float64) / 100
 RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)
-ROW = ("kind", "score", "spread", "iou", "excused", "astray")  # what is kept of a predicted instance
+ROW = ("kind", "score", "spread", "iou", "ignored", "center_error")  # what is kept of a predicted instance
 
 
 def average_precision(score: Tensor, hit: Tensor, truths: int) -> Tensor:
@@ -68,8 +68,8 @@ class InstanceScores(Metric):
 
     ``ap`` is the mean over classes with a true instance and over IoU above 0.5, 0.55, … 0.95; ``ap50`` that above 0.5.
     An instance that matches none is left out where more of it than the threshold lies on void or on a crowd of its
-    class. ``centre_error`` is the mean distance, px, of an instance's centre from the centroid of the true instance it
-    shares most pixels with. Two pairs tell whether errors were known: ``centre_spearman`` and ``centre_ause`` rank
+    class. ``center_error`` is the mean distance, px, of an instance's center from the centroid of the true instance it
+    shares most pixels with. Two pairs tell whether errors were known: ``center_spearman`` and ``center_ause`` rank
     that distance by the standard deviation of the vectors; ``iou_spearman`` and ``iou_ause`` rank 1 − IoU by 1 − score.
 
     Args:
@@ -81,7 +81,7 @@ class InstanceScores(Metric):
     """
 
     full_state_update: bool | None = False
-    headline: ClassVar[tuple[str, ...]] = ("ap", "ap50", "centre_error", "centre_spearman", "iou_spearman")
+    headline: ClassVar[tuple[str, ...]] = ("ap", "ap50", "center_error", "center_spearman", "iou_spearman")
     rows: list[Tensor]
     truths: Tensor
 
@@ -112,7 +112,7 @@ class InstanceScores(Metric):
             segments.check(torch.zeros_like(kind), here.ids, kind, ids, mask, self.classes)
             true = Segments.of(kind.flatten(), ids.flatten(), mask.flatten(), self.classes, self.things)
             self.rows.append(_rows(here, true, kind.shape[-1]))
-            self.truths = self.truths + torch.bincount(true.classes[true.alone], minlength=self.classes)
+            self.truths = self.truths + torch.bincount(true.classes[true.single], minlength=self.classes)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather from all processes, those without an image included."""
@@ -129,12 +129,12 @@ class InstanceScores(Metric):
             return self._per_class()
 
     def _per_class(self) -> dict[str, Tensor]:
-        kind, score, _, iou, excused, _ = self._all().unbind(1)
+        kind, score, _, iou, ignored, _ = self._all().unbind(1)
         found = torch.full((self.classes, len(THRESHOLDS)), torch.nan, dtype=torch.float64, device=self.device)
         for c in self.things:
             for i, threshold in enumerate(THRESHOLDS.tolist()):
                 hit = iou > threshold
-                kept = (kind == c) & (hit | (excused <= threshold))
+                kept = (kind == c) & (hit | (ignored <= threshold))
                 if self.truths[c]:
                     found[c, i] = average_precision(score[kept], hit[kept], int(self.truths[c]))
         return {"ap": found.mean(1), "ap50": found[:, 0], "instances": self.truths}
@@ -142,15 +142,15 @@ class InstanceScores(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The scores over all images, the headline first; NaN where nothing leaves one defined."""
         precision = self._per_class()
-        _, score, spread, iou, excused, astray = self._all().unbind(1)
-        placed, counted = ~astray.isnan(), (iou > 0.5) | (excused <= 0.5)
+        _, score, spread, iou, ignored, center_error = self._all().unbind(1)
+        placed, counted = ~center_error.isnan(), (iou > 0.5) | (ignored <= 0.5)
         return {
             "ap": precision["ap"].nanmean(),
             "ap50": precision["ap50"].nanmean(),
-            "centre_error": astray[placed].mean(),
-            "centre_spearman": spearman(spread[placed], astray[placed]),
+            "center_error": center_error[placed].mean(),
+            "center_spearman": spearman(spread[placed], center_error[placed]),
             "iou_spearman": spearman(1 - score[counted], 1 - iou[counted]),
-            "centre_ause": ause(spread[placed], astray[placed]),
+            "center_ause": ause(spread[placed], center_error[placed]),
             "iou_ause": ause(1 - score[counted], 1 - iou[counted]),
             "predicted_instances": counted.sum(),
             "instances": self.truths.sum(),
@@ -165,12 +165,12 @@ def _rows(found: Instances, true: Segments, width: int) -> Tensor:
     shared = segments.overlaps(mine, true).double()
     area, size = shared.sum(1, keepdim=True), shared.sum(0)
     same = kinds[:, None] == true.classes
-    excused = (shared[:, :1] + (shared * (same & true.crowd)).sum(1, keepdim=True)) / area
-    iou = (shared / (area + size - shared)).where(same & true.alone, 0.0).amax(1)
-    most, partner = shared.where(true.alone, 0.0).max(1)
+    ignored = (shared[:, :1] + (shared * (same & true.crowd)).sum(1, keepdim=True)) / area
+    iou = (shared / (area + size - shared)).where(same & true.single, 0.0).amax(1)
+    most, partner = shared.where(true.single, 0.0).max(1)
     pixel = torch.arange(len(true.at), device=true.at.device, dtype=torch.float64)
     x, y = (torch.bincount(true.at, along, len(size)) / size for along in (pixel % width, pixel // width))
-    off = found.centres.double() - torch.stack([x, y], 1)[partner[1:]]
-    astray = off.norm(dim=1).where(most[1:] > 0, torch.nan)
+    off = found.centers.double() - torch.stack([x, y], 1)[partner[1:]]
+    center_error = off.norm(dim=1).where(most[1:] > 0, torch.nan)
     own = (found.classes.double(), found.scores.double(), found.uncertainty.double())
-    return torch.stack([*own, iou[1:], excused[1:, 0], astray], 1)[area[1:, 0] > 0]
+    return torch.stack([*own, iou[1:], ignored[1:, 0], center_error], 1)[area[1:, 0] > 0]

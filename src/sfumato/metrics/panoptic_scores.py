@@ -70,9 +70,9 @@ def count(found: Segments, true: Segments, classes: int) -> tuple[Tensor, Tensor
     iou = (shared.double() / union.clamp_min(1)).where(same, 0.0)
     match = iou > 0.5
     own_crowd = (found.classes[:, None] == true.classes) & true.crowd
-    excused = 2 * (shared[:, 0] + (shared * own_crowd).sum(1)) > area
+    ignored = 2 * (shared[:, 0] + (shared * own_crowd).sum(1)) > area
     # A crowd of the prediction is what it calls a thing without saying which: no segment.
-    extra = (area > 0) & ~match.any(1) & ~excused & ~found.crowd & (found.classes >= 0)
+    extra = (area > 0) & ~match.any(1) & ~ignored & ~found.crowd & (found.classes >= 0)
     missed = (truth > 0) & ~match.any(0) & ~true.crowd & (true.classes >= 0)
     hit = match.any(0)
     tally = [torch.bincount(s.classes[m], minlength=classes) for s, m in ((true, hit), (found, extra), (true, missed))]

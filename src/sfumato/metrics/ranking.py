@@ -49,7 +49,7 @@ def auroc(good: Tensor, bad: Tensor) -> Tensor:
     The error against a full sort is at most :func:`auroc_bound`. NaN unless there are good and bad pixels.
 
     Source: Hendrycks and Gimpel (2017), for the detection of errors.
-    Pitfall: comparing two networks by it favours the one whose errors are easier to detect, not the one that has fewer.
+    Pitfall: comparing two networks by it favors the one whose errors are easier to detect, not the one that has fewer.
 
     >>> auroc(torch.tensor([2, 1]), torch.tensor([0, 1]))  # two good below, one good tied
     tensor(0.8333, dtype=torch.float64)

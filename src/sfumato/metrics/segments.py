@@ -22,7 +22,7 @@ class Segments:
 
     at: Tensor
     classes: Tensor
-    alone: Tensor
+    single: Tensor
     crowd: Tensor
 
     @classmethod

@@ -39,7 +39,7 @@ def e_aurc(weight: Tensor, error: Tensor) -> Tensor:
 
 
 def augrc(weight: Tensor, error: Tensor) -> Tensor:
-    """Area under the generalised risk–coverage curve: the mean over coverages of *kept error / all pixels* (…).
+    """Area under the generalized risk–coverage curve: the mean over coverages of *kept error / all pixels* (…).
 
     Source: Traub et al. (2024), "Overcoming common flaws in the evaluation of selective classification".
     """
@@ -113,7 +113,7 @@ def poggi(uncertainty: Tensor, square: Tensor, relative: Tensor, ratio: Tensor) 
         0 for an image without pixels.
 
     Source: Poggi et al. (2020), "On the uncertainty of self-supervised monocular depth estimation", and its code.
-    Pitfall: a mean over images, not normalised: in the unit of the error, larger for a network that errs more.
+    Pitfall: a mean over images, not normalized: in the unit of the error, larger for a network that errs more.
     """
     if not len(uncertainty):
         return uncertainty.new_zeros(6, dtype=torch.float64)

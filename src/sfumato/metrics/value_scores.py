@@ -96,7 +96,7 @@ def count(
         mean: (D, N) in the target's unit.
         variance: (D, N) in its square, ≥ 0.
         target: (D, N).
-        quantiles: of the standardised error; None for those of the normal law.
+        quantiles: of the standardized error; None for those of the normal law.
 
     Returns:
         The statistics with coarse ranks, and the fine ranks (5, 65536).

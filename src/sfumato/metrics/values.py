@@ -43,19 +43,19 @@ def gaussian_crps(mean: Tensor, variance: Tensor, target: Tensor) -> Tensor:
     return spread * (z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
 
 
-def cumulative(standardised: Tensor, quantiles: Tensor | None) -> Tensor:
+def cumulative(standardized: Tensor, quantiles: Tensor | None) -> Tensor:
     """The predicted probability in [0, 1] of a smaller value than this one, given as ``(y − μ)/σ``.
 
     Args:
-        standardised: any shape.
+        standardized: any shape.
         quantiles: (Q,) at levels ``i / (Q + 1)``, between which the law is linear; None for the normal law.
     """
     if quantiles is None:
-        return torch.special.ndtr(standardised)
-    ends = quantiles.to(standardised)
-    after = torch.searchsorted(ends, standardised.contiguous()).clamp(1, len(ends) - 1)
+        return torch.special.ndtr(standardized)
+    ends = quantiles.to(standardized)
+    after = torch.searchsorted(ends, standardized.contiguous()).clamp(1, len(ends) - 1)
     low, high = ends[after - 1], ends[after]
-    return (after + ((standardised - low) / (high - low).clamp_min(TINY)).clamp(0, 1)) / (len(ends) + 1)
+    return (after + ((standardized - low) / (high - low).clamp_min(TINY)).clamp(0, 1)) / (len(ends) + 1)
 
 
 def ratio(mean: Tensor, target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def _unit(channels_in: int, channels_out: int, kernel: int, dropout: float) -> nn.Sequential:
-    """Batch normalisation, ReLU, convolution, dropout: the layer of a dense block and of a transition down."""
+    """Batch normalization, ReLU, convolution, dropout: the layer of a dense block and of a transition down."""
     return nn.Sequential(
         nn.BatchNorm2d(channels_in),
         nn.ReLU(inplace=True),
@@ -37,12 +37,12 @@ class _DenseBlock(nn.Module):
 class FCDenseNet(nn.Module):
     """Dense blocks on the way down and up; on the way up a block's input is not carried along.
 
-    Batch normalisation uses running statistics at prediction. The paper used those of the current batch at test time
-    too, which makes an image's prediction depend on its neighbours in the batch; numbers can differ slightly from it.
+    Batch normalization uses running statistics at prediction. The paper used those of the current batch at test time
+    too, which makes an image's prediction depend on its neighbors in the batch; numbers can differ slightly from it.
 
     Args:
         channels_out: output channels, ``likelihood.channels``.
-        layers: of the blocks on the way down; the way up mirrors it.
+        layers: of the blocks on the way down; the way up flips it.
         bottleneck: layers of the block between.
         growth: channels that each layer adds.
         in_channels: channels of the image.

@@ -25,7 +25,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, whole: UNet) -> None:
         super().__init__()
-        self.decoder, self.centre, self.sharpen, self.head = whole.decoder, whole.centre, whole.sharpen, whole.head
+        self.decoder, self.center, self.sharpen, self.head = whole.decoder, whole.center, whole.sharpen, whole.head
 
     forward = UNet.decode
 
@@ -37,7 +37,7 @@ class JointUNet(nn.Module):
         channels_out: name of a task → its output channels.
         widths: as of :class:`UNet`.
         in_channels: as of :class:`UNet`.
-        dropout: as of :class:`UNet`; the centre has a mask for each decoder.
+        dropout: as of :class:`UNet`; the center has a mask for each decoder.
 
     Takes images (B, in_channels, H, W) in [0, 1] of any size and returns a dict of (B, C, H, W) by task.
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def _unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -84,7 +84,7 @@ class UNet(nn.Module):
                 nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropped), _unit(above, below), _unit(below, below))
             )
             self.decoder.append(_Rise(below, above, dropout if level >= deepest - 1 else 0.0))
-        self.centre = nn.Dropout(dropout)
+        self.center = nn.Dropout(dropout)
         self.sharpen = _unit(first + detail, first)
         self.head = nn.Conv2d(first, channels_out, 1)
 
@@ -106,7 +106,7 @@ class UNet(nn.Module):
     def decode(self, detail: Tensor, skips: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """The output of ``size`` (H, W) for what :meth:`encode` returns."""
         *skips, deepest = skips
-        x = self.centre(deepest)
+        x = self.center(deepest)
         for rise in reversed(self.decoder):
             x = rise(x, skips.pop())
         x = self.sharpen(torch.cat([detail, _doubled(x)], 1))

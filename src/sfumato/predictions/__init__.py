@@ -1,7 +1,7 @@
 """What comes out: predictions of classes, of values and of several tasks, the fold that builds one, and instances."""
 
+from sfumato.predictions.aggregate import predict
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
-from sfumato.predictions.fold import predict
 from sfumato.predictions.instances import Instances, find_instances
 from sfumato.predictions.joint import JointMoments, JointPrediction
 from sfumato.predictions.sets import PredictionInterval, PredictionSet

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.predictions.notebook import strip
 from sfumato.predictions.resize import resized
-from sfumato.predictions.store import Stored
+from sfumato.storage import Stored
 
 
 def entropy(probs: Tensor, dim: int = 1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Instances, and how they are found from vectors that point at their centres."""
+"""Instances, and how they are found from vectors that point at their centers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sfumato.predictions.classes import ClassPrediction
-from sfumato.predictions.store import Stored
 from sfumato.predictions.values import ValuePrediction
+from sfumato.storage import Stored
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Instances(Stored):
         ids: (H, W) int64; 0 where no instance is, n + 1 where instance n is.
         classes: (N,) int64.
         scores: (N,) in [0, 1], larger for what is more surely an instance of its class.
-        centres: (N, 2) x and y, px.
+        centers: (N, 2) x and y, px.
         aleatoric: (N,) px², the variance of the vectors of its pixels, their mean.
         epistemic: (N,) px², likewise.
     """
@@ -32,7 +32,7 @@ class Instances(Stored):
     ids: Tensor
     classes: Tensor
     scores: Tensor
-    centres: Tensor
+    centers: Tensor
     aleatoric: Tensor
     epistemic: Tensor
 
@@ -69,7 +69,7 @@ class Instances(Stored):
 def find_instances(
     vectors: ValuePrediction, classes: ClassPrediction, things: Sequence[int], radius: float | None = None
 ) -> list[Instances]:
-    """Instances from predicted vectors to their centres.
+    """Instances from predicted vectors to their centers.
 
     Every pixel whose label is a thing votes for the place it points at. Votes that lie densely are clusters: those
     with a quarter as many votes within ``radius`` as that disc has pixels, and what lies within ``radius`` of such.

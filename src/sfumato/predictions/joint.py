@@ -17,7 +17,7 @@ from sfumato.predictions.resize import resized
 class JointPrediction(Mapping[str, Any]):
     """A prediction for each task, all folded from one set of draws.
 
-    It has no total of its own: nats, pixels and metres do not add up. Those of each task do.
+    It has no total of its own: nats, pixels and meters do not add up. Those of each task do.
 
     Args:
         parts: the prediction of each task, by name.

@@ -13,7 +13,7 @@ from torch import Tensor
 # Perceptually uniform, dark to light: nine anchors of matplotlib's viridis, so that showing a map needs no matplotlib.
 _VIRIDIS = np.array([[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129],
                      [92, 200, 99], [170, 220, 50], [253, 231, 37]], float)  # fmt: skip
-# Okabe and Ito's colours, which colour-blind readers can tell apart; classes beyond them repeat darker.
+# Okabe and Ito's colors, which color-blind readers can tell apart; classes beyond them repeat darker.
 _LABELS = np.array([[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0],
                     [204, 121, 167], [153, 153, 153]], float)  # fmt: skip
 
@@ -26,15 +26,15 @@ def _png(pixels: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _coloured(values: np.ndarray, categorical: bool) -> tuple[np.ndarray, str]:
+def _colored(values: np.ndarray, categorical: bool) -> tuple[np.ndarray, str]:
     if categorical:
         codes = values.astype(int)
-        colours = _LABELS[codes % 8] * (0.6 ** (codes // 8))[..., None]
-        return colours.astype(np.uint8), f"{len(np.unique(codes))} classes"
+        colors = _LABELS[codes % 8] * (0.6 ** (codes // 8))[..., None]
+        return colors.astype(np.uint8), f"{len(np.unique(codes))} classes"
     low, high = float(values.min()), float(values.max())
     position = (values - low) / (high - low or 1.0) * 8
-    colours = np.stack([np.interp(position, np.arange(9), _VIRIDIS[:, c]) for c in range(3)], -1)
-    return colours.astype(np.uint8), f"{low:.3g} to {high:.3g}"
+    colors = np.stack([np.interp(position, np.arange(9), _VIRIDIS[:, c]) for c in range(3)], -1)
+    return colors.astype(np.uint8), f"{low:.3g} to {high:.3g}"
 
 
 def strip(prediction: Any, maps: dict[str, Tensor], unit: str, categorical: tuple[str, ...]) -> str:
@@ -44,7 +44,7 @@ def strip(prediction: Any, maps: dict[str, Tensor], unit: str, categorical: tupl
         picture = (prediction.image[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy()
         cells.append(("image", "", picture))
     for name, values in maps.items():
-        picture, caption = _coloured(values[0].detach().float().cpu().numpy(), name in categorical)
+        picture, caption = _colored(values[0].detach().float().cpu().numpy(), name in categorical)
         cells.append((name, caption if name in categorical else f"{caption} {unit}", picture))
     figures = "".join(
         f'<figure style="margin:0 6px 0 0"><img style="width:220px;image-rendering:pixelated" alt="{html.escape(name)}"'

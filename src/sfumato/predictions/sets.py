@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sfumato.predictions.notebook import strip
-from sfumato.predictions.store import Stored
+from sfumato.storage import Stored
 
 
 @dataclass(frozen=True)

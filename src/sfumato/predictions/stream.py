@@ -42,7 +42,7 @@ def predict_streamed(
             tile, read by :func:`read_window` or any other reader of zarr.
         likelihood: says what an output means.
         tile: height and width, pixels.
-        overlap: of neighbouring tiles, pixels, smaller than a tile.
+        overlap: of neighboring tiles, pixels, smaller than a tile.
         generator: source of randomness; each tile has its own, which depends on its place only.
 
     Raises:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from sfumato.contracts import Likelihood, Method
+from sfumato.predictions.aggregate import predict
 from sfumato.predictions.classes import ClassPrediction, entropy
-from sfumato.predictions.fold import predict
 from sfumato.predictions.joint import JointPrediction
 from sfumato.predictions.values import ValuePrediction
 
@@ -39,7 +39,7 @@ def predict_tiled(
         *inputs: tensors (B, C, H, W) of one size, which are cut; anything else is handed to every tile.
         likelihood: says what an output means.
         tile: height and width, pixels.
-        overlap: of neighbouring tiles, pixels, smaller than a tile.
+        overlap: of neighboring tiles, pixels, smaller than a tile.
         generator: source of randomness; each tile has its own, which depends on its place only.
 
     Returns:
@@ -80,7 +80,7 @@ def predicted_tiles(
         size: height and width of the whole.
         likelihood: says what an output means.
         tile: height and width.
-        overlap: of neighbouring tiles.
+        overlap: of neighboring tiles.
         generator: as for :func:`predict_tiled`.
 
     Raises:

@@ -56,11 +56,11 @@ def rejection(curve: Rejection) -> str:
     with rc_context(STYLE):
         figure = Figure((4.6, 4.0), layout="constrained")
         axis = figure.subplots()
-        colours = iter((WARM, COOL, "#5b7f3a", "#7d5ba6") * len(curve.risks))
+        colors = iter((WARM, COOL, "#5b7f3a", "#7d5ba6") * len(curve.risks))
         for name, risks in curve.risks.items():
             ideal = name.startswith("oracle")
-            colour = FADED if ideal else next(colours)
-            axis.plot([100 * k for k in curve.kept], risks, lw=1.6, label=name, color=colour, ls="--" if ideal else "-")
+            color = FADED if ideal else next(colors)
+            axis.plot([100 * k for k in curve.kept], risks, lw=1.6, label=name, color=color, ls="--" if ideal else "-")
         axis.set(xlim=(0, 100), xlabel="kept: the most certain pixels (%)", ylabel=f"{curve.risk} of the kept")
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False, title="rejected in the order of", alignment="left")
@@ -76,8 +76,8 @@ def history(series: dict[str, Series]) -> str:
         figure = Figure((4.6 * min(2, len(together)), 3.0 * math.ceil(len(together) / 2)), layout="constrained")
         axes = figure.subplots(math.ceil(len(together) / 2), min(2, len(together)), squeeze=False).ravel()
         for axis, (unit, lines) in zip(axes, together.items()):
-            for (name, (x, y)), colour in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
-                axis.plot(x, y, color=colour, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
+            for (name, (x, y)), color in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
+                axis.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
             axis.set(xlabel="epoch", ylabel=unit)
             if unit == "weight":  # of tasks: ratios are what counts
                 axis.set_yscale("log")
@@ -107,9 +107,9 @@ def contrast(parts: dict[str, Contrast], unit: str, other: str) -> str:
 
 def _steps(axis: Axes, pair: Contrast, other: str) -> None:
     worlds = ((pair.inside, pair.means[0], COOL, "in distribution"), (pair.outside, pair.means[1], WARM, other))
-    for counts, mean, colour, label in worlds:
+    for counts, mean, color, label in worlds:
         total = sum(counts) or 1.0
         shares = [100 * count / total for count in counts]
-        axis.stairs(shares, list(pair.edges), color=colour, lw=1.4, fill=True, alpha=0.25)
-        axis.stairs(shares, list(pair.edges), color=colour, lw=1.4, label=f"{label}, mean {mean:.3g}")
-        axis.axvline(mean, color=colour, lw=1, ls=":")
+        axis.stairs(shares, list(pair.edges), color=color, lw=1.4, fill=True, alpha=0.25)
+        axis.stairs(shares, list(pair.edges), color=color, lw=1.4, label=f"{label}, mean {mean:.3g}")
+        axis.axvline(mean, color=color, lw=1, ls=":")

@@ -1,4 +1,4 @@
-"""Pictures for files: a strip of layers with colour bars, and single maps."""
+"""Pictures for files: a strip of layers with color bars, and single maps."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from sfumato.contracts import Prediction, Task
-from sfumato.predictions.store import whole
-from sfumato.report.pictures import PARTS, Key, key, painted, rgb, span, top, view
+from sfumato.report.pictures import PARTS, Key, key, painted, rgb, top, value_range, view
 from sfumato.report.story import Shown
+from sfumato.storage import atomic_write
 
-COLOURS = "magma"  # of every uncertainty and distance: perceptually uniform, dark is sure
+COLORS = "magma"  # of every uncertainty and distance: perceptually uniform, dark is sure
 RIGHT_WRONG = ListedColormap(["#e2e6ea", "#c43e1c"])
 STYLE: Any = {
     "font.size": 9,
@@ -34,20 +34,20 @@ STYLE: Any = {
 
 def write_png(figure: Figure, path: str | Path) -> Path:
     """Save a figure, whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight", pad_inches=0.04)
     return Path(path)
 
 
 def save_map(values: Tensor, path: str | Path, label: str, unit: str, scale: tuple[float, float]) -> Path:
-    """Write one map with its colour bar as a PNG.
+    """Write one map with its color bar as a PNG.
 
     Args:
         values: (H, W).
         path: of the file.
         label: above the map, as in ``"epistemic"``.
-        unit: beside the colour bar, as in ``"nats"``.
-        scale: values of the ends of the colour bar; the same for maps that are to be compared.
+        unit: beside the color bar, as in ``"nats"``.
+        scale: values of the ends of the color bar; the same for maps that are to be compared.
 
     Returns:
         The path.
@@ -56,13 +56,13 @@ def save_map(values: Tensor, path: str | Path, label: str, unit: str, scale: tup
     """
     with rc_context(STYLE):
         figure, axes = _grid(1, 1, values.shape[-2:], 5.0)
-        _map(figure, axes[0, 0], values, unit, scale, COLOURS)
+        _map(figure, axes[0, 0], values, unit, scale, COLORS)
         axes[0, 0].set_title(label)
         return write_png(figure, path)
 
 
 def save_best(prediction: Prediction, task: Task, path: str | Path, label: str, scale: tuple[float, float]) -> Path:
-    """Write the best guess of a batch of 1 in the task's colours as a PNG, with the key to read them.
+    """Write the best guess of a batch of 1 in the task's colors as a PNG, with the key to read them.
 
     Args:
         prediction: its ``best[0]`` is painted.
@@ -93,7 +93,7 @@ def panel(shown: Sequence[Shown], task: Task, path: str | Path) -> Path:
     """
     views = [view(each.prediction, each.target) for each in shown]
     errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]
-    furthest, blame = (top(errors), COLOURS) if views[0].error_unit else (1.0, RIGHT_WRONG)
+    furthest, blame = (top(errors), COLORS) if views[0].error_unit else (1.0, RIGHT_WRONG)
     scales = {part: (0.0, top([getattr(seen, part) for seen in views])) for part in PARTS}
     with rc_context(STYLE):
         figure, axes = _grid(len(shown), 7, shown[0].image.shape[-2:], 2.2)
@@ -106,14 +106,14 @@ def panel(shown: Sequence[Shown], task: Task, path: str | Path) -> Path:
             row[3].imshow(error, cmap=blame, vmin=0, vmax=furthest, interpolation="nearest")
             for axis, part in zip(row[4:], PARTS):
                 layer = getattr(seen, part).numpy()
-                axis.imshow(layer, cmap=COLOURS, vmin=0, vmax=scales[part][1], interpolation="nearest")
+                axis.imshow(layer, cmap=COLORS, vmin=0, vmax=scales[part][1], interpolation="nearest")
         for axis, title in zip(axes[0], ("image", "truth", "prediction", "error", *PARTS)):
             axis.set_title(title)
         if views[0].error_unit:
-            _bar(figure, axes[:, 3], views[0].error_unit, (0.0, furthest), COLOURS)
+            _bar(figure, axes[:, 3], views[0].error_unit, (0.0, furthest), COLORS)
         for column, part in enumerate(PARTS, 4):
-            _bar(figure, axes[:, column], views[0].label, scales[part], COLOURS)
-        _key(figure, axes[:, 1:3].ravel(), key(shown[0].prediction, task, span(shown)))
+            _bar(figure, axes[:, column], views[0].label, scales[part], COLORS)
+        _key(figure, axes[:, 1:3].ravel(), key(shown[0].prediction, task, value_range(shown)))
         return write_png(figure, path)
 
 
@@ -126,16 +126,16 @@ def _grid(rows: int, columns: int, size: Sequence[int], width: float) -> tuple[F
     return figure, axes
 
 
-def _map(figure: Figure, axis: Axes, values: Tensor, unit: str, scale: tuple[float, float], colours: Any) -> None:
+def _map(figure: Figure, axis: Axes, values: Tensor, unit: str, scale: tuple[float, float], colors: Any) -> None:
     axis.imshow(
-        values.detach().float().cpu().numpy(), cmap=colours, vmin=scale[0], vmax=scale[1], interpolation="nearest"
+        values.detach().float().cpu().numpy(), cmap=colors, vmin=scale[0], vmax=scale[1], interpolation="nearest"
     )
-    _bar(figure, axis, unit, scale, colours)
+    _bar(figure, axis, unit, scale, colors)
 
 
-def _bar(figure: Figure, axes: Any, unit: str, scale: tuple[float, float], colours: Any) -> None:
+def _bar(figure: Figure, axes: Any, unit: str, scale: tuple[float, float], colors: Any) -> None:
     bar = figure.colorbar(
-        ScalarMappable(Normalize(*scale), colours), ax=axes, location="bottom", pad=0.03, aspect=25, shrink=0.9
+        ScalarMappable(Normalize(*scale), colors), ax=axes, location="bottom", pad=0.03, aspect=25, shrink=0.9
     )
     bar.set_label(unit)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
@@ -144,10 +144,10 @@ def _bar(figure: Figure, axes: Any, unit: str, scale: tuple[float, float], colou
     bar.update_ticks()
 
 
-def _key(figure: Figure, axes: np.ndarray, colours: Key) -> None:
-    if colours.bar is not None:
-        _bar(figure, axes, colours.unit, colours.ends, ListedColormap(colours.bar / 255))
-    if colours.swatches:
-        handles = [Patch(color=colour, label=name) for name, colour in colours.swatches]
+def _key(figure: Figure, axes: np.ndarray, colors: Key) -> None:
+    if colors.bar is not None:
+        _bar(figure, axes, colors.unit, colors.ends, ListedColormap(colors.bar / 255))
+    if colors.swatches:
+        handles = [Patch(color=color, label=name) for name, color in colors.swatches]
         columns = min(len(handles), 8)
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)

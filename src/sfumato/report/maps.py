@@ -24,11 +24,11 @@ def save_maps(prediction: Prediction, task: Task, folder: Path, name: str) -> No
 
     Args:
         prediction: a batch of 1.
-        task: paints the best guess; its ``scales`` fix the colours, so that maps of all images compare.
+        task: paints the best guess; its ``scales`` fix the colors, so that maps of all images compare.
         folder: exists.
         name: of the image.
     """
-    save_best(prediction, task, folder / f"{name}_label.png", task.key, task.span)
+    save_best(prediction, task, folder / f"{name}_label.png", task.key, task.display_range)
     if isinstance(prediction, ClassPrediction):  # a value has no probability, only a density
         least = 1 / prediction.probs.shape[1]
         save_map(

@@ -9,7 +9,7 @@
   const layers = (of) => ["image", "truth", "prediction", "error", ...PARTS, ...(of.sizes ? ["size"] : []),
     ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : [])];
   const meaning = (layer) => layer.startsWith(TEACHER)
-    ? `What the teacher says of the ${layer.replace(TEACHER, "")} uncertainty, in many passes; the student learnt to say it in one.` : ({
+    ? `What the teacher says of the ${layer.replace(TEACHER, "")} uncertainty, in many passes; the student learned to say it in one.` : ({
     image: "The image as the network sees it.",
     truth: "What is known to be right; see-through where nothing is known.",
     prediction: "The network’s best guess.",
@@ -69,21 +69,21 @@
       }
       for (let c = 1; c < 256; c++) { kept[c] += kept[c - 1]; wrong[c] += wrong[c - 1]; }
       ready.kept[part] = kept; ready.wrong[part] = wrong;
-      layers[part] = coloured(parts, (i) => data.colours[parts.data[i + channel]]);
-      if (teacher) layers[TEACHER + part] = coloured(teacher, (i) => data.colours[teacher.data[i + channel]]);
+      layers[part] = colored(parts, (i) => data.colors[parts.data[i + channel]]);
+      if (teacher) layers[TEACHER + part] = colored(teacher, (i) => data.colors[teacher.data[i + channel]]);
     }
-    layers.error = coloured(error, (i) => {
+    layers.error = colored(error, (i) => {
       if (error.data[i + 2] < 128) return null;
       const e = ((error.data[i] << 8) | error.data[i + 1]) / 65535 * data.ends.worst;
-      return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colours[Math.min(255, Math.round(255 * Math.sqrt(e / data.ends.error)))];
+      return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colors[Math.min(255, Math.round(255 * Math.sqrt(e / data.ends.error)))];
     });
-    if (size) layers.size = coloured(size, (i) => data.colours[size.data[i]]);
+    if (size) layers.size = colored(size, (i) => data.colors[size.data[i]]);
     return ready;
   };
-  const coloured = (source, colour) => {
+  const colored = (source, color) => {
     const out = new ImageData(source.width, source.height);
     for (let i = 0; i < out.data.length; i += 4) {
-      const rgb = colour(i);
+      const rgb = color(i);
       if (rgb) { out.data[i] = rgb[0]; out.data[i + 1] = rgb[1]; out.data[i + 2] = rgb[2]; out.data[i + 3] = 255; }
     }
     const made = canvas(source.width, source.height);
@@ -101,7 +101,7 @@
   })();
   const abstained = (ready, width, height) => {
     const channel = PARTS.indexOf(state.by), parts = ready.parts;
-    const mask = coloured(parts, (i) => (parts.data[i + channel] > state.cut ? [0, 0, 0] : null));
+    const mask = colored(parts, (i) => (parts.data[i + channel] > state.cut ? [0, 0, 0] : null));
     const layer = canvas(width, height), pen = layer.getContext("2d");
     pen.imageSmoothingEnabled = false;
     pen.drawImage(mask, 0, 0, width, height);
@@ -145,13 +145,13 @@
       key.hidden = (layer !== "truth" && layer !== "prediction") || key.dataset.task !== state.task;
     if (!values) return;
     const end = data.ends[whose];
-    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colours run with the square root, but for sizes
+    at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colors run with the square root, but for sizes
       const tick = document.createElement("span");
       tick.textContent = (f === 1 ? "≥ " : "") + number(layer === "size" ? f * end : f * f * end);
       return tick;
     }));
     at("unit").textContent = part ? data.label : layer === "size" ? data.sizesUnit : data.errorUnit;
-    at("ramp").alt = `colours from 0 to ${number(end)} ${at("unit").textContent}`;
+    at("ramp").alt = `colors from 0 to ${number(end)} ${at("unit").textContent}`;
   };
   const risk = (ready) => {
     const kept = ready.kept[state.by], wrong = ready.wrong[state.by], n = kept[255], points = [];
@@ -228,7 +228,7 @@
   // A layer that is on is switched off: the bare image stays.
   const toggle = (layer, task = state.task) => {
     const off = state.layer === layer && state.task === task;
-    if (task !== state.task) { use(task); state.cut = 255; }  // a threshold in nats says nothing of metres
+    if (task !== state.task) { use(task); state.cut = 255; }  // a threshold in nats says nothing of meters
     state.layer = off ? "image" : layer;
     remember(); caption(); redraw();
   };
@@ -264,7 +264,7 @@
   at("tiles").append(...TASKS.flatMap(row));
   at("ramp").src = (() => {
     const strip = canvas(256, 1), out = new ImageData(256, 1);
-    data.colours.forEach((rgb, i) => out.data.set([...rgb, 255], 4 * i));
+    data.colors.forEach((rgb, i) => out.data.set([...rgb, 255], 4 * i));
     strip.getContext("2d").putImageData(out, 0, 0);
     return strip.toDataURL();
   })();

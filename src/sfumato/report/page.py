@@ -17,12 +17,12 @@ from markupsafe import Markup
 
 import sfumato
 from sfumato.contracts import Task
-from sfumato.predictions.store import whole
 from sfumato.report import curves
-from sfumato.report.figures import COLOURS
+from sfumato.report.figures import COLORS
 from sfumato.report.glossary import WORDS
-from sfumato.report.pictures import PARTS, Key, View, is_one_draw, key, packed, span, top, uri, view
+from sfumato.report.pictures import PARTS, Key, View, is_one_draw, key, packed, top, uri, value_range, view
 from sfumato.report.story import Shown, Story
+from sfumato.storage import atomic_write
 
 WEIGHT = 7_000_000  # characters of all images together: a page that can be sent by mail
 PIXELS = 1_500_000  # kept of all maps of a page together, fewer if they weigh more
@@ -45,7 +45,7 @@ def write(story: Story | Mapping[str, Story], path: str | Path) -> Path:
         OSError: if the file cannot be written.
     """
     path = Path(path)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(_html({"": story} if isinstance(story, Story) else story), encoding="utf-8")
     return path
 
@@ -79,7 +79,7 @@ def _html(stories: Mapping[str, Story]) -> str:
 
 def _task(name: str, story: Story, tasks: int) -> dict[str, Any]:
     """What the page shows of one of so many tasks."""
-    data, colours = _data(story, tasks)
+    data, colors = _data(story, tasks)
     figures = _figures(story, data)
     if name:  # ids must differ within one page
         figures = {kind: re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text) for kind, text in figures.items()}
@@ -87,8 +87,8 @@ def _task(name: str, story: Story, tasks: int) -> dict[str, Any]:
         "name": name,
         "story": story,
         "data": data,
-        "key": colours,
-        "bar": None if colours is None or colours.bar is None else uri(colours.bar[None]),
+        "key": colors,
+        "bar": None if colors is None or colors.bar is None else uri(colors.bar[None]),
         "figures": {kind: Markup(text) for kind, text in figures.items()},
     }
 
@@ -107,16 +107,16 @@ def _figures(story: Story, data: dict[str, Any]) -> dict[str, str]:
 
 
 def _data(story: Story, tasks: int = 1) -> tuple[dict[str, Any], Key | None]:
-    """What the page's script reads, and the key to the task's colours."""
+    """What the page's script reads, and the key to the task's colors."""
     elsewhere = list(story.shift.shown) if story.shift else []
     shown = [*story.shown, *elsewhere]
     if not shown:
         return {}, None
     views = [view(each.prediction, each.target) for each in shown]
     ends = _ends(shown, views)
-    colours = key(shown[0].prediction, story.task, span(shown))
+    colors = key(shown[0].prediction, story.task, value_range(shown))
     images = _images(shown, views, story.task, ends, tasks)
-    table = (matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(int)
+    table = (matplotlib.colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(int)
     data = {
         "images": images,
         "groups": _groups(story, len(elsewhere)),
@@ -127,13 +127,13 @@ def _data(story: Story, tasks: int = 1) -> tuple[dict[str, Any], Key | None]:
         "score": views[0].score,
         "sizes": story.sizes[0],
         "sizesUnit": story.sizes[1],
-        "colours": table.tolist(),
+        "colors": table.tolist(),
     }
-    return data, colours
+    return data, colors
 
 
 def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
-    """Ends of the scales that all images share; ``worst`` is the largest error, ``error`` where its colours end."""
+    """Ends of the scales that all images share; ``worst`` is the largest error, ``error`` where its colors end."""
     taught = [view(each.teacher, each.target) for each in shown if each.teacher is not None]
     ends = {part: top([getattr(seen, part) for seen in [*views, *taught]]) for part in PARTS}
     # A part a thousand times smaller than the total is nothing but rounding: it shall look like nothing.

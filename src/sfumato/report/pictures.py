@@ -33,9 +33,9 @@ class View:
         aleatoric: uncertainty in ``unit``.
         epistemic: uncertainty in ``unit``.
         unit: ``nats``, or that of the target: variances are shown as standard deviations.
-        label: of a colour bar: the unit and, for values, that it is a σ.
+        label: of a color bar: the unit and, for values, that it is a σ.
         error_unit: of the error; empty for classes.
-        score: what summarises the errors of some pixels: ``accuracy = 1 − mean`` or ``RMSE = √mean²``.
+        score: what summarizes the errors of some pixels: ``accuracy = 1 − mean`` or ``RMSE = √mean²``.
     """
 
     error: Tensor
@@ -91,11 +91,11 @@ def _(prediction: ValuePrediction, target: Tensor) -> View:
 
 @dataclass(frozen=True)
 class Key:
-    """How to read the colours of a task: named swatches of classes, or a bar over values.
+    """How to read the colors of a task: named swatches of classes, or a bar over values.
 
     Args:
-        swatches: name and colour ``#rrggbb`` of each class; empty for values.
-        bar: (N, 3) uint8, colours of evenly spaced values; None for classes.
+        swatches: name and color ``#rrggbb`` of each class; empty for values.
+        bar: (N, 3) uint8, colors of evenly spaced values; None for classes.
         ends: the values at the ends of the bar.
         unit: of these.
     """
@@ -108,7 +108,7 @@ class Key:
 
 @singledispatch
 def key(prediction: Any, task: Task, values: tuple[float, float]) -> Key:
-    """How to read the colours ``task`` gives to a prediction of this kind; ``values`` span the bar."""
+    """How to read the colors ``task`` gives to a prediction of this kind; ``values`` span the bar."""
     raise ValueError(f"a {type(prediction).__name__} cannot be shown: expected a ClassPrediction or a ValuePrediction")
 
 
@@ -116,26 +116,26 @@ def key(prediction: Any, task: Task, values: tuple[float, float]) -> Key:
 def _(prediction: ClassPrediction, task: Task, values: tuple[float, float]) -> Key:
     classes = torch.arange(prediction.probs.shape[1])
     names = getattr(task, "names", [f"class {c}" for c in classes.tolist()])
-    return Key(tuple(zip(map(str, names), _hex(task.colour(classes[None])[0]))))
+    return Key(tuple(zip(map(str, names), _hex(task.color(classes[None])[0]))))
 
 
-def _hex(colours: Tensor) -> list[str]:
-    """Colours (N, 3) uint8 as ``#rrggbb``."""
-    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours.tolist()]
+def _hex(colors: Tensor) -> list[str]:
+    """Colors (N, 3) uint8 as ``#rrggbb``."""
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in colors.tolist()]
 
 
 @key.register
 def _(prediction: ValuePrediction, task: Task, values: tuple[float, float]) -> Key:
     if prediction.mean.shape[1] == 2:  # a vector: where to, at its longest
-        ways = torch.tensor([[1.0, 0, -1, 0], [0, 1, 0, -1]])[:, None] * task.span[1]
-        return Key(tuple(zip("→↓←↑", _hex(task.colour(ways)[0]))), unit=prediction.unit)
+        ways = torch.tensor([[1.0, 0, -1, 0], [0, 1, 0, -1]])[:, None] * task.display_range[1]
+        return Key(tuple(zip("→↓←↑", _hex(task.color(ways)[0]))), unit=prediction.unit)
     if prediction.mean.shape[1] != 1:
         return Key(unit=prediction.unit)
     low, high = values
-    return Key((), task.colour(torch.linspace(low, high, 256)[None])[0].numpy(), values, prediction.unit)
+    return Key((), task.color(torch.linspace(low, high, 256)[None])[0].numpy(), values, prediction.unit)
 
 
-def span(shown: Iterable[Shown]) -> tuple[float, float]:
+def value_range(shown: Iterable[Shown]) -> tuple[float, float]:
     """The lowest and highest 0.5 % quantile of all valid targets: the ends of the bar over values."""
     ends = [
         (quantile(known, 0.005), quantile(known, 0.995))
@@ -164,10 +164,10 @@ def rgb(image: Tensor) -> np.ndarray:
 
 
 def painted(values: Tensor, task: Task, valid: Tensor | None = None) -> np.ndarray:
-    """A target or best guess in the task's colours, uint8 (H, W, 4), see-through where not valid."""
-    colours = task.colour(values.detach().cpu()).cpu().numpy()
-    alpha = np.full(colours.shape[:2], 255, np.uint8) if valid is None else valid.cpu().numpy().astype(np.uint8) * 255
-    return np.dstack([colours, alpha])
+    """A target or best guess in the task's colors, uint8 (H, W, 4), see-through where not valid."""
+    colors = task.color(values.detach().cpu()).cpu().numpy()
+    alpha = np.full(colors.shape[:2], 255, np.uint8) if valid is None else valid.cpu().numpy().astype(np.uint8) * 255
+    return np.dstack([colors, alpha])
 
 
 def uri(pixels: np.ndarray, kind: str = "PNG") -> str:
@@ -202,7 +202,7 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
     Returns:
         Data URIs: ``parts`` has the three uncertainties by :func:`eight_bit` in red, green and blue; ``error`` has
         ``65535 · error / worst`` in red (high byte) and green (low), and the mask in blue; ``size``, if there
-        is one, has ``255 · size / end`` in grey; ``teacher``, if there is one, is like ``parts``.
+        is one, has ``255 · size / end`` in gray; ``teacher``, if there is one, is like ``parts``.
     """
     best: Tensor = shown.prediction.best[0]  # pyright: ignore[reportAttributeAccessIssue]
     valid = thinned(shown.valid.cpu(), size)
@@ -214,8 +214,8 @@ def packed(shown: Shown, seen: View, task: Task, ends: dict[str, float], size: t
         answer[thinned(shown.outline.cpu(), size).numpy()] = 255
     extra = {}
     if shown.size is not None:
-        grey = thinned(shown.size.float().cpu(), size).div(ends["size"]).clamp(0, 1)
-        extra["size"] = uri((grey * 255).round().byte().numpy())
+        gray = thinned(shown.size.float().cpu(), size).div(ends["size"]).clamp(0, 1)
+        extra["size"] = uri((gray * 255).round().byte().numpy())
     if shown.teacher is not None:
         extra["teacher"] = _parts(view(shown.teacher, shown.target), ends, size)
     return extra | {

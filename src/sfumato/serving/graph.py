@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import sfumato
 from sfumato.methods import Deterministic
 from sfumato.predictions import ClassPrediction, predict
-from sfumato.predictions.store import whole
+from sfumato.storage import atomic_write
 from sfumato.training import Run
 
 FORMATS = ("onnx", "torch-export")
@@ -27,25 +27,25 @@ CITATION = "Kendall and Gal (2017), What uncertainties do we need in Bayesian de
 
 
 class Graph(nn.Module):
-    """Everything between an image and a decomposed prediction: normalisation, members, fold, calibration.
+    """Everything between an image and a decomposed prediction: normalization, members, fold, calibration.
 
     Args:
         run: whose method makes every draw without chance: ``deterministic`` or any kind of ensemble; of another, one
-            pass of the network as it is, if ``asleep``.
-        asleep: whether to leave the draws out, and with them the epistemic part.
+            pass of the network as it is, if ``deterministic``.
+        deterministic: whether to leave the draws out, and with them the epistemic part.
 
     Raises:
-        ValueError: if the method draws at random and ``asleep`` is false.
+        ValueError: if the method draws at random and ``deterministic`` is false.
     """
 
-    def __init__(self, run: Run, asleep: bool = False) -> None:
+    def __init__(self, run: Run, deterministic: bool = False) -> None:
         super().__init__()
         method = run.method()
         random = hasattr(method, "samples")  # who has a number of draws makes them by chance
-        if random and not asleep:
+        if random and not deterministic:
             raise ValueError(
                 f"{run.folder} predicts by {run.plan.method}, whose random draws no exported graph can make: export an "
-                "ensemble or an evidential likelihood, or pass --asleep for one pass without them (epistemic part 0)"
+                "ensemble or an evidential likelihood, or pass --deterministic for one pass without them (epistemic part 0)"
             )
         self.networks = nn.ModuleList(run.networks).eval()
         self.run = run
@@ -59,10 +59,12 @@ class Graph(nn.Module):
         """What :meth:`forward` takes apart."""
         seen = image.float() / 255 if image.dtype == torch.uint8 else image
         drawn: Any = predict(self.method, seen, likelihood=self.run.likelihood)
-        return self.run.corrected(replace(drawn, image=seen))
+        return self.run.calibrated(replace(drawn, image=seen))
 
 
-def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asleep: bool = False) -> dict[str, float]:
+def export(
+    run: Run, path: Path, format: str = "onnx", input: str = "uint8", deterministic: bool = False
+) -> dict[str, float]:
     """Write a run as one file and check what it computes.
 
     Args:
@@ -70,7 +72,7 @@ def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asl
         path: of the file.
         format: ``onnx``, or ``torch-export`` for a ``.pt2`` that torch loads.
         input: ``uint8``, or ``float`` for images in [0, 1].
-        asleep: see :class:`Graph`.
+        deterministic: see :class:`Graph`.
 
     Returns:
         The largest difference of each output from the run's own, over images of sizes other than the one traced.
@@ -84,7 +86,7 @@ def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asl
         raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     if input not in ("uint8", "float"):
         raise ValueError(f"input is {input!r}, expected uint8 or float")
-    graph = Graph(run, asleep).eval()
+    graph = Graph(run, deterministic).eval()
     multiple = int(getattr(run.networks[0].network, "stride", 32))
     about = metadata(run, input, multiple)
     sizes = [(2, 3 * multiple, 5 * multiple), (1, 2 * multiple, 3 * multiple), (3, 4 * multiple, 2 * multiple)]
@@ -95,7 +97,7 @@ def export(run: Run, path: Path, format: str = "onnx", input: str = "uint8", asl
     # Sizes are multiples of what the network halves; the reader of the file fills images up.
     height, width = (multiple * torch.export.Dim(name, min=2, max=1 << 12) for name in ("rows", "columns"))
     shapes = ({0: batch, 2: height, 3: width},)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         try:
             with torch.no_grad(), _quiet():
                 program = torch.export.export(graph, (images[0],), dynamic_shapes=shapes)
@@ -130,7 +132,7 @@ def metadata(run: Run, input: str, multiple: int) -> dict[str, Any]:
         "calibrator": type(run.calibrator).__name__ if run.calibrator is not None else "",
         "input": input,
         "multiple": multiple,
-        "scale": [now / native for now, native in zip(plan.size, plan.native)],
+        "scale": [now / native for now, native in zip(plan.size, plan.original_size)],
         "outputs": ["label", "probability", "total", "aleatoric", "epistemic"]
         if names
         else ["mean", "total", "aleatoric", "epistemic"],

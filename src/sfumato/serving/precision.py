@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from sfumato.metrics import ValueScores, calibration, confusion, histogram, ranking
 from sfumato.predictions import ValuePrediction
-from sfumato.predictions.store import whole
 from sfumato.serving.bundle import Bundle
+from sfumato.storage import atomic_write
 from sfumato.training import Run
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -54,12 +54,12 @@ def shrink(path: Path, precision: str) -> None:
     kept = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *kept])
-    with whole(path) as part:
+    with atomic_write(path) as part:
         onnx.save(model, part)
 
 
 def cost(
-    run: Run, bundle: Bundle, dataset: Dataset, *, asleep: bool = False, progress: bool = True
+    run: Run, bundle: Bundle, dataset: Dataset, *, deterministic: bool = False, progress: bool = True
 ) -> dict[str, tuple[float, float]]:
     """Scores of a run and of a file of it on every image: what both say of labels, confidences and total uncertainty.
 
@@ -67,7 +67,7 @@ def cost(
         run: of which the file is.
         bundle: the file.
         dataset: at the size of the run's plan.
-        asleep: as the file was exported.
+        deterministic: as the file was exported.
         progress: whether to show a bar.
 
     Returns:
@@ -76,7 +76,7 @@ def cost(
     """
     from sfumato.serving.graph import Graph
 
-    graph, key = Graph(run, asleep).eval(), run.task.key
+    graph, key = Graph(run, deterministic).eval(), run.task.key
     tables = [_Values(run.task.unit) if "unit" in bundle.metadata else _Classes(len(run.task.names)) for _ in range(2)]  # pyright: ignore[reportAttributeAccessIssue]
     for index in track(range(len(dataset)), "score", disable=not progress, transient=True):  # pyright: ignore[reportArgumentType]
         sample = dataset[index]

@@ -1,8 +1,8 @@
 """The question asked of each pixel."""
 
-from sfumato.tasks.centres import Centres
+from sfumato.tasks.center_offsets import CenterOffsets
 from sfumato.tasks.depth import Depth, InverseDepth
+from sfumato.tasks.multi_task import MultiTask
 from sfumato.tasks.semantic import Semantic
-from sfumato.tasks.several import Several
 
-__all__ = ["Centres", "Depth", "InverseDepth", "Semantic", "Several"]
+__all__ = ["CenterOffsets", "Depth", "InverseDepth", "MultiTask", "Semantic"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Gaussian, Laplace, NormalInverseGamma
-from sfumato.tasks.values import Values, near_to_far
+from sfumato.tasks.value import Values, near_to_far
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Depth(Values):
         return law(dims=1, link="log", lower=self.minimum, upper=self.maximum, unit=self.unit)
 
     @property
-    def span(self) -> tuple[float, float]:
+    def display_range(self) -> tuple[float, float]:
         """The range of depth."""
         return self.minimum, self.maximum
 
@@ -62,7 +62,7 @@ class Depth(Values):
         """Standard deviations up to a tenth of the range."""
         return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.maximum / 10, f"σ, {self.unit}"))
 
-    def colour(self, values: Tensor) -> Tensor:
+    def color(self, values: Tensor) -> Tensor:
         """Depths (1, H, W) or (H, W) on a logarithmic scale, near warm and far cold, uint8 (H, W, 3)."""
         depth = values.reshape(values.shape[-2:]).detach().float().clamp(self.minimum, self.maximum)
         return near_to_far((depth / self.minimum).log() / math.log(self.maximum / self.minimum))
@@ -91,7 +91,7 @@ class InverseDepth(Values):
             raise ValueError(f"maximum is {self.maximum} {self.unit}, expected above 0: one over the nearest depth")
 
     @property
-    def span(self) -> tuple[float, float]:
+    def display_range(self) -> tuple[float, float]:
         """From the sky to the nearest surface."""
         return 0.0, self.maximum
 
@@ -100,7 +100,7 @@ class InverseDepth(Values):
         """Standard deviations up to a tenth of the range."""
         return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.maximum / 10, f"σ, {self.unit}"))
 
-    def colour(self, values: Tensor) -> Tensor:
+    def color(self, values: Tensor) -> Tensor:
         """Inverse depths (1, H, W) or (H, W), near warm and far cold, uint8 (H, W, 3)."""
         values = values.reshape(values.shape[-2:]).detach().float()
         # By the root, since the inverse of most of a street lies near 0.

@@ -19,19 +19,19 @@ from sfumato.calibration import (
 )
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Categorical, Dirichlet, DistilledClasses, LogitNormal, Tempered
-from sfumato.tasks.question import Question
+from sfumato.tasks.base import BaseTask
 
 if TYPE_CHECKING:
     from sfumato.metrics import ClassScores
 
 
 @dataclass(frozen=True)
-class Semantic(Question):
+class Semantic(BaseTask):
     """Classes of pixels.
 
     Args:
         names: of the K ≥ 2 classes, in the order of their ids 0 … K − 1.
-        palette: K colours (red, green, blue) in 0 … 255.
+        palette: K colors (red, green, blue) in 0 … 255.
 
     Raises:
         ValueError: if names and palette differ in length.
@@ -47,7 +47,7 @@ class Semantic(Question):
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.palette):
-            raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colours: give each class one")
+            raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colors: give each class one")
 
     def likelihood(self, name: str) -> Likelihood:
         """One of :attr:`likelihoods` over the K classes, or of :attr:`students`, of which ``dudes`` is as published."""
@@ -62,7 +62,7 @@ class Semantic(Question):
         ]
 
     @property
-    def guarantee(self) -> type[ConformalSets]:
+    def conformal(self) -> type[ConformalSets]:
         """Sets of classes."""
         return ConformalSets
 
@@ -73,7 +73,7 @@ class Semantic(Question):
         return ClassScores(len(self.names))
 
     @property
-    def span(self) -> tuple[float, float]:
+    def display_range(self) -> tuple[float, float]:
         """The first and the last class."""
         return 0.0, len(self.names) - 1.0
 
@@ -83,7 +83,7 @@ class Semantic(Question):
         most = math.log(len(self.names))
         return {"total": (most, "nats"), "aleatoric": (most, "nats"), "epistemic": (most / 4, "nats")}
 
-    def colour(self, values: Tensor) -> Tensor:
+    def color(self, values: Tensor) -> Tensor:
         """Labels (H, W) in the palette, uint8 (H, W, 3); ids outside it are black."""
         palette = torch.tensor([*self.palette, (0, 0, 0)], dtype=torch.uint8)
         known = (values >= 0) & (values < len(self.names))

@@ -1,22 +1,21 @@
 """One LightningModule for all tasks, plans, runs and their evaluation."""
 
-from sfumato.training.calibrating import calibrate, forget, promise
+from sfumato.training.calibrating import calibrate, fit_conformal, forget
 from sfumato.training.distillation import Taught, Teacher, distil, teacher_of
 from sfumato.training.evaluation import Evaluation, evaluate, evaluate_each, predict_image, predicted, predictions
 from sfumato.training.plan import Plan, derive, fast_precision, working_size
-from sfumato.training.questions import asked, objective, question, scaled
-from sfumato.training.recipes import METHODS, Recipe
-from sfumato.training.run import Run, fit, generator_for, learnt, say
+from sfumato.training.questions import objective, question, resolve_tasks, with_target_statistics
+from sfumato.training.recipes import METHODS, MethodTraining
+from sfumato.training.run import Run, fit, generator_for, print_rank_zero, subset
 
 __all__ = [
     "METHODS",
     "Evaluation",
+    "MethodTraining",
     "Plan",
-    "Recipe",
     "Run",
     "Taught",
     "Teacher",
-    "asked",
     "calibrate",
     "derive",
     "distil",
@@ -24,17 +23,18 @@ __all__ = [
     "evaluate_each",
     "fast_precision",
     "fit",
+    "fit_conformal",
     "forget",
     "generator_for",
-    "learnt",
     "objective",
     "predict_image",
     "predicted",
     "predictions",
-    "promise",
+    "print_rank_zero",
     "question",
-    "say",
-    "scaled",
+    "resolve_tasks",
+    "subset",
     "teacher_of",
+    "with_target_statistics",
     "working_size",
 ]

@@ -11,8 +11,8 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfumato.predictions import store
-from sfumato.training.run import CALIBRATOR, GUARANTEE, Run
+from sfumato import storage
+from sfumato.training.run import CALIBRATOR, CONFORMAL, Run
 
 
 def calibrate(
@@ -32,19 +32,19 @@ def calibrate(
         The run with its calibrator.
 
     Raises:
-        ValueError: for an unknown name, or data that nothing can be learnt from.
+        ValueError: for an unknown name, or data that nothing can be learned from.
     """
     known = run.task.calibrators
     if name and name not in known:
         raise ValueError(f"{name!r} is not a calibrator of {run.plan.task}: expected one of {', '.join(known)}")
     names: list[str] = []
-    bare = replace(run, calibrator=None, guarantee=None)
+    bare = replace(run, calibrator=None, conformal=None)
     fitted = run.task.calibrator(name or known[0]).fit(held(bare, dataset, names, samples, seed, progress))
     forget(run)
     return replace(bare, calibrator=kept(fitted, names, run.file(CALIBRATOR)))
 
 
-def promise(
+def fit_conformal(
     run: Run,
     dataset: Dataset,
     level: float = 0.9,
@@ -72,21 +72,21 @@ def promise(
         ValueError: if images are too few, or the calibrator has seen them.
     """
     names: list[str] = []
-    fitted = run.task.guarantee.fit(held(run, dataset, names, samples, seed, progress), level, **arguments)
-    return replace(run, guarantee=kept(fitted, names, run.file(GUARANTEE)))
+    fitted = run.task.conformal.fit(held(run, dataset, names, samples, seed, progress), level, **arguments)
+    return replace(run, conformal=kept(fitted, names, run.file(CONFORMAL)))
 
 
 def forget(run: Run) -> Run:
     """The run as it was trained: its calibrator and its guarantee are deleted."""
-    for name in (CALIBRATOR, GUARANTEE):
+    for name in (CALIBRATOR, CONFORMAL):
         run.file(name).unlink(missing_ok=True)
-    return replace(run, calibrator=None, guarantee=None)
+    return replace(run, calibrator=None, conformal=None)
 
 
 def kept(fitted: Any, names: list[str], path: Path) -> Any:
     """The same with the names of the images it has seen, saved."""
     fitted = replace(fitted, fitted_on=tuple(names))
-    store.save(fitted, path)
+    storage.save(fitted, path)
     return fitted
 
 
@@ -97,7 +97,7 @@ def held(
     every = range(len(dataset))  # pyright: ignore[reportArgumentType]
     for index in track(every, "predict", disable=not progress, transient=True):
         sample = dataset[index]
-        names.append(run.unseen(sample["name"], sample["image"]))
-        target, valid = run.task.truth(run.task.entries(sample))
+        names.append(run.check_calibration_leak(sample["name"], sample["image"]))
+        target, valid = run.task.target_and_mask(run.task.entries(sample))
         prediction = run.predict(sample["image"][None], samples=samples, seed=seed, index=index)
         yield prediction, target[None], valid[None]

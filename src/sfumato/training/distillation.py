@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 from sfumato.contracts import Student, Task
 from sfumato.likelihoods import Joint
 from sfumato.predictions import JointMoments
-from sfumato.predictions.store import whole
+from sfumato.storage import atomic_write
 from sfumato.training.plan import Plan
 from sfumato.training.questions import JOINT_NETWORK
-from sfumato.training.run import Run, fit, learnt, question, vacant, weights_path
+from sfumato.training.run import Run, check_output_dir, fit, question, subset, weights_path
 
 LESSONS = "lessons"
 
@@ -31,7 +31,7 @@ class Teacher:
     """A run that teaches; calling it with images (B, 3, H, W) in [0, 1] gives their lessons (B, L, H, W) by task.
 
     Args:
-        run: whose draws, before any calibration, are what is learnt.
+        run: whose draws, before any calibration, are what is learned.
         student: the likelihood that learns; of a run of several tasks a :class:`Joint` of students.
         samples: of MC dropout; None for the plan's.
     """
@@ -56,9 +56,9 @@ class Teacher:
                     draw = self.run.likelihood.moments(output.float())
                     draws = draw.parts if isinstance(draw, JointMoments) else {self.run.task.key: draw}
                     for name, student in students.items():
-                        new = student.heard(draws[name])
+                        new = student.teacher_statistics(draws[name])
                         heard[name] = heard[name].merge(new) if name in heard else new
-            return {name: student.lesson(heard[name]) for name, student in students.items()}
+            return {name: student.distillation_target(heard[name]) for name, student in students.items()}
 
     def on(self, batch: dict[str, Any]) -> dict[str, Any]:
         """An augmented batch with lessons in its targets, given by the teacher now."""
@@ -76,7 +76,7 @@ class Teacher:
             found.update(weights_path(self.run.folder, member).read_bytes())
         return found.hexdigest()
 
-    def lesson(self, image: Tensor) -> dict[str, Tensor]:
+    def distillation_target(self, image: Tensor) -> dict[str, Tensor]:
         """The lessons (L, H, W) of an image (3, H, W), half precision: read if the teacher has given them, else kept.
 
         Raises:
@@ -91,14 +91,14 @@ class Teacher:
         given = self(image[None].to(device), torch.Generator().manual_seed(int(name[:15], 16)))
         found = {key: _compact(lesson[0].cpu()) for key, lesson in given.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
+        with atomic_write(path) as part:
             save_file(found, part, {"teacher": self.digest})
         return found
 
 
 def _compact(lesson: Tensor) -> Tensor:
     half = lesson.half()
-    return half if bool(half.isfinite().all()) else lesson  # millimetres may be more than half precision holds
+    return half if bool(half.isfinite().all()) else lesson  # millimeters may be more than half precision holds
 
 
 def _read(path: Path, teacher: str) -> dict[str, Tensor]:
@@ -117,40 +117,40 @@ class Taught(Dataset[dict[str, Any]]):
 
     Args:
         teacher: gives the lessons.
-        labelled: images with labels; lessons count where labels do, so that void pixels teach nothing.
-        unlabelled: further images, any labels of which are not looked at; their lessons count everywhere.
+        labeled: images with labels; lessons count where labels do, so that void pixels teach nothing.
+        unlabeled: further images, any labels of which are not looked at; their lessons count everywhere.
         kept: whether lessons are computed once for the whole image and kept on disk; else they are left out, for
             :meth:`Teacher.on` to add after augmentation.
     """
 
-    def __init__(self, teacher: Teacher, labelled: Dataset, unlabelled: Dataset | None, kept: bool) -> None:
-        self.teacher, self.kept, self.parts = teacher, kept, [labelled, *([unlabelled] if unlabelled else [])]
+    def __init__(self, teacher: Teacher, labeled: Dataset, unlabeled: Dataset | None, kept: bool) -> None:
+        self.teacher, self.kept, self.parts = teacher, kept, [labeled, *([unlabeled] if unlabeled else [])]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)  # pyright: ignore[reportArgumentType]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         first = len(self.parts[0])  # pyright: ignore[reportArgumentType]
-        labelled = index < first
-        sample = self.parts[0][index] if labelled else self.parts[1][index - first]
-        lessons = self.teacher.lesson(sample["image"]) if self.kept else {}
+        labeled = index < first
+        sample = self.parts[0][index] if labeled else self.parts[1][index - first]
+        lessons = self.teacher.distillation_target(sample["image"]) if self.kept else {}
         found = {"name": str(sample["name"]), "image": sample["image"]}
         for key, task in self.teacher.run.task.parts.items():
-            target, valid = _stacked(task, sample if labelled else {"image": sample["image"]}, labelled)
+            target, valid = _stacked(task, sample if labeled else {"image": sample["image"]}, labeled)
             target = torch.cat([target, lessons[key].to(target.dtype)]) if self.kept else target
             found |= {key: target, key + "_valid": valid}
         return found
 
 
-def _stacked(task: Task, sample: dict[str, Any], labelled: bool) -> tuple[Tensor, Tensor]:
+def _stacked(task: Task, sample: dict[str, Any], labeled: bool) -> tuple[Tensor, Tensor]:
     """A target, channels first, with a last channel that says whether it is known; and where a lesson counts."""
     entries = task.entries(sample)
     target, valid = entries[task.key], entries[task.key + "_valid"]
     target = target.expand(-1, *valid.shape) if target.ndim == 3 else target[None]
     # Class ids are exact in half precision, of which many images fit into memory.
     kind = torch.float32 if target.is_floating_point() else torch.half
-    known = torch.full((1, *valid.shape), float(labelled), dtype=kind)
-    return torch.cat([target.to(kind), known]), valid if labelled else torch.ones_like(valid)
+    known = torch.full((1, *valid.shape), float(labeled), dtype=kind)
+    return torch.cat([target.to(kind), known]), valid if labeled else torch.ones_like(valid)
 
 
 def distil(
@@ -160,7 +160,7 @@ def distil(
     folder: Path,
     *,
     likelihood: str = "",
-    unlabelled: Dataset | None = None,
+    unlabeled: Dataset | None = None,
     samples: int | None = None,
     on_the_fly: bool = False,
     resume: bool = False,
@@ -173,13 +173,13 @@ def distil(
 
     Args:
         run: the teacher: an ensemble, MC dropout, or any other whose predictions have an epistemic part. One of
-            several tasks teaches them all; seen as one of its tasks (``run.one(name)``), that one.
-        train: labelled images at the size of the run's plan.
+            several tasks teaches them all; seen as one of its tasks (``run.select_task(name)``), that one.
+        train: labeled images at the size of the run's plan.
         val: images that are scored now and then; None for none.
         folder: is made; holds the student.
         likelihood: one of the task's ``students``, with commas between those of several tasks; empty for what fits
             the teacher's likelihood.
-        unlabelled: further images to learn from the teacher alone, at the same size.
+        unlabeled: further images to learn from the teacher alone, at the same size.
         samples: of a teacher that is MC dropout; None for its plan's.
         on_the_fly: ask the teacher about every augmented image anew, which costs its passes at every step, instead of
             once about every image.
@@ -193,21 +193,21 @@ def distil(
         The student's run.
 
     Raises:
-        ValueError: if the teacher has nothing to teach, or the likelihood is no student's.
+        ValueError: if the teacher has nothing to batch_transform, or the likelihood is no student's.
     """
     plan = student_plan(run, likelihood, choices)
     student: Any = question(plan)[1]
     teacher = Teacher(run, student, samples)
     teacher(torch.rand(1, 3, *plan.crop))  # what has no spread is refused before anything is written
-    taught = Taught(teacher, learnt(train, run.task, plan.limit), unlabelled, kept=not on_the_fly)
+    taught = Taught(teacher, subset(train, run.task, plan.limit), unlabeled, kept=not on_the_fly)
     plan = replace(plan, limit=0, images=len(taught))
-    vacant(plan, folder, resume)  # before the long wait, not after it
+    check_output_dir(plan, folder, resume)  # before the long wait, not after it
     if not on_the_fly:
         for index in track(range(len(taught)), "ask the teacher", disable=not progress, transient=True):
             _ = taught[index]
     return fit(
         plan, taught, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, progress=progress,
-        teach=teacher.on if on_the_fly else None,
+        batch_transform=teacher.on if on_the_fly else None,
     )  # fmt: skip
 
 
@@ -247,4 +247,4 @@ def teacher_of(run: Run) -> Run | None:
     folder = Path(run.plan.teacher)
     if not run.plan.teacher or not (folder / "plan.yaml").exists():
         return None
-    return Run.open(folder) if run.plan.tasks else Run.open(folder).one(run.plan.task)
+    return Run.open(folder) if run.plan.tasks else Run.open(folder).select_task(run.plan.task)

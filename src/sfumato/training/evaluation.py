@@ -17,10 +17,10 @@ from sfumato.contracts import Method, Prediction
 from sfumato.metrics import FidelityScores, InstanceScores, PanopticScores, SetScores
 from sfumato.predictions import JointPrediction, find_instances
 from sfumato.predictions.resize import resized
-from sfumato.tasks import Centres, Semantic
+from sfumato.tasks import CenterOffsets, Semantic
 from sfumato.training.distillation import teacher_of
 from sfumato.training.learner import Images
-from sfumato.training.run import Kept, Run
+from sfumato.training.run import CachedDataset, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Tally(nn.Module):
         self.run = run
         self.scores = run.task.scores()
         self.uncalibrated = None if run.calibrator is None else run.task.scores()
-        self.sets = None if run.guarantee is None else SetScores()
+        self.sets = None if run.conformal is None else SetScores()
         self.teacher = self.fidelity = None
         if taught:
             self.teacher, self.fidelity = run.task.scores(), FidelityScores(len(getattr(run.task, "names", ("",))))
@@ -84,14 +84,14 @@ class _Tally(nn.Module):
         """Add one image, as the network predicted it and as its teacher did."""
         index = int(batch["index"][0])
         if self.uncalibrated is not None or self.sets is not None:
-            self.run.unseen(batch["name"][0], batch["image"][0])
-        truth = self.run.task.truth(batch)
-        prediction = self.run.corrected(drawn)
+            self.run.check_calibration_leak(batch["name"][0], batch["image"][0])
+        truth = self.run.task.target_and_mask(batch)
+        prediction = self.run.calibrated(drawn)
         self.scores.update(prediction, *truth)
         if self.uncalibrated is not None:
             self.uncalibrated.update(drawn, *truth)
         if self.sets is not None:
-            self.sets.update(self.run.guarantee(prediction), truth[0], self.run.guarantee.counted(*truth))
+            self.sets.update(self.run.conformal(prediction), truth[0], self.run.conformal.counted(*truth))
         if self.teacher is not None and self.fidelity is not None:
             self.teacher.update(said, *truth)
             self.fidelity.update(drawn, said, truth[1])
@@ -132,25 +132,25 @@ class _Scorer(L.LightningModule):
         self.run, self.method, self.seed = run, method, seed
         self.taught_by = teacher_of(run)
         self.teachers = nn.ModuleList(() if self.taught_by is None else self.taught_by.networks)
-        self.tallies = nn.ModuleDict({name: _Tally(view, bool(self.teachers)) for name, view in run.views.items()})
-        both = {Semantic.key, Centres.key} <= run.views.keys() and things
-        self.instances = _Instances(len(run.views[Semantic.key].task.names), things) if both else None  # pyright: ignore[reportAttributeAccessIssue]
+        self.tallies = nn.ModuleDict({name: _Tally(view, bool(self.teachers)) for name, view in run.per_task.items()})
+        both = {Semantic.key, CenterOffsets.key} <= run.per_task.keys() and things
+        self.instances = _Instances(len(run.per_task[Semantic.key].task.names), things) if both else None  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_step(self, batch: dict[str, Any]) -> None:
         image = batch["image"], self.seed, int(batch["index"][0])
-        drawn = self.run.drawn(self.method, *image)
-        said = None if self.taught_by is None else self.taught_by.drawn(self.taught_by.method(), *image)
+        drawn = self.run.predict_uncalibrated(self.method, *image)
+        said = None if self.taught_by is None else self.taught_by.predict_uncalibrated(self.taught_by.method(), *image)
         for name, tally in self.tallies.items():
             tally.update(part_of(drawn, name), part_of(said, name), batch)  # pyright: ignore[reportCallIssue]
         if self.instances is not None and "instances" in batch:
-            right = {name: tally.run.corrected(drawn[name]) for name, tally in self.tallies.items()}  # pyright: ignore
-            self.instances.update(right[Centres.key], right[Semantic.key], batch)
+            right = {name: tally.run.calibrated(drawn[name]) for name, tally in self.tallies.items()}  # pyright: ignore
+            self.instances.update(right[CenterOffsets.key], right[Semantic.key], batch)
 
     def found(self) -> dict[str, Evaluation]:
         """All of it, by task."""
         counted = self.instances is not None and len(self.instances.each.rows) > 0
         pair = (self.instances.panoptic, self.instances.each) if self.instances is not None and counted else ()
-        return {name: tally.found(pair if name == Centres.key else ()) for name, tally in self.tallies.items()}  # pyright: ignore[reportCallIssue]
+        return {name: tally.found(pair if name == CenterOffsets.key else ()) for name, tally in self.tallies.items()}  # pyright: ignore[reportCallIssue]
 
 
 def part_of(prediction: Any, name: str) -> Any:
@@ -164,9 +164,9 @@ def evaluate(run: Run, dataset: Dataset, **how: Any) -> Evaluation:
     Raises:
         ValueError: if the run has several tasks, and as there.
     """
-    if len(run.views) > 1:
+    if len(run.per_task) > 1:
         raise ValueError(
-            f"{run.folder} has the tasks {', '.join(run.views)}: take evaluate_each, which scores them all"
+            f"{run.folder} has the tasks {', '.join(run.per_task)}: take evaluate_each, which scores them all"
         )
     return next(iter(evaluate_each(run, dataset, **how).values()))
 
@@ -210,9 +210,11 @@ def evaluate_each(
         use_distributed_sampler=False,
         inference_mode=False,
     )
-    # One image a batch: its draws then depend on its own number only, not on its neighbours.
+    # One image a batch: its draws then depend on its own number only, not on its neighbors.
     trainer.test(
-        scorer, Images(None, _Numbered(Kept(dataset, run.task, ("instances",))), batch=1, seed=seed), verbose=False
+        scorer,
+        Images(None, _Numbered(CachedDataset(dataset, run.task, ("instances",))), batch=1, seed=seed),
+        verbose=False,
     )
     return scorer.found()
 
@@ -251,10 +253,10 @@ def predict_image(run: Run, image: Tensor, *, samples: int | None = None, seed: 
         The prediction (batch 1) at the size of ``image``, with ``image`` in it.
 
     Pitfall: maps are interpolated back to the image's size; the law of an interpolated pixel is that of its
-    neighbourhood.
+    neighborhood.
     """
     height, width = image.shape[-2:]
-    factors = [now / native for now, native in zip(run.plan.size, run.plan.native)]
+    factors = [now / native for now, native in zip(run.plan.size, run.plan.original_size)]
     seen = (max(1, round(height * factors[0])), max(1, round(width * factors[1])))
     small = resized(image[None], seen).clamp(0, 1)
     prediction = run.predict(small, samples=samples, seed=seed, tile=tile)

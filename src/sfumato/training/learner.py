@@ -17,7 +17,7 @@ from sfumato.contracts import Likelihood, Task
 from sfumato.data.augmentation import Augmentation
 from sfumato.methods import Deterministic
 from sfumato.predictions import predict
-from sfumato.predictions.store import whole
+from sfumato.storage import atomic_write
 from sfumato.training.plan import Plan
 from sfumato.training.questions import objective
 from sfumato.training.recipes import METHODS
@@ -32,21 +32,21 @@ class Learner(L.LightningModule):
         task: names the target and scores the validation images.
         plan: schedule, augmentation, seed.
         seed: of this member; the plan's seed plus the member's number.
-        teach: what is done to every augmented batch; None for nothing.
+        batch_transform: what is done to every augmented batch; None for nothing.
     """
 
     def __init__(
-        self, network: nn.Module, likelihood: Likelihood, task: Task, plan: Plan, seed: int, teach: Any = None
+        self, network: nn.Module, likelihood: Likelihood, task: Task, plan: Plan, seed: int, batch_transform: Any = None
     ) -> None:
         super().__init__()
-        self.teach = teach
+        self.batch_transform = batch_transform
         self.network = network
         self.likelihood, self.task, self.plan, self.seed = likelihood, task, plan, seed
         self.recipe = METHODS[plan.method]
         # What only remembers is the same in every process: it need not be sent around before every step.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".trajectory." in name]
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".swag_state." in name]
         self.objective = objective(plan, likelihood)
-        self.augment = Augmentation(crop=plan.crop, scale=plan.scale, flip=True, colour=plan.colour)
+        self.augment = Augmentation(crop=plan.crop, scale=plan.scale, flip=True, color=plan.color)
         self.scores: Any = None  # made for each validation, so that the averaged copy of this module carries none
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -55,8 +55,8 @@ class Learner(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         batch = self.augment(batch)
-        batch = batch if self.teach is None else self.teach(batch)
-        loss, weights = self.objective(self.network(batch["image"]).float(), *self.task.truth(batch))
+        batch = batch if self.batch_transform is None else self.batch_transform(batch)
+        loss, weights = self.objective(self.network(batch["image"]).float(), *self.task.target_and_mask(batch))
         self.log("train_nll", loss.detach(), prog_bar=True, on_step=False, on_epoch=True)
         self.log_dict({f"weight_{name}": weight for name, weight in weights.items()}, on_step=False, on_epoch=True)
         if self.recipe.penalty is None:
@@ -92,7 +92,7 @@ class Learner(L.LightningModule):
         prediction: Any = predict(method, batch["image"], likelihood=self.likelihood)
         for name, task in self.task.parts.items():
             found = prediction if task is self.task else prediction[name]
-            self.scores[name].update(found, *task.truth(batch))
+            self.scores[name].update(found, *task.target_and_mask(batch))
 
     def on_validation_epoch_end(self) -> None:
         for name, task in self.task.parts.items():
@@ -103,28 +103,28 @@ class Learner(L.LightningModule):
         self.scores = None
 
     def configure_optimizers(self) -> Any:
-        noises = self._noises()
+        homoscedastic_tasks = self._noises()
         groups: list[dict[str, Any]] = [
             # A penalty is the prior's own; decay on top would count it twice.
             {"params": [], "weight_decay": self.plan.weight_decay if self.recipe.penalty is None else 0.0},
-            {"params": [], "weight_decay": 0.0},  # biases, normalisations, and factors of members, which lie about 1
+            {"params": [], "weight_decay": 0.0},  # biases, normalizations, and factors of members, which lie about 1
         ]
         for name, p in self.named_parameters():
-            if p.requires_grad and not any(p is noise for noise in noises):
+            if p.requires_grad and not any(p is noise for noise in homoscedastic_tasks):
                 groups[p.ndim <= 1 or ".rank_one." in name]["params"].append(p)
-        if noises:
+        if homoscedastic_tasks:
             # A step of Adam is as long as its rate, and a log-variance may have several units to go.
-            groups.append({"params": noises, "weight_decay": 0.0, "lr": 10 * self.plan.learning_rate})
-        optimiser = torch.optim.AdamW(groups, lr=self.plan.learning_rate)
-        rates = [group["lr"] for group in optimiser.param_groups]
+            groups.append({"params": homoscedastic_tasks, "weight_decay": 0.0, "lr": 10 * self.plan.learning_rate})
+        optimizer = torch.optim.AdamW(groups, lr=self.plan.learning_rate)
+        rates = [group["lr"] for group in optimizer.param_groups]
         steps = int(self.trainer.estimated_stepping_batches)
         if (rate := self.recipe.rate) is None:
-            cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=max(steps, 2), pct_start=0.15)
+            cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=0.15)
         else:  # asked once more after the last step
             cycle = torch.optim.lr_scheduler.LambdaLR(
-                optimiser, lambda step: rate(min(step, steps - 1), steps, self.plan.members)
+                optimizer, lambda step: rate(min(step, steps - 1), steps, self.plan.members)
             )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
 class AfterSteps(Callback):
@@ -172,7 +172,7 @@ class WholeFiles(TorchCheckpointIO):
     """Checkpoints that are written beside and renamed, so a kill leaves the last whole one; read as tensors only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             super().save_checkpoint(checkpoint, part, storage_options)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from sfumato.contracts import Likelihood
 from sfumato.likelihoods import Joint
 from sfumato.methods import Heads
-from sfumato.predictions.store import whole
+from sfumato.storage import atomic_write
 from sfumato.training.plan import Plan
 from sfumato.training.recipes import METHODS
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """A network that takes images (B, 3, H, W) in [0, 1], whatever range the inner network was made for."""
 
     mean: Tensor
@@ -47,7 +47,7 @@ def _class(path: str) -> type[nn.Module]:
     return found
 
 
-def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Normalised:
+def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Normalized:
     """A fresh network for the plan, with the weights of ``start`` if given, and what its method learns beside them.
 
     Of several tasks it is called with their output channels by name, and returns a dict by name.
@@ -69,18 +69,18 @@ def build(plan: Plan, likelihood: Likelihood, start: Path | None = None) -> Norm
             'with the value "CHANNELS" in network_args'
         ) from error
     if isinstance(likelihood, Joint):
-        network = Heads(network, likelihood.heads, likelihood.noises, plan.log_variance)
-    normalised = Normalised(network, plan.mean, plan.std)
+        network = Heads(network, likelihood.heads, likelihood.homoscedastic_tasks, plan.log_variance)
+    normalized = Normalized(network, plan.mean, plan.std)
     if start is not None:
-        borrow_weights(normalised, start)
+        borrow_weights(normalized, start)
     if (attach := METHODS[plan.method].attach) is not None:
-        attach(normalised, plan.members)
-    return normalised
+        attach(normalized, plan.members)
+    return normalized
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Parameters and buffers as safetensors, whole or not at all."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, part)
 
 

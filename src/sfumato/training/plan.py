@@ -12,11 +12,11 @@ import yaml
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Task
-from sfumato.predictions.store import whole
+from sfumato.storage import atomic_write
 from sfumato.training.recipes import METHODS
 
 PIXELS_ON_CPU = 48_000  # more than this per image and an epoch takes minutes on a few cores
-AUGMENTATION = {"scale": (0.75, 1.5), "colour": 0.2}  # for photographs; a data set may say otherwise
+AUGMENTATION = {"scale": (0.75, 1.5), "color": 0.2}  # for photographs; a data set may say otherwise
 IMAGES_SEEN = 12_000  # how many images a default run looks at, however many there are
 
 
@@ -28,8 +28,8 @@ class Plan:
         data: name of a data set, or a folder with ``sfumato.yaml``.
         root: where the data set lies; empty for data that is generated.
         task: the entry of a sample that is predicted, as ``classes`` or ``depth``; empty for the data's first.
-        tasks: entries that one network learns together, as in ``classes,centres,depth``; empty for ``task`` alone.
-        task_args: what the task is made of: class names and colours, or the range and unit of depth; of several tasks,
+        tasks: entries that one network learns together, as in ``classes,centers,depth``; empty for ``task`` alone.
+        task_args: what the task is made of: class names and colors, or the range and unit of depth; of several tasks,
             that of each by name.
         weighting: of several tasks: ``uncertainty`` (the default), ``equal``, ``fixed``, ``uw-so``, ``log1p``, ``dwa``.
         weights: of several tasks, in their order; for ``fixed``.
@@ -47,19 +47,19 @@ class Plan:
             (``snapshot``), or live in one (``batch-ensemble``, ``multi-head``); 0 for 5 of them, 4 in one, or 1 in
             other methods.
         samples: how many outputs a method draws that draws at random.
-        native: height and width of the data's first image, pixels.
+        original_size: height and width of the data's first image, pixels.
         size: height and width that images are resized to, pixels, other images by the same factors; 0 0 for the
             native size, halved on a CPU while an image is large.
         crop: height and width that training sees, pixels; 0 0 for the whole image.
         scale: smallest and largest random zoom while training; 0 0 for what suits the data.
-        colour: strength of random brightness, contrast and saturation while training, in [0, 1]; negative for what
+        color: strength of random brightness, contrast and saturation while training, in [0, 1]; negative for what
             suits the data.
-        mean: of each colour over the training images, in [0, 1].
+        mean: of each color over the training images, in [0, 1].
         std: likewise.
         counts: valid pixels of each class in the training images, or of all values; of several tasks of the first.
         images: how many training images there are.
         teacher: folder of the run that this one learns its uncertainty from, as `sfumato distill` sets it.
-        start: folder of a run whose first network the weights start from; empty for random ones.
+        init_from: folder of a run whose first network the weights start from; empty for random ones.
         limit: train on so many of the images only, spread evenly over them; 0 for all.
         batch: images a step and device.
         epochs: passes over the training images; 0 for as many as make a run look at 12,000 images.
@@ -86,11 +86,11 @@ class Plan:
     method: str = "mc-dropout"
     members: int = 0
     samples: int = 20
-    native: tuple[int, int] = (0, 0)
+    original_size: tuple[int, int] = (0, 0)
     size: tuple[int, int] = (0, 0)
     crop: tuple[int, int] = (0, 0)
     scale: tuple[float, float] = (0.0, 0.0)
-    colour: float = -1.0
+    color: float = -1.0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     counts: tuple[int, ...] = ()
@@ -105,7 +105,7 @@ class Plan:
     seed: int = 0
     fingerprint: str = ""
     teacher: str = ""
-    start: str = ""
+    init_from: str = ""
 
     @property
     def pixels(self) -> int:
@@ -133,7 +133,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write as YAML, whole or not at all."""
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text(yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
 
     def difference(self, other: Plan) -> str:
@@ -191,13 +191,13 @@ def working_size(native: tuple[int, int]) -> tuple[int, int]:
 
 
 def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, most: int = 200) -> Plan:
-    """Fill in what the data decides: sizes, colours, counts, epochs, precision.
+    """Fill in what the data decides: sizes, colors, counts, epochs, precision.
 
     Args:
         dataset: training images at their working size, each a sample with ``image``.
         task: whose targets are counted.
         known: choices already made; those left at 0 or empty are derived.
-        augmentation: ``scale`` and ``colour`` that suit the data; None for those that suit photographs.
+        augmentation: ``scale`` and ``color`` that suit the data; None for those that suit photographs.
         most: look at no more than this many images, evenly spread.
 
     Raises:
@@ -215,7 +215,7 @@ def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, 
         total += image.sum((1, 2))
         squares += image.square().sum((1, 2))
         for name, each in task.parts.items():
-            target, valid = each.truth(sample)
+            target, valid = each.target_and_mask(sample)
             values = target.reshape(-1, *target.shape[-2:])[0][valid]
             found = torch.bincount(values) if values.dtype == torch.int64 else torch.tensor([values.numel()])
             counts[name] = _padded_sum(counts[name], found)
@@ -235,7 +235,7 @@ def derive(dataset: Dataset, task: Task, known: Plan, augmentation: Any = None, 
         size=(height, width),
         crop=known.crop if any(known.crop) else (height, width),
         scale=known.scale if any(known.scale) else suits["scale"],
-        colour=known.colour if known.colour >= 0 else suits["colour"],
+        color=known.color if known.color >= 0 else suits["color"],
         mean=tuple(round(v, 4) for v in mean.tolist()),
         std=tuple(round(v, 4) for v in std.tolist()),
         counts=tuple(next(iter(counts.values())).tolist()),

@@ -12,15 +12,15 @@ from torch.utils.data import Dataset
 from sfumato.contracts import Likelihood, Task
 from sfumato.likelihoods import Joint, weighting
 from sfumato.likelihoods.links import LINKS
-from sfumato.tasks import Centres, Depth, InverseDepth, Semantic, Several
+from sfumato.tasks import CenterOffsets, Depth, InverseDepth, MultiTask, Semantic
 from sfumato.training.plan import Plan
 
-TASKS: dict[str, type[Any]] = {kind.key: kind for kind in (Semantic, Depth, InverseDepth, Centres)}
+TASKS: dict[str, type[Any]] = {kind.key: kind for kind in (Semantic, Depth, InverseDepth, CenterOffsets)}
 JOINT_NETWORK = "sfumato.models.JointUNet"
 
 
 def question(plan: Plan) -> tuple[Task, Likelihood]:
-    """The task and likelihood that a plan names; of several tasks a :class:`Several` and a :class:`Joint`.
+    """The task and likelihood that a plan names; of several tasks a :class:`MultiTask` and a :class:`Joint`.
 
     Raises:
         ValueError: if it names one that does not exist.
@@ -37,9 +37,9 @@ def question(plan: Plan) -> tuple[Task, Likelihood]:
     taught = [kind for kind, (task, _) in zip(kinds, asked.values()) if kind in task.students]
     if taught and not plan.teacher:
         raise ValueError(f"likelihood {taught[0]!r} learns from a teacher: use `sfumato distill TEACHER`")
-    scales = {name: (float(centre), float(spread)) for name, (centre, spread) in (plan.scales or {}).items()}
+    scales = {name: (float(center), float(spread)) for name, (center, spread) in (plan.scales or {}).items()}
     joint: Any = Joint({name: likelihood for name, (_, likelihood) in asked.items()}, scales)
-    several: Any = Several({name: task for name, (task, _) in asked.items()})
+    several: Any = MultiTask({name: task for name, (task, _) in asked.items()})
     return several, joint
 
 
@@ -63,7 +63,7 @@ def _names(tasks: str) -> list[str]:
     return names
 
 
-def asked(plan: Plan, known: dict[str, Any]) -> Plan:
+def resolve_tasks(plan: Plan, known: dict[str, Any]) -> Plan:
     """The plan with its task, or tasks, filled in from those that the data has.
 
     Args:
@@ -97,7 +97,7 @@ def asked(plan: Plan, known: dict[str, Any]) -> Plan:
     return filled
 
 
-def scaled(plan: Plan, dataset: Dataset, most: int = 200) -> Plan:
+def with_target_statistics(plan: Plan, dataset: Dataset, most: int = 200) -> Plan:
     """The plan with ``scales``: mean and standard deviation of the values of each task, behind their link.
 
     Args:
@@ -116,18 +116,18 @@ def scaled(plan: Plan, dataset: Dataset, most: int = 200) -> Plan:
     }
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in laws}
     for index in range(0, count, max(1, count // most)):
-        targets, valids = task.truth(dataset[index])
+        targets, valids = task.target_and_mask(dataset[index])
         for name, law in laws.items():
             link = LINKS[getattr(law, "link", "identity")]
             z = link.to_z(targets[name].double()[:, valids[name]]).flatten()
             sums[name] += torch.stack([torch.ones_like(z), z, z.square()], 1).sum(0)
-    return replace(plan, scales={name: _centre_and_spread(*found.tolist()) for name, found in sums.items()})
+    return replace(plan, scales={name: _center_and_spread(*found.tolist()) for name, found in sums.items()})
 
 
-def _centre_and_spread(count: float, first: float, second: float) -> tuple[float, float]:
-    centre = first / max(count, 1)
-    spread = max(second / max(count, 1) - centre**2, 0.0) ** 0.5
-    return float(f"{centre:.7g}"), float(f"{spread or abs(centre) or 1.0:.7g}")
+def _center_and_spread(count: float, first: float, second: float) -> tuple[float, float]:
+    center = first / max(count, 1)
+    spread = max(second / max(count, 1) - center**2, 0.0) ** 0.5
+    return float(f"{center:.7g}"), float(f"{spread or abs(center) or 1.0:.7g}")
 
 
 class MeanNLL(nn.Module):
@@ -146,7 +146,7 @@ class MeanNLL(nn.Module):
 
 
 def objective(plan: Plan, likelihood: Likelihood) -> Any:
-    """What training minimises: of output, targets and masks, the loss and the weight of each task.
+    """What training minimizes: of output, targets and masks, the loss and the weight of each task.
 
     Raises:
         ValueError: for an unknown weighting, or weights that do not fit the tasks.

@@ -19,7 +19,7 @@ from sfumato.methods import (
     Heads,
     MCDropout,
     MultiHead,
-    Trajectory,
+    SWAGState,
     Variational,
     cyclic_rate,
     inject_concrete_dropout,
@@ -34,7 +34,7 @@ SNAPSHOTS = 20  # of SWAG, all kept in full; what its authors take
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MethodTraining:
     """What training does for one method that it does not do for all.
 
     Args:
@@ -97,12 +97,12 @@ def _snapshot(network: nn.Module, step: int, steps: int, members: int, keep: Cal
 
 
 def _follow(network: nn.Module, members: int) -> None:
-    network.add_module("trajectory", Trajectory(network, SNAPSHOTS))
+    network.add_module("swag_state", SWAGState(network, SNAPSHOTS))
 
 
-def _walked(network: nn.Module) -> Trajectory:
-    found = network.get_submodule("trajectory")
-    assert isinstance(found, Trajectory)
+def _walked(network: nn.Module) -> SWAGState:
+    found = network.get_submodule("swag_state")
+    assert isinstance(found, SWAGState)
     return found
 
 
@@ -119,7 +119,7 @@ def _spread(network: nn.Module, members: int) -> None:
 
 
 def _drop(network: nn.Module, members: int) -> None:
-    """Concrete dropout before every convolution but those that read the image, whose colours are not features."""
+    """Concrete dropout before every convolution but those that read the image, whose colors are not features."""
     modules = network.named_modules()
     names = [re.escape(name) for name, m in modules if isinstance(m, nn.Conv2d) and m.in_channels > 3]
     if not names:
@@ -147,22 +147,24 @@ def _swag(networks: Networks, samples: int) -> Method:
     return SWAG(network, walked, samples) if int(walked.count) else Deterministic(network)
 
 
-METHODS: dict[str, Recipe] = {
-    "deterministic": Recipe(lambda networks, _: Deterministic(networks[0])),
-    "mc-dropout": Recipe(lambda networks, samples: MCDropout(networks[0], samples=samples)),
-    "concrete-dropout": Recipe(
+METHODS: dict[str, MethodTraining] = {
+    "deterministic": MethodTraining(lambda networks, _: Deterministic(networks[0])),
+    "mc-dropout": MethodTraining(lambda networks, samples: MCDropout(networks[0], samples=samples)),
+    "concrete-dropout": MethodTraining(
         lambda networks, samples: MCDropout(networks[0], samples=samples), attach=_drop, penalty=kl_divergence
     ),
-    "variational": Recipe(
+    "variational": MethodTraining(
         lambda networks, samples: Variational(networks[0], samples), attach=_spread, penalty=kl_divergence
     ),
-    "ensemble": Recipe(lambda networks, _: DeepEnsemble(networks), members=5),
-    "batch-ensemble": Recipe(
+    "ensemble": MethodTraining(lambda networks, _: DeepEnsemble(networks), members=5),
+    "batch-ensemble": MethodTraining(
         lambda networks, _: BatchEnsemble(networks[0]), members=4, shared=True, attach=make_batch_ensemble
     ),
-    "multi-head": Recipe(lambda networks, _: MultiHead(networks[0]), members=4, shared=True, attach=_split),
-    "snapshot": Recipe(lambda networks, _: DeepEnsemble(networks), members=5, rate=cyclic_rate, after=_snapshot),
-    "swag": Recipe(
+    "multi-head": MethodTraining(lambda networks, _: MultiHead(networks[0]), members=4, shared=True, attach=_split),
+    "snapshot": MethodTraining(
+        lambda networks, _: DeepEnsemble(networks), members=5, rate=cyclic_rate, after=_snapshot
+    ),
+    "swag": MethodTraining(
         _swag,
         attach=_follow,
         rate=swag_rate,

@@ -21,16 +21,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
+from sfumato import storage
 from sfumato.contracts import Calibrator, Likelihood, Method, Task
 from sfumato.likelihoods import Joint
-from sfumato.predictions import JointPrediction, predict, predict_tiled, store
+from sfumato.predictions import JointPrediction, predict, predict_tiled
 from sfumato.training.learner import AfterSteps, Images, Learner, WholeFiles
 from sfumato.training.network import build, load_weights, save_weights
 from sfumato.training.plan import Plan
 from sfumato.training.questions import question
 from sfumato.training.recipes import METHODS
 
-CALIBRATOR, GUARANTEE = "calibrator.safetensors", "guarantee.safetensors"
+CALIBRATOR, CONFORMAL = "calibrator.safetensors", "conformal.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Run:
         likelihood: what the networks' outputs mean.
         networks: the members, in evaluation mode.
         calibrator: what corrects every prediction; None for the network's own.
-        guarantee: what makes sets or intervals of predictions; None for none.
+        conformal: what makes sets or intervals of predictions; None for none.
         prefix: of the files of calibrator and guarantee, where the run is seen as one of its tasks.
     """
 
@@ -54,7 +55,7 @@ class Run:
     likelihood: Likelihood
     networks: tuple[nn.Module, ...]
     calibrator: Calibrator | None = None
-    guarantee: Any = None
+    conformal: Any = None
     prefix: str = ""
 
     @classmethod
@@ -76,18 +77,18 @@ class Run:
     def _fitted(self) -> Self:
         """With the calibrator and the guarantee that are kept for it, if any."""
         task = self.task
-        known = {CALIBRATOR: tuple(task.calibrator(name) for name in task.calibrators), GUARANTEE: task.guarantee}
+        known = {CALIBRATOR: tuple(task.calibrator(name) for name in task.calibrators), CONFORMAL: task.conformal}
         found = [
-            store.load(kinds, path) if (path := self.file(name)).exists() else None for name, kinds in known.items()
+            storage.load(kinds, path) if (path := self.file(name)).exists() else None for name, kinds in known.items()
         ]
-        return replace(self, calibrator=found[0], guarantee=found[1])
+        return replace(self, calibrator=found[0], conformal=found[1])
 
     def file(self, name: str) -> Path:
         """Where what was fitted after training is kept."""
         return self.folder / (self.prefix + name)
 
     @cached_property
-    def views(self) -> dict[str, Self]:
+    def per_task(self) -> dict[str, Self]:
         """The run seen as one of each of its tasks, by name; of one task the run itself."""
         if not isinstance(self.likelihood, Joint):
             return {self.plan.task: self}
@@ -98,17 +99,17 @@ class Run:
             for name, task in self.task.parts.items()
         }
 
-    def one(self, task: str = "") -> Self:
+    def select_task(self, task: str = "") -> Self:
         """The run seen as one of its tasks; the name may be left out where it has one.
 
         Raises:
             ValueError: if it has several and none is named, or not the one that is.
         """
-        if task in self.views:
-            return self.views[task]
-        if task or len(self.views) > 1:
-            raise ValueError(f"{self.folder} has the tasks {', '.join(self.views)}: name one of them with --task")
-        return next(iter(self.views.values()))
+        if task in self.per_task:
+            return self.per_task[task]
+        if task or len(self.per_task) > 1:
+            raise ValueError(f"{self.folder} has the tasks {', '.join(self.per_task)}: name one of them with --task")
+        return next(iter(self.per_task.values()))
 
     def method(self, samples: int | None = None) -> Method:
         """The method of the plan over the run's networks; ``samples`` replaces the plan's number."""
@@ -128,9 +129,9 @@ class Run:
             index: the number of the image, so that its draws depend on nothing else.
             tile: side of the tiles that it is predicted on, pixels; 0 for the whole image at once.
         """
-        return self.corrected(self.drawn(self.method(samples), image, seed, index, tile))
+        return self.calibrated(self.predict_uncalibrated(self.method(samples), image, seed, index, tile))
 
-    def drawn(self, method: Method, image: Tensor, seed: int, index: int, tile: int = 0) -> Any:
+    def predict_uncalibrated(self, method: Method, image: Tensor, seed: int, index: int, tile: int = 0) -> Any:
         """The prediction of ``method`` as the network makes it, on square tiles of this side if it is not 0."""
         common = {"likelihood": self.likelihood, "generator": generator_for(index, seed)}
         if tile:
@@ -139,21 +140,21 @@ class Run:
             found = predict(method, image, **common)
         return replace(found, image=image)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-    def corrected(self, prediction: Any) -> Any:
+    def calibrated(self, prediction: Any) -> Any:
         """A prediction of the network as the run's calibrator has it."""
         if isinstance(prediction, JointPrediction):
-            parts = {name: view.corrected(prediction[name]) for name, view in self.views.items()}
+            parts = {name: view.calibrated(prediction[name]) for name, view in self.per_task.items()}
             return replace(prediction, parts=parts)
         return prediction if self.calibrator is None else self.calibrator(prediction)
 
-    def unseen(self, name: str, image: Tensor) -> str:
+    def check_calibration_leak(self, name: str, image: Tensor) -> str:
         """The image's name and a digest of what it shows, by which calibrators remember what they were fitted on.
 
         Raises:
             ValueError: if it was used to calibrate this run or for its guarantee.
         """
         digest = hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
-        for fitted in (self.calibrator, self.guarantee):
+        for fitted in (self.calibrator, self.conformal):
             if fitted is not None and f"{name} {digest}" in fitted.fitted_on:
                 raise ValueError(
                     f"image {name} was used to fit the {type(fitted).__name__} of {self.folder}: take other images, as "
@@ -168,7 +169,7 @@ def generator_for(index: int, seed: int) -> torch.Generator:
 
 
 @rank_zero_only
-def say(text: str) -> None:
+def print_rank_zero(text: str) -> None:
     """Print, in the first process only."""
     print(text)
 
@@ -178,7 +179,7 @@ def weights_path(folder: Path, member: int) -> Path:
     return folder / f"weights-{member}.safetensors"
 
 
-class Kept(Dataset[dict[str, Any]]):
+class CachedDataset(Dataset[dict[str, Any]]):
     """A data set read once and then kept in memory, with only the entries that training reads.
 
     Args:
@@ -205,12 +206,12 @@ class Kept(Dataset[dict[str, Any]]):
         return self._samples[index]
 
 
-def learnt(dataset: Dataset, task: Task, limit: int = 0) -> Kept:
+def subset(dataset: Dataset, task: Task, limit: int = 0) -> CachedDataset:
     """The part of a data set that training or scoring of ``task`` reads: every image, or ``limit`` evenly spread."""
     count = len(dataset)  # pyright: ignore[reportArgumentType]
     if 0 < limit < count:
         dataset = Subset(dataset, [index * count // limit for index in range(limit)])
-    return Kept(dataset, task)
+    return CachedDataset(dataset, task)
 
 
 def fit(
@@ -222,9 +223,9 @@ def fit(
     resume: bool = False,
     devices: int = 1,
     num_nodes: int = 1,
-    at_once: int = 1,
+    parallel_members: int = 1,
     progress: bool = True,
-    teach: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    batch_transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Run:
     """Train every member of a plan and leave a run.
 
@@ -236,10 +237,10 @@ def fit(
         resume: go on from the last whole checkpoint; members that have finished are not trained again.
         devices: processes or GPUs on this node.
         num_nodes: how many nodes.
-        at_once: members of an ensemble that are trained at the same time, each in a process of its own with its share
+        parallel_members: members of an ensemble that are trained at the same time, each in a process of its own with its share
             of the cores, or a GPU in turn; they read the data anew, and show no bar.
         progress: whether to show a bar.
-        teach: what is done to every augmented batch before it is learnt from; None for nothing.
+        batch_transform: what is done to every augmented batch before it is learned from; None for nothing.
 
     Raises:
         FileExistsError: if the folder holds a run and ``resume`` is false.
@@ -247,9 +248,9 @@ def fit(
             batch cannot be shared out among members, or members cannot be trained at once.
         ChildProcessError: if a process that trained a member was killed.
     """
-    vacant(plan, folder, resume)
-    if at_once > 1:
-        _independent(plan, devices * num_nodes, at_once)
+    check_output_dir(plan, folder, resume)
+    if parallel_members > 1:
+        _independent(plan, devices * num_nodes, parallel_members)
     if METHODS[plan.method].shared and plan.batch % plan.members:
         raise ValueError(
             f"a batch of {plan.batch} images cannot be shared out among {plan.members} members: make batch a multiple "
@@ -257,54 +258,58 @@ def fit(
         )
     task, likelihood = question(plan)
     # What cannot work is refused now, not after hours: a wrong class path, wrong channels, dropout that is not there.
-    probe = started(plan, likelihood)
+    probe = build_network(plan, likelihood)
     predict(METHODS[plan.method]((probe,), 1), torch.zeros(1, 3, *plan.crop), likelihood=likelihood)
     if (rate := METHODS[plan.method].rate) is not None:
         rate(0, plan.steps(devices * num_nodes), plan.members)
     if _first():
         folder.mkdir(parents=True, exist_ok=True)
         plan.save(folder / "plan.yaml")
-    kept = learnt(train, task, plan.limit)
-    scored = None if val is None else learnt(val, task)
+    kept = subset(train, task, plan.limit)
+    scored = None if val is None else subset(val, task)
     missing = [member for member in range(plan.networks) if not weights_path(folder, member).exists()]
     train_one = partial(_fit_member, plan, task, likelihood, kept, scored, folder)
-    if at_once > 1 and len(missing) > 1:
-        _fit_at_once(train_one, plan, folder, missing, at_once)
+    if parallel_members > 1 and len(missing) > 1:
+        _fit_at_once(train_one, plan, folder, missing, parallel_members)
     else:
         for member in missing:
             if not weights_path(folder, member).exists():  # one training may leave several
-                train_one(member, devices, num_nodes, progress, teach)
+                train_one(member, devices, num_nodes, progress, batch_transform)
     return Run.open(folder)
 
 
-def _independent(plan: Plan, processes: int, at_once: int) -> None:
+def _independent(plan: Plan, processes: int, parallel_members: int) -> None:
     """Nothing, if the members of a plan can be trained at the same time.
 
     Raises:
         ValueError: if not.
     """
     if plan.method != "ensemble":
-        raise ValueError(f"at_once is {at_once}, but {plan.method} is one training: leave it out, or train an ensemble")
+        raise ValueError(
+            f"parallel_members is {parallel_members}, but {plan.method} is one training: leave it out, or train an ensemble"
+        )
     if processes > 1:
         raise ValueError(
-            f"at_once is {at_once} and devices × num_nodes is {processes}: spread either members or batches over them"
+            f"parallel_members is {parallel_members} and devices × num_nodes is {processes}: spread either members or batches over them"
         )
 
 
-def _fit_at_once(train_one: Callable[..., None], plan: Plan, folder: Path, missing: list[int], at_once: int) -> None:
+def _fit_at_once(
+    train_one: Callable[..., None], plan: Plan, folder: Path, missing: list[int], parallel_members: int
+) -> None:
     """Train members in processes of their own; what was finished or checkpointed stays if one fails."""
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    threads = max(1, (os.cpu_count() or 1) // parallel_members)
     spawned = multiprocessing.get_context("spawn")  # forked ones would share locks of threads that they do not have
-    with ProcessPoolExecutor(min(at_once, len(missing)), spawned, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(min(parallel_members, len(missing)), spawned, torch.set_num_threads, (threads,)) as pool:
         jobs = [pool.submit(train_one, member, _place(member), 1, False, None) for member in missing]
         try:
             for member, job in zip(missing, jobs):
                 job.result()
-                say(f"member {member} of {plan.members} is trained")
+                print_rank_zero(f"member {member} of {plan.members} is trained")
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 f"a process that trained a member in {folder} was killed, perhaps for want of memory: go on with "
-                f"--resume, and fewer than {at_once} at once"
+                f"--resume, and fewer than {parallel_members} at once"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -320,7 +325,7 @@ def _first() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def vacant(plan: Plan, folder: Path, resume: bool) -> None:
+def check_output_dir(plan: Plan, folder: Path, resume: bool) -> None:
     """Nothing, if ``folder`` holds no run or the one to resume.
 
     Raises:
@@ -334,13 +339,13 @@ def vacant(plan: Plan, folder: Path, resume: bool) -> None:
         raise ValueError(f"{path} is another plan than asked for ({changed}): change --out, or the plan")
 
 
-def started(plan: Plan, likelihood: Likelihood) -> nn.Module:
+def build_network(plan: Plan, likelihood: Likelihood) -> nn.Module:
     """A fresh network for the plan, with the weights that it starts from.
 
     Raises:
         ValueError: if there is no such class, or the weights are of another kind of network.
     """
-    return build(plan, likelihood, weights_path(Path(plan.start), 0) if plan.start else None)
+    return build(plan, likelihood, weights_path(Path(plan.init_from), 0) if plan.init_from else None)
 
 
 def _fit_member(
@@ -354,11 +359,11 @@ def _fit_member(
     devices: int | list[int],
     num_nodes: int,
     progress: bool,
-    teach: Callable[[dict[str, Any]], dict[str, Any]] | None,
+    batch_transform: Callable[[dict[str, Any]], dict[str, Any]] | None,
 ) -> None:
     seed = plan.seed + member
     L.seed_everything(seed, verbose=False)
-    learner = Learner(started(plan, likelihood), likelihood, task, plan, seed, teach)
+    learner = Learner(build_network(plan, likelihood), likelihood, task, plan, seed, batch_transform)
     checkpoint = WholeFiles.path(folder, member)
     recipe = METHODS[plan.method]
 

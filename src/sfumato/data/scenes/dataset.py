@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfumato.data.centres import centres
+from sfumato.data.center_offsets import centers
 from sfumato.data.scenes.lens import BASELINE, camera, intrinsics, moved, pose
 from sfumato.data.scenes.materials import depth_sigma
 from sfumato.data.scenes.render import View, render
 from sfumato.data.scenes.shifts import check, shift
 from sfumato.data.scenes.solids import NOVEL, Solid
 from sfumato.data.scenes.world import CLASSES, PALETTE, World, build
-from sfumato.tasks import Centres, Depth, InverseDepth, Semantic
+from sfumato.tasks import CenterOffsets, Depth, InverseDepth, Semantic
 
-# Metres above the ground. Were it to vary, one picture would leave the scale of the world open, and no network could
+# Meters above the ground. Were it to vary, one picture would leave the scale of the world open, and no network could
 # tell the noise of depth from that.
 HEIGHT = 1.6
 Sample = dict[str, Any]
 Maps = dict[str, np.ndarray]
-_RIM = 0.499  # px; a picture ends at the centres of its outermost pixels, which rounding must not exclude
+_RIM = 0.499  # px; a picture ends at the centers of its outermost pixels, which rounding must not exclude
 _SKY = np.eye(len(CLASSES), dtype=np.float32)[CLASSES.index("sky")]
 
 
@@ -49,12 +49,12 @@ class Scenes(Dataset[Sample]):
         Samples, of these tensors:
         ``image`` (3, H, W) in [0, 1];
         ``classes`` (H, W) int64, drawn from ``class_probs`` (8, H, W); ``classes_valid`` is False where ``novel``;
-        ``depth`` and ``depth_true`` (1, H, W) metres along the optical axis, the former noisy with ``depth_sigma``
+        ``depth`` and ``depth_true`` (1, H, W) meters along the optical axis, the former noisy with ``depth_sigma``
         (1, H, W); all 0 in the sky, where ``depth_valid`` is False; ``inverse_depth`` (1, H, W), 1 over ``depth``, and
         0 in the sky, which is as good a value as any;
-        ``instances`` (H, W) int64, 0 where no thing is; ``centres`` (2, H, W) px, from a pixel to the centroid of
-        what is seen of its instance, where ``centres_valid``; ``novel`` (H, W);
-        ``intrinsics`` (3, 3) px, ``world_from_camera`` (4, 4) metres, x to the east, y to the north, z up.
+        ``instances`` (H, W) int64, 0 where no thing is; ``centers`` (2, H, W) px, from a pixel to the centroid of
+        what is seen of its instance, where ``centers_valid``; ``novel`` (H, W);
+        ``intrinsics`` (3, 3) px, ``world_from_camera`` (4, 4) meters, x to the east, y to the north, z up.
         With ``views``: ``right``, ``disparity`` (1, H, W) px, ``x_right = x − d``; ``next``, ``flow`` (2, H, W) px;
         their ``…_valid`` (H, W) is False in the sky and where the other picture does not show that point;
         ``world_from_right``, ``world_from_next``. The world stands still, only the camera moves.
@@ -89,17 +89,17 @@ class Scenes(Dataset[Sample]):
 
     @property
     def augmentation(self) -> dict[str, Any]:
-        """Neither zoom, under which the law of depth's noise would change, nor colour, by which materials differ."""
-        return {"scale": (1.0, 1.0), "colour": 0.0}
+        """Neither zoom, under which the law of depth's noise would change, nor color, by which materials differ."""
+        return {"scale": (1.0, 1.0), "color": 0.0}
 
     @property
     def tasks(self) -> dict[str, Any]:
-        """Classes, depth in metres and its inverse, and where the centres of things are."""
+        """Classes, depth in meters and its inverse, and where the centers of things are."""
         return {
             "classes": Semantic(CLASSES, PALETTE),
             "depth": Depth(1.0, 80.0, "m"),
             "inverse_depth": InverseDepth(1.0, "1/m"),
-            "centres": Centres(self.size[1] / 6),
+            "centers": CenterOffsets(self.size[1] / 6),
         }
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class Scenes(Dataset[Sample]):
 
 
 def _poses(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the camera, of its right neighbour, and of itself a moment later."""
+    """Of the camera, of its right neighbor, and of itself a moment later."""
     left = pose(np.array([0, 0, HEIGHT]), rng.uniform(-0.2, 0.2), rng.uniform(-0.12, 0.02))
     right = moved(left, np.array([BASELINE, 0, 0]))
     step = np.array([rng.uniform(-0.12, 0.12), rng.uniform(-0.03, 0.03), rng.uniform(0.15, 0.6)])
@@ -162,8 +162,8 @@ def _targets(world: World, view: View, rng: np.random.Generator) -> Maps:
         "inverse_depth": np.divide(1, noisy, out=np.zeros_like(noisy), where=met)[None],
         "inverse_depth_valid": np.ones_like(met),
         "instances": instance,
-        "centres": centres(instance),
-        "centres_valid": instance > 0,
+        "centers": centers(instance),
+        "centers_valid": instance > 0,
         "novel": novel,
     }
 

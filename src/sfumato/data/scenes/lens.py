@@ -1,7 +1,7 @@
 """Where pictures are taken from, and the rays through their pixels.
 
 Frames: the world's x points east, y north, z up; a camera's x points right, y down, z forward; pixel (x, y) has its
-centre at (x, y). Poses are ``world_from_camera``.
+center at (x, y). Poses are ``world_from_camera``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BASELINE = 0.25  # metres from the left to the right camera
+BASELINE = 0.25  # meters from the left to the right camera
 _NORTH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)  # the axes of a level camera that looks north
 
 
@@ -19,7 +19,7 @@ class Lens:
     """A family of rays, two numbers for each: ``origin + t · axes @ (u, v, 1)``, or parallel ones.
 
     Args:
-        origin: (3,) metres.
+        origin: (3,) meters.
         axes: (3, 3); the columns belong to u, v and the way forward.
         parallel: if so, rays are ``origin + axes @ (u, v, t)``, as those of the sun.
     """
@@ -39,10 +39,10 @@ class Lens:
         scale = 1 / np.where(np.abs(t) < 1e-6, points.dtype.type(1e-6), t)
         return u * scale, v * scale, t
 
-    def through(self, rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``row · (o − centre)`` and ``row · d`` of all rays o + t d, as coefficients (k, 3) of (u, v, 1)."""
+    def through(self, rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``row · (o − center)`` and ``row · d`` of all rays o + t d, as coefficients (k, 3) of (u, v, 1)."""
         origin, direction = np.zeros((len(rows), 3)), rows @ self.axes
-        origin[:, 2] = (rows * (self.origin - centres)).sum(1)
+        origin[:, 2] = (rows * (self.origin - centers)).sum(1)
         if self.parallel:
             origin[:, :2], direction[:, :2] = direction[:, :2], 0
         return origin.astype(np.float32), direction.astype(np.float32)
@@ -59,7 +59,7 @@ def pose(position: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
 
 
 def moved(world_from_camera: np.ndarray, motion: np.ndarray, yaw: float = 0.0, pitch: float = 0.0) -> np.ndarray:
-    """The pose after a motion (3,) along the camera's own axes, metres, and small turns."""
+    """The pose after a motion (3,) along the camera's own axes, meters, and small turns."""
     turn = pose(motion, yaw, pitch)
     turn[:3, :3] = _NORTH.T @ turn[:3, :3]
     return world_from_camera @ turn
@@ -72,12 +72,12 @@ def intrinsics(size: tuple[int, int]) -> np.ndarray:
 
 
 def camera(world_from_camera: np.ndarray, size: tuple[int, int]) -> Lens:
-    """The lens of a pinhole camera: (u, v) are pixels, t is depth along the optical axis in metres."""
+    """The lens of a pinhole camera: (u, v) are pixels, t is depth along the optical axis in meters."""
     return Lens(world_from_camera[:3, 3], world_from_camera[:3, :3] @ np.linalg.inv(intrinsics(size)))
 
 
 def sunshine(towards: np.ndarray) -> Lens:
-    """The sun as a lens, 100 m away in the unit direction ``towards`` (3,): (u, v, t) are metres."""
+    """The sun as a lens, 100 m away in the unit direction ``towards`` (3,): (u, v, t) are meters."""
     right = np.cross(towards, (0, 0, 1))
     right = right / np.linalg.norm(right)
     return Lens(100 * towards, np.stack([right, np.cross(towards, right), -towards], 1), parallel=True)

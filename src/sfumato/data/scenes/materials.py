@@ -1,7 +1,7 @@
 """What things are made of: how it looks, what it is called, and how well its depth can be measured.
 
 A material is what an eye can see, so what is uncertain about a pixel is a function of its material: of how it is
-labelled (:attr:`Material.law`) and of how noisy a depth measured on it is (:attr:`Material.sigma`).
+labeled (:attr:`Material.law`) and of how noisy a depth measured on it is (:attr:`Material.sigma`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Vectors = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y and z, (N,) each
-# position (metres), normal, footprint of a pixel (N,) metres → share of the second colour (N,), 0 to 1
+# position (meters), normal, footprint of a pixel (N,) meters → share of the second color (N,), 0 to 1
 Pattern = Callable[[Vectors, Vectors, np.ndarray], np.ndarray]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Material:
     """What a solid is made of.
 
     Args:
-        pattern: mixes the two colours over the surface.
-        palette: pairs of colours (sRGB, 0 to 1), one of which each solid takes.
+        pattern: mixes the two colors over the surface.
+        palette: pairs of colors (sRGB, 0 to 1), one of which each solid takes.
         sigma: σ of the logarithm of depth at 10 m; see :func:`depth_sigma`.
         law: class → probability, for materials whose class is ambiguous; without, a solid's kind is its class.
     """
 
     pattern: Pattern
-    palette: tuple[tuple[Colour, Colour], ...]
+    palette: tuple[tuple[Color, Color], ...]
     sigma: float
     law: dict[str, float] = field(default_factory=dict)
 
@@ -48,12 +48,12 @@ _WAVES = (2 * np.pi * np.geomspace(1, 7, 7)[:, None] * _WAVES).astype(np.float32
 
 
 def _fade(footprint: np.ndarray, size: float) -> np.ndarray:
-    """1 where a pixel resolves details of this size (metres), falling to 0 where it does not."""
+    """1 where a pixel resolves details of this size (meters), falling to 0 where it does not."""
     return 1 / (1 + (footprint * (1.5 / size)) ** 2)
 
 
 def noise(position: Vectors, footprint: np.ndarray, size: float) -> np.ndarray:
-    """Smooth noise (N,) about 0, nearly all of it within ±1, whose largest features measure ``size`` metres."""
+    """Smooth noise (N,) about 0, nearly all of it within ±1, whose largest features measure ``size`` meters."""
     total = np.zeros_like(footprint)
     x, y, z = (p * np.float32(1 / size) for p in position)
     for i, (a, b, c) in enumerate(_WAVES):
@@ -88,7 +88,7 @@ def speckle(size: float) -> Pattern:
 
 
 def tiles(width: float, height: float, joint: float, offset: float = 0.0, variety: float = 0.3) -> Pattern:
-    """Bricks, slabs or planks: rectangles of slightly different shade with joints of the second colour."""
+    """Bricks, slabs or planks: rectangles of slightly different shade with joints of the second color."""
 
     def pattern(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
         across, up = _surface(position, normal)
@@ -106,7 +106,7 @@ def tiles(width: float, height: float, joint: float, offset: float = 0.0, variet
 
 
 def windows(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """A façade: panes of the second colour."""
+    """A façade: panes of the second color."""
     across, up = _surface(position, normal)
     u, v = _fraction(across / 2.2), _fraction((up + 0.6) / 2.6)
     pane = (np.abs(u - 0.5) < 0.24) & (np.abs(v - 0.55) < 0.27)
@@ -126,13 +126,13 @@ def brushed(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.nda
 
 
 def checker(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """Cubes of two colours."""
+    """Cubes of two colors."""
     x, y, z = (np.sin(p * np.float32(np.pi / 0.22)) for p in position)
     return 0.5 + 0.5 * np.clip(x * y * z * 12, -1, 1) * _fade(footprint, 0.22)
 
 
 def stripes(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """Slanted stripes of two colours."""
+    """Slanted stripes of two colors."""
     wave = np.sin((position[0] + position[1] + 1.6 * position[2]) * np.float32(np.pi / 0.2))
     return 0.5 + 0.5 * np.clip(wave * 4, -1, 1) * _fade(footprint, 0.2)
 
@@ -161,6 +161,6 @@ RUBBER = Material(bands, (((0.92, 0.90, 0.86), (0.78, 0.18, 0.20)), ((0.92, 0.90
                           ((0.94, 0.78, 0.24), (0.18, 0.42, 0.36))), 0.20)  # fmt: skip
 STEEL = Material(brushed, (((0.42, 0.46, 0.52), (0.84, 0.88, 0.92)),), 0.48)
 RUST = Material(speckle(0.35), (((0.34, 0.15, 0.08), (0.78, 0.42, 0.18)),), 0.36, {"cylinder": 0.7, "pole": 0.3})
-# Unseen unless asked for: patterns and colours that nothing above has.
+# Unseen unless asked for: patterns and colors that nothing above has.
 NEON = Material(checker, (((0.95, 0.10, 0.75), (0.10, 0.06, 0.14)), ((0.10, 0.95, 0.90), (0.50, 0.08, 0.70))), 0.20)
 SIGNAL = Material(stripes, (((0.55, 0.98, 0.10), (0.45, 0.05, 0.70)), ((0.98, 0.35, 0.85), (0.05, 0.80, 0.85))), 0.20)

@@ -13,7 +13,7 @@ import numpy as np
 from sfumato.data.scenes.lens import Lens
 from sfumato.data.scenes.solids import Shape, Solid
 
-FAR = 60.0  # metres: here the world ends and the sky begins
+FAR = 60.0  # meters: here the world ends and the sky begins
 Span = tuple[np.ndarray, np.ndarray]
 
 
@@ -24,7 +24,7 @@ class Bodies:
         counts = [len(solid.rows) for solid in solids]
         self.shapes: list[Shape] = [solid.shape for solid in solids]
         self.rows = np.concatenate([solid.rows for solid in solids])
-        self.centres = np.array([solid.centre for solid in solids]).repeat(counts, 0)
+        self.centers = np.array([solid.center for solid in solids]).repeat(counts, 0)
         self.stops: list[int] = np.cumsum(counts).tolist()
         self.corners = np.stack([solid.corners for solid in solids], 1)
         self.endless = np.array(counts) < 3
@@ -43,7 +43,7 @@ class Sight:
 
     def __init__(self, bodies: Bodies, lens: Lens) -> None:
         self.bodies, self.lens = bodies, lens
-        both = lens.through(bodies.rows, bodies.centres)
+        both = lens.through(bodies.rows, bodies.centers)
         origins, directions = (np.where(np.abs(c) < 1e-9, 0, c).tolist() for c in both)
         self.rows = list(zip(origins, directions))
         u, v, t = lens.place(bodies.corners)  # each (S, 8)
@@ -72,7 +72,7 @@ class Sight:
             size: height and width, px.
 
         Returns:
-            Depth along the optical axis in metres and index of the solid, both (H, W); ``inf`` and −1 in the sky.
+            Depth along the optical axis in meters and index of the solid, both (H, W); ``inf`` and −1 in the sky.
         """
         height, width = size
         depth, index = np.full(size, FAR, np.float32), np.full(size, -1, np.int16)

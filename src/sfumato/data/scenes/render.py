@@ -9,7 +9,7 @@ import numpy as np
 
 from sfumato.data.scenes.lens import Lens
 from sfumato.data.scenes.rays import Sight
-from sfumato.data.scenes.shade import Hits, colours
+from sfumato.data.scenes.shade import Hits, colors
 from sfumato.data.scenes.world import World
 
 # The first large block that is freed teaches glibc to keep such blocks rather than to return them to the system,
@@ -23,9 +23,9 @@ class View:
 
     Args:
         image: (3, H, W) in [0, 1].
-        depth: along the optical axis (H, W) metres, ``inf`` in the sky.
+        depth: along the optical axis (H, W) meters, ``inf`` in the sky.
         index: of the solid (H, W), −1 in the sky.
-        points: of the world (3, H, W) metres; in the sky, where the camera stands.
+        points: of the world (3, H, W) meters; in the sky, where the camera stands.
         sight: the world as the camera sees it.
     """
 
@@ -46,10 +46,10 @@ def render(world: World, lenses: Sequence[Lens], size: tuple[int, int]) -> list[
     order = np.argsort(index.ravel(), kind="stable")  # solid by solid, the sky first
     flat = (array.reshape(*array.shape[: array.ndim - 3], -1) for array in (points, rays, depth, index))
     hits = Hits(*(array.take(order, -1) for array in flat), pixel=float(lenses[0].axes[0, 0]))
-    colour, lit = np.empty((3, order.size), np.float32), np.empty(order.size, bool)
-    for channel, values in zip((*colour, lit), colours(world, hits)):
+    color, lit = np.empty((3, order.size), np.float32), np.empty(order.size, bool)
+    for channel, values in zip((*color, lit), colors(world, hits)):
         channel[order] = values
-    image = np.sqrt(np.clip(colour, 0, 1)).reshape(3, *index.shape)
+    image = np.sqrt(np.clip(color, 0, 1)).reshape(3, *index.shape)
     image = _soften(image, 2 * index + lit.reshape(index.shape))
     return [View(image[:, i], depth[i], index[i], points[:, i], sight) for i, sight in enumerate(sights)]
 
@@ -62,7 +62,7 @@ def _rays(lens: Lens, size: tuple[int, int]) -> np.ndarray:
 
 
 def _soften(image: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Antialiasing: a small blur of pixels (3, V, H, W) whose key (V, H, W) differs from a neighbour's."""
+    """Antialiasing: a small blur of pixels (3, V, H, W) whose key (V, H, W) differs from a neighbor's."""
     edge = np.zeros(key.shape, bool)
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
         differs = key[one] != key[other]

@@ -1,6 +1,6 @@
-"""From surfaces to colours.
+"""From surfaces to colors.
 
-Every surface is Lambertian, so that a true correspondence has the same colour in both views.
+Every surface is Lambertian, so that a true correspondence has the same color in both views.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Hits:
     """Where rays end, sorted by solid.
 
     Args:
-        points: (3, N) metres; anything in the sky.
+        points: (3, N) meters; anything in the sky.
         rays: (3, N), of any length.
-        depth: (N,) metres, ``inf`` in the sky.
+        depth: (N,) meters, ``inf`` in the sky.
         index: of the solid (N,), ascending, −1 in the sky.
-        pixel: width of a pixel 1 m away, metres.
+        pixel: width of a pixel 1 m away, meters.
     """
 
     points: np.ndarray
@@ -36,25 +36,25 @@ class Hits:
     pixel: float
 
 
-def colours(world: World, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def colors(world: World, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Linear red, green and blue, and whether the sun shines there; (N,) each."""
     direction = hits.rays / np.sqrt((hits.rays * hits.rays).sum(0))
-    colour, lit = np.empty_like(direction), np.zeros(hits.index.shape, bool)
+    color, lit = np.empty_like(direction), np.zeros(hits.index.shape, bool)
     sky = int(np.searchsorted(hits.index, 0))
-    colour[:, :sky] = _sky(world.light, direction[:, :sky])
+    color[:, :sky] = _sky(world.light, direction[:, :sky])
     if sky < hits.index.size:
         normals, albedo = np.empty_like(direction), np.empty_like(direction)
         for number, part in _groups(hits.index, sky):
             solid, size = world.solids[number], hits.depth[part] * np.float32(hits.pixel)
-            offset = tuple(x[part] - np.float32(c) for x, c in zip(hits.points, solid.centre))
+            offset = tuple(x[part] - np.float32(c) for x, c in zip(hits.points, solid.center))
             outward = normal(solid, offset)
             slant = np.abs(sum(n * r[part] for n, r in zip(outward, direction)))
             share = _share(solid, offset, outward, size / np.maximum(slant, np.float32(0.08)))
-            for i, (first, second) in enumerate(solid.colours.T):
+            for i, (first, second) in enumerate(solid.colors.T):
                 normals[i, part], albedo[i, part] = outward[i], first + (second - first) * share
         met = np.s_[..., sky:]
-        lit[met], colour[met] = _shade(world, hits.points[met], normals[met], albedo[met], hits.depth[met])
-    return (*colour, lit)
+        lit[met], color[met] = _shade(world, hits.points[met], normals[met], albedo[met], hits.depth[met])
+    return (*color, lit)
 
 
 def _groups(index: np.ndarray, start: int) -> Iterator[tuple[int, slice]]:
@@ -65,7 +65,7 @@ def _groups(index: np.ndarray, start: int) -> Iterator[tuple[int, slice]]:
 
 
 def _share(solid: Solid, offset: Vectors, outward: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """How much of its second colour a solid has (N,), where it is ``offset`` from its centre."""
+    """How much of its second color a solid has (N,), where it is ``offset`` from its center."""
     c, s = solid.own_from_world[0, :2].astype(np.float32)
     own, facing = ((c * x + s * y, c * y - s * x, z) for x, y, z in (offset, outward))
     x, y, z = (p + np.float32(solid.phase) for p in own)
@@ -75,7 +75,7 @@ def _share(solid: Solid, offset: Vectors, outward: Vectors, footprint: np.ndarra
 def _shade(
     world: World, points: np.ndarray, normals: np.ndarray, albedo: np.ndarray, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the sun reaches surfaces (N,), and their colour (3, N): of sun, sky, light from the ground, and haze."""
+    """Whether the sun reaches surfaces (N,), and their color (3, N): of sun, sky, light from the ground, and haze."""
     light, sun = world.light, world.light.towards_sun
     cosine = normals[0] * sun[0] + normals[1] * sun[1] + normals[2] * sun[2]
     lit = cosine > 0
@@ -87,16 +87,16 @@ def _shade(
     direct = np.float32(1.1 - 0.5 * light.clouds) * cosine * lit
     above, below = up * corner, (1 - up) * corner
     haze = 1 - np.exp(-((depth * np.float32(1 / FAR)) ** 2))
-    colour = np.empty_like(albedo)
+    color = np.empty_like(albedo)
     for i in range(3):
         ambient = 0.35 * light.zenith[i] + 0.25 * light.horizon[i]
         seen = albedo[i] * (light.sun[i] * (direct + np.float32(0.16) * below) + ambient * above)
-        colour[i] = seen + (light.horizon[i] - seen) * haze
-    return lit, colour
+        color[i] = seen + (light.horizon[i] - seen) * haze
+    return lit, color
 
 
 def _sky(light: Light, direction: np.ndarray) -> np.ndarray:
-    """Colours (3, N) in unit directions: a gradient, clouds, and the sun's glow."""
+    """Colors (3, N) in unit directions: a gradient, clouds, and the sun's glow."""
     height = np.clip(direction[2], 0, 1)
     base = light.horizon[:, None] + (light.zenith - light.horizon)[:, None] * np.sqrt(height * (2 - height))
     above = np.maximum(height, np.float32(0.02))

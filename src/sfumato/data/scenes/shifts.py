@@ -20,10 +20,10 @@ def shift(
     Args:
         image: (3, H, W) in [0, 1].
         kind: ``fog`` thickens with depth: ``t x + (1 − t) · 0.85``, ``t = exp(−β · depth)``, β = 0.02 to 0.32 per
-            metre, doubling; ``darkness`` divides the light by 2^severity; ``blur`` is Gaussian with σ = 0.4 % of the
+            meter, doubling; ``darkness`` divides the light by 2^severity; ``blur`` is Gaussian with σ = 0.4 % of the
             width times severity; ``noise`` is Gaussian with σ = 0.03 to 0.48, doubling, clipped to [0, 1].
         severity: 1 to 5.
-        depth: (1, H, W) metres, ``inf`` in the sky; only fog needs it.
+        depth: (1, H, W) meters, ``inf`` in the sky; only fog needs it.
         generator: source of the noise; the same state gives the same noise at every severity, only stronger.
 
     Returns:
@@ -40,7 +40,7 @@ def shift(
     check(kind, severity)
     if kind == "fog":
         if depth is None:
-            raise ValueError("fog without depth: fog thickens with distance, pass depth (1, H, W) in metres")
+            raise ValueError("fog without depth: fog thickens with distance, pass depth (1, H, W) in meters")
         through = torch.exp(-0.01 * 2.0**severity * depth.clamp(max=FAR))
         return image * through + 0.85 * (1 - through)
     if kind == "darkness":

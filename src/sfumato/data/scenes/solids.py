@@ -1,4 +1,4 @@
-"""The shapes of the world: convex and symmetric about their centre, cut by slabs, or rounded, or both."""
+"""The shapes of the world: convex and symmetric about their center, cut by slabs, or rounded, or both."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ class Solid:
         shape: one of the above, stretched by ``half`` and turned by ``yaw`` about the vertical.
         kind: its class, or :data:`NOVEL`.
         material: what it is made of.
-        centre: metres; x to the east, y to the north, z up, the ground at z = 0.
-        half: half its extent along its own axes, metres.
+        center: meters; x to the east, y to the north, z up, the ground at z = 0.
+        half: half its extent along its own axes, meters.
         yaw: radians, counter-clockwise from above.
-        colours: the two colours (linear, 0 to 1) that its pattern mixes, (2, 3) float32.
-        phase: shifts the pattern, metres.
+        colors: the two colors (linear, 0 to 1) that its pattern mixes, (2, 3) float32.
+        phase: shifts the pattern, meters.
         instance: 1, 2, … for things that stand around, 0 for the rest. Solids of one thing share it.
     """
 
     shape: Shape
     kind: str
     material: Material
-    centre: Triple
+    center: Triple
     half: Triple
     yaw: float
-    colours: np.ndarray
+    colors: np.ndarray
     phase: float
     instance: int = 0
 
@@ -71,17 +71,17 @@ class Solid:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Slabs and then round axes (k, 3) that act on metres in the world, from the centre."""
+        """Slabs and then round axes (k, 3) that act on meters in the world, from the center."""
         return self.shape.rows / np.array(self.half) @ self.own_from_world
 
     @cached_property
     def corners(self) -> np.ndarray:
-        """The corners of a cuboid around it (3, 8), metres in the world."""
-        return self.own_from_world.T @ (_CORNERS * np.array(self.half)[:, None]) + np.array(self.centre)[:, None]
+        """The corners of a cuboid around it (3, 8), meters in the world."""
+        return self.own_from_world.T @ (_CORNERS * np.array(self.half)[:, None]) + np.array(self.center)[:, None]
 
 
 def normal(solid: Solid, offset: Vectors) -> Vectors:
-    """Outward unit normals at points of its surface, which are given from its centre, metres."""
+    """Outward unit normals at points of its surface, which are given from its center, meters."""
     flat = len(solid.shape.slabs)
     heights = [weighted(row, offset) for row in solid.rows.tolist()]
     x, y, z = (np.zeros_like(offset[0]) for _ in range(3))

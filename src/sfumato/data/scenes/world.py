@@ -20,7 +20,7 @@ PALETTE = ((134, 190, 226), (118, 150, 72), (178, 160, 140), (186, 96, 72), (226
 
 @dataclass(frozen=True)
 class Light:
-    """Linear colours of the sun and of the sky overhead and at the horizon; where the sun stands; how cloudy it is."""
+    """Linear colors of the sun and of the sky overhead and at the horizon; where the sun stands; how cloudy it is."""
 
     sun: np.ndarray
     zenith: np.ndarray
@@ -51,8 +51,8 @@ _MOODS = (
 )
 
 
-def _linear(colour: Sequence[float] | np.ndarray) -> np.ndarray:
-    return np.asarray(colour, np.float32) ** 2
+def _linear(color: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.asarray(color, np.float32) ** 2
 
 
 def _light(rng: np.random.Generator) -> Light:
@@ -68,7 +68,7 @@ class _Builder:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.solids: list[Solid] = []
-        self.width = 30.0  # half the width of where things stand, metres
+        self.width = 30.0  # half the width of where things stand, meters
         self.things = 0
 
     def add(
@@ -76,21 +76,21 @@ class _Builder:
         shape: Shape,
         kind: str,
         material: m.Material,
-        centre: Triple,
+        center: Triple,
         half: Triple,
         yaw: float = 0.0,
         instance: int = 0,
     ) -> None:
-        colours = np.array(material.palette[self.rng.integers(len(material.palette))])
-        colours = _linear(np.clip(colours * self.rng.uniform(0.9, 1.08) + self.rng.uniform(-0.025, 0.025, 3), 0, 1))
+        colors = np.array(material.palette[self.rng.integers(len(material.palette))])
+        colors = _linear(np.clip(colors * self.rng.uniform(0.9, 1.08) + self.rng.uniform(-0.025, 0.025, 3), 0, 1))
         phase = self.rng.uniform(0, 50)
-        self.solids.append(Solid(shape, kind, material, centre, half, yaw, colours, phase, instance))
+        self.solids.append(Solid(shape, kind, material, center, half, yaw, colors, phase, instance))
 
     def pick(self, *options: m.Material, p: Sequence[float] | None = None) -> m.Material:
         return options[self.rng.choice(len(options), p=p)]
 
     def room(self, radius: float) -> tuple[float, float] | None:
-        """Where a thing of this radius (metres) fits in, mostly near and in view; None if nowhere was found."""
+        """Where a thing of this radius (meters) fits in, mostly near and in view; None if nowhere was found."""
         for _ in range(20):
             y = np.exp(self.rng.uniform(np.log(3.2 + radius), np.log(28)))
             x = self.rng.uniform(-0.6, 0.6) * y
@@ -105,9 +105,9 @@ class _Builder:
 
 def _distance(solid: Solid, x: float, y: float) -> float:
     """From a point on the ground to what stands there; what lies flat is not in the way."""
-    if solid.centre[2] + solid.half[2] < 0.1:
+    if solid.center[2] + solid.half[2] < 0.1:
         return math.inf
-    dx, dy = x - solid.centre[0], y - solid.centre[1]
+    dx, dy = x - solid.center[0], y - solid.center[1]
     c, s = math.cos(solid.yaw), math.sin(solid.yaw)
     return math.hypot(max(abs(c * dx + s * dy) - solid.half[0], 0), max(abs(c * dy - s * dx) - solid.half[1], 0))
 

@@ -18,7 +18,7 @@ P = TypeVar("P")
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A path beside ``path`` to write to, renamed when the block ends.
 
     So a reader never meets half a file, and a full disk or a kill leaves the old one as it was.
@@ -48,7 +48,7 @@ def save(prediction: Any, path: str | Path) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in fields.items() if isinstance(v, Tensor)}
     rest = {k: v for k, v in fields.items() if not isinstance(v, Tensor)}
     metadata = {"type": type(prediction).__name__, "fields": json.dumps(rest)}
-    with whole(path) as part:
+    with atomic_write(path) as part:
         save_file(tensors, part, metadata)
 
 

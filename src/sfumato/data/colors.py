@@ -1,4 +1,4 @@
-"""Colours for classes that come without."""
+"""Colors for classes that come without."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import colorsys
 
 
 def distinct(count: int) -> list[tuple[int, ...]]:
-    """Hues a golden angle apart, so that neighbours differ however many there are: (red, green, blue) in 0 … 255.
+    """Hues a golden angle apart, so that neighbors differ however many there are: (red, green, blue) in 0 … 255.
 
     >>> distinct(1)
     [(242, 85, 85)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sfumato.methods.deterministic import normal
 
 
-class Trajectory(nn.Module):
+class SWAGState(nn.Module):
     """Moments of a network's weights along training: their mean, their variances, and the last K of them in full.
 
     The Gaussian they amount to is ``N(θ̄, ½ diag(s²) + ½ D Dᵀ / (K − 1))``, with s² the variances over all snapshots

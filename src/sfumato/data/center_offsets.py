@@ -1,11 +1,11 @@
-"""Vectors from pixels to the centre of their instance."""
+"""Vectors from pixels to the center of their instance."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def centres(instances: np.ndarray) -> np.ndarray:
+def centers(instances: np.ndarray) -> np.ndarray:
     """Vectors (2, H, W) float32 (dx, dy), px, from pixels to the centroid of their instance; 0 where that is 0.
 
     Args:
@@ -15,7 +15,7 @@ def centres(instances: np.ndarray) -> np.ndarray:
     Pitfall: the centroid of what is seen, which moves where something stands in front, and may lie outside a shape
     that is not convex.
 
-    >>> centres(np.array([[7, 7, 0]])).tolist()
+    >>> centers(np.array([[7, 7, 0]])).tolist()
     [[[0.5, -0.5, 0.0]], [[0.0, 0.0, 0.0]]]
     """
     flat = instances.ravel()

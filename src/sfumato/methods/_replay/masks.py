@@ -1,4 +1,4 @@
-"""Dropout of every kind, awake whatever the mode of its network, with masks that depend on a seed only."""
+"""Dropout of every kind, forced_dropout whatever the mode of its network, with masks that depend on a seed only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from sfumato.methods.waking import require_awake
+from sfumato.methods._replay.forced_dropout import require_active_dropout
 
 
-class Awake(TorchFunctionMode):
+class ForcedDropout(TorchFunctionMode):
     """Every dropout drops, module or function, whatever mode its network is in; the masks are ours.
 
     One generator per lane and device: the masks of a draw depend on its seed only. Chance that is not ours, as that of
@@ -25,14 +25,14 @@ class Awake(TorchFunctionMode):
 
     Args:
         lanes: draws at a time.
-        woken: modules whose own mode must be training for them to drop.
+        forced: modules whose own mode must be training for them to drop.
         devices: where the network may draw random numbers itself.
     """
 
-    def __init__(self, lanes: int, woken: list[nn.Module], devices: Iterable[torch.device]) -> None:
+    def __init__(self, lanes: int, forced: list[nn.Module], devices: Iterable[torch.device]) -> None:
         super().__init__()
         self.seeds = [0] * lanes
-        self.woken = woken
+        self.forced = forced
         self.devices = devices
         self.lane: Tensor | None = None  # inside vmap, the index of the lane
         self.met = False
@@ -66,7 +66,7 @@ class Awake(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             p = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
             if p == 0:
-                require_awake(layers=True)
+                require_active_dropout(layers=True)
             self.met |= p > 0
         if func is F.multi_head_attention_forward:
             bound = _ATTENTION.bind(*args, **kwargs)
@@ -77,7 +77,7 @@ class Awake(TorchFunctionMode):
 
     def _drop(self, shape: Any, formula: Any, input: Tensor, p: float = 0.5, *modes: bool, **named: bool) -> Tensor:
         if p == 0:
-            require_awake(layers=False)
+            require_active_dropout(layers=False)
             return input
         self.met = True
         dropped = formula(input, self._mask(input, shape(input), p), p)

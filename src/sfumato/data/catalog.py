@@ -35,7 +35,7 @@ SCENES: dict[str, dict[str, Any]] = {
 }
 
 
-class Part(Dataset[dict[str, Any]]):
+class DatasetSlice(Dataset[dict[str, Any]]):
     """Consecutive images of a data set, of which they keep all else.
 
     Args:
@@ -46,7 +46,7 @@ class Part(Dataset[dict[str, Any]]):
     Raises:
         ValueError: if no image lies between.
 
-    Pitfall: frames of a video resemble their neighbours, so parts are blocks and never drawn at random.
+    Pitfall: frames of a video resemble their neighbors, so parts are blocks and never drawn at random.
     """
 
     def __init__(self, whole: Any, first: float, last: float) -> None:
@@ -74,7 +74,7 @@ class Part(Dataset[dict[str, Any]]):
 
 def load(
     name: str, root: str | Path = "", split: str = "train", size: Size = None
-) -> CamVid | Cityscapes | Folder | NYUv2 | Part | Scenes | SevenScenes:
+) -> CamVid | Cityscapes | Folder | NYUv2 | DatasetSlice | Scenes | SevenScenes:
     """Open a data set.
 
     Args:
@@ -95,7 +95,7 @@ def load(
     """
     if part := re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", split):
         first, last = int(part[2] or 0) / 100, int(part[3] or 100) / 100
-        return Part(load(name, root, part[1], size), first, last)
+        return DatasetSlice(load(name, root, part[1], size), first, last)
     if name == "scenes":
         if split not in SCENES:
             raise ValueError(f"split of scenes is {split!r}, expected one of {', '.join(SCENES)}")

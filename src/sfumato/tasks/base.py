@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Question:
+class BaseTask:
     """One target of each pixel, under ``key``; its mask under ``key + "_valid"``."""
 
     key: ClassVar[str]
@@ -20,7 +20,7 @@ class Question:
         """The questions asked, by their keys: this one alone."""
         return {self.key: self}
 
-    def truth(self, sample: Mapping[str, Any]) -> tuple[Any, Any]:
+    def target_and_mask(self, sample: Mapping[str, Any]) -> tuple[Any, Any]:
         """Target and mask of a sample or a batch of them."""
         return sample[self.key], sample[self.key + "_valid"]
 

@@ -12,7 +12,7 @@ from sfumato.contracts import Task
 
 
 @dataclass(frozen=True)
-class Several:
+class MultiTask:
     """Tasks that are learned together.
 
     Args:
@@ -22,11 +22,11 @@ class Several:
     parts: Mapping[str, Task]
     calibrators: ClassVar[tuple[str, ...]] = ()  # each task has its own
     students: ClassVar[tuple[str, ...]] = ()
-    guarantee: ClassVar[None] = None
+    conformal: ClassVar[None] = None
 
-    def truth(self, sample: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def target_and_mask(self, sample: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Targets and masks of a sample or a batch, by task."""
-        found = {name: task.truth(sample) for name, task in self.parts.items()}
+        found = {name: task.target_and_mask(sample) for name, task in self.parts.items()}
         return {name: pair[0] for name, pair in found.items()}, {name: pair[1] for name, pair in found.items()}
 
     def entries(self, sample: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ import sys
 from torch import nn
 
 
-class Asleep(Exception):  # noqa: N818  (a finding, not an error: the caller wakes it and runs again)
+class DropoutInactive(Exception):  # noqa: N818  (a finding, not an error: the caller wakes it and runs again)
     """A module that would have dropped in training mode; ``args`` hold its type."""
 
 
-def droppers(network: nn.Module, stochastic_depth: bool) -> list[nn.Module]:
+def dropout_modules(network: nn.Module, stochastic_depth: bool) -> list[nn.Module]:
     """Modules that do nothing but drop, which torch does not know: hand-made dropout, or stochastic depth.
 
     They have no parameters, buffers or children, and hold a probability as ``p`` or ``drop_prob``, so waking them
@@ -42,20 +42,20 @@ def may_drop(module: nn.Module, layers: bool) -> bool:
     return layers and any(isinstance(c, nn.modules.dropout._DropoutNd) and c.p > 0 for c in module.children())
 
 
-def require_awake(layers: bool) -> None:
+def require_active_dropout(layers: bool) -> None:
     """For a function that was called with probability 0: was it because the module that calls it is not in training?
 
     Networks write ``dropout_p=self.p if self.training else 0.0``, and of the choice nothing but the 0 arrives. The
     module is the innermost one on Python's stack; hooks would tell too, but not which thread they were called from.
 
     Raises:
-        Asleep: if that module keeps a probability to drop with.
+        DropoutInactive: if that module keeps a probability to drop with.
     """
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_locals.get("self")
         if isinstance(module, nn.Module):
             if not module.training and may_drop(module, layers):
-                raise Asleep(type(module))
+                raise DropoutInactive(type(module))
             return
         frame = frame.f_back

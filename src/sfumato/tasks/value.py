@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sfumato.calibration import ConformalIntervals, QuantileMap, VarianceScaling
 from sfumato.contracts import Likelihood
-from sfumato.likelihoods import Absolute, DistilledValues, Gaussian, Laplace
-from sfumato.tasks.question import Question
+from sfumato.likelihoods import L1, DistilledValues, Gaussian, Laplace
+from sfumato.tasks.base import BaseTask
 
 if TYPE_CHECKING:
     from sfumato.metrics import ValueScores
@@ -32,7 +32,7 @@ _NEAR_TO_FAR = torch.tensor(
 )
 
 
-class Values(Question):
+class Values(BaseTask):
     """Values in a unit, of which any real number can be predicted; tasks with another range say so themselves."""
 
     unit: str
@@ -45,7 +45,7 @@ class Values(Question):
         """``laplace`` or ``gaussian`` with a noise for each pixel; ``l1`` with one for all; the students."""
         if name in self.students:
             return DistilledValues(self._law(name.removeprefix("distilled-")))
-        return self._law(name) if name != "l1" else Absolute(self.dims, self.unit)
+        return self._law(name) if name != "l1" else L1(self.dims, self.unit)
 
     def _law(self, name: str) -> Gaussian | Laplace:
         return {"laplace": Laplace, "gaussian": Gaussian}[name](dims=self.dims, unit=self.unit)
@@ -55,7 +55,7 @@ class Values(Question):
         return dict(zip(self.calibrators, (VarianceScaling, QuantileMap)))[name]
 
     @property
-    def guarantee(self) -> type[ConformalIntervals]:
+    def conformal(self) -> type[ConformalIntervals]:
         """Intervals of the value."""
         return ConformalIntervals
 
@@ -67,7 +67,7 @@ class Values(Question):
 
 
 def near_to_far(position: Tensor) -> Tensor:
-    """Colours uint8 (H, W, 3) of positions (H, W) from 0, near and warm, to 1, far and cold; NaN is far."""
+    """Colors uint8 (H, W, 3) of positions (H, W) from 0, near and warm, to 1, far and cold; NaN is far."""
     steps = (position.nan_to_num(1.0).clamp(0, 1) * 8).cpu()
     below = steps.floor().clamp(0, 7)
     weight = (steps - below)[..., None]

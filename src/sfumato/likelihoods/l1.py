@@ -12,7 +12,7 @@ from sfumato.predictions import ValueMoments
 
 
 @dataclass(frozen=True)
-class Absolute:
+class L1:
     """``y ~ Laplace(f, b)``: the output is the value, and b the same for every pixel.
 
     Alone it takes ``scale`` for b. In a :class:`Joint` likelihood b is learned: the noise of the task.
@@ -63,7 +63,7 @@ class Absolute:
         return ((-log_variance).exp() * self.loss(output, target, valid) + log_variance / 2).where(valid, 0.0)
 
     def moments_at(self, output: Tensor, log_variance: Tensor) -> ValueMoments:
-        """Mean f and variance 2b² with ``b = e^s / 2D``: what b is likeliest where s minimises :meth:`term`."""
+        """Mean f and variance 2b² with ``b = e^s / 2D``: what b is likeliest where s minimizes :meth:`term`."""
         log_variance = log_variance[:, None] if log_variance.ndim == 3 else log_variance
         scale = (log_variance.exp() / (2 * self.dims)).expand_as(output)
         return ValueMoments.of(output, 2 * scale.square(), self.unit)

@@ -1,4 +1,4 @@
-"""Instances: where is the centre of the thing that each pixel belongs to?"""
+"""Instances: where is the center of the thing that each pixel belongs to?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.tasks.values import Values
+from sfumato.tasks.value import Values
 
 
 @dataclass(frozen=True)
-class Centres(Values):
+class CenterOffsets(Values):
     """Vectors (dx, dy) from a pixel to the centroid of its instance; known on the pixels of instances only.
 
     Args:
@@ -28,7 +28,7 @@ class Centres(Values):
 
     reach: float = 20.0
     unit: str = "px"
-    key: ClassVar[str] = "centres"
+    key: ClassVar[str] = "centers"
     dims: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -36,7 +36,7 @@ class Centres(Values):
             raise ValueError(f"reach is {self.reach} {self.unit}, expected the length of the longest vectors, above 0")
 
     @property
-    def span(self) -> tuple[float, float]:
+    def display_range(self) -> tuple[float, float]:
         """Lengths of vectors."""
         return 0.0, self.reach
 
@@ -45,7 +45,7 @@ class Centres(Values):
         """Standard deviations up to half of the reach."""
         return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.reach / 2, f"σ, {self.unit}"))
 
-    def colour(self, values: Tensor) -> Tensor:
+    def color(self, values: Tensor) -> Tensor:
         """Vectors (2, H, W): the hue says where to, and white is no way to go; uint8 (H, W, 3)."""
         x, y = values.detach().float().cpu().nan_to_num(0.0)
         angle = torch.atan2(y, x)[..., None] - torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3

@@ -46,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Tape:
+class Recording:
     """What :func:`record` saw.
 
     Args:

@@ -16,13 +16,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sfumato.methods.tape import Place, Step, Tape, leaves_of, mapped, pruned
+from sfumato.methods._replay.replay import Place, Recording, Step, leaves_of, mapped, pruned
 
 _FLOW = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ESCAPES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.__dlpack__}
 
 
-class Unhoistable(Exception):  # noqa: N818  (a finding, not an error: the caller runs the whole network instead)
+class NotRecordable(Exception):  # noqa: N818  (a finding, not an error: the caller runs the whole network instead)
     """Why a computation cannot be recorded."""
 
 
@@ -52,14 +52,14 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
-            raise Unhoistable(f"it calls {func}, of which torch says neither what it reads nor what it writes")
+            raise NotRecordable(f"it calls {func}, of which torch says neither what it reads nor what it writes")
         index, self.operations = self.operations, self.operations + 1
         read = {_storage(leaf) for leaf in leaves_of((args, kwargs)) if isinstance(leaf, Tensor)}
         draws = _draws(func, args, kwargs)
         self.own_chance |= draws and _named(func, args, kwargs).get("generator") is None
         differs = draws or any(storage in self.slots for storage in read)
         if differs and _steers(func, args):
-            raise Unhoistable(f"what it does next depends on chance, through {func}")
+            raise NotRecordable(f"what it does next depends on chance, through {func}")
         written = _written(func, args, kwargs)
         self._protect(written, differs)
         noted: Any = mapped(self.place, (args, kwargs)) if differs else ((), {})
@@ -80,7 +80,7 @@ class _Recorder(TorchDispatchMode):
             if storage in self.slots or not (differs or storage in self.handed):
                 continue
             if storage not in self.origin:
-                raise Unhoistable("it overwrites its own parameters or buffers")
+                raise NotRecordable("it overwrites its own parameters or buffers")
             if storage in self.handed:  # a step already noted reads it, as it was when it was made
                 raise _Overwritten(self.origin[storage])
             whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
@@ -114,13 +114,13 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _ESCAPES:
-            raise Unhoistable(f"it hands values out of torch, through {func.__name__}")
+            raise NotRecordable(f"it hands values out of torch, through {func.__name__}")
         return func(*args, **(kwargs or {}))
 
 
 def _storage(tensor: Tensor) -> StorageWeakRef:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
-        raise Unhoistable("it uses a tensor that is not plain memory: sparse, quantised or lazily conjugated")
+        raise NotRecordable("it uses a tensor that is not plain memory: sparse, quantized or lazily conjugated")
     return StorageWeakRef(tensor.untyped_storage())
 
 
@@ -149,14 +149,14 @@ def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return {a.name: a.default_value for a in arguments} | dict(zip((a.name for a in arguments), args)) | kwargs
 
 
-def record(run: Callable[[], Tensor]) -> Tape:
+def record(run: Callable[[], Tensor]) -> Recording:
     """Run once, and note what must run again for another draw.
 
     Args:
         run: a computation whose only chance comes from torch's random operators; it may be started several times.
 
     Raises:
-        Unhoistable: if its flow or its state depends on chance.
+        NotRecordable: if its flow or its state depends on chance.
     """
     copied: set[int] = set()
     while True:
@@ -166,9 +166,9 @@ def record(run: Callable[[], Tensor]) -> Tape:
                 place = recorder.place(output)
             result = place if isinstance(place, Place) else output.clone()
             steps = pruned(recorder.steps, result)
-            return Tape(output, recorder.operations, steps, result, recorder.own_chance)
+            return Recording(output, recorder.operations, steps, result, recorder.own_chance)
         except _Overwritten as overwritten:
             (operation,) = overwritten.args
             if operation in copied:
-                raise Unhoistable("it does not do the same twice") from None
+                raise NotRecordable("it does not do the same twice") from None
             copied.add(operation)
