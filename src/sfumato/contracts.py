@@ -1,42 +1,58 @@
-"""The architecture in one file: read this first.
+"""The protocols of the package. Read this file first.
 
-A **method** draws the outputs of a network; a **likelihood** says what an output means; a **prediction** holds
-the meaning, split into aleatoric and epistemic; everything after it (calibrate, score, report, serve) speaks only of
-predictions.
+A **method** draws outputs of a network. A **likelihood** says what an output means. The draws are aggregated into a
+**prediction**: a distribution for each pixel (or for each image), whose uncertainty is split into an aleatoric and an
+epistemic part. Calibration, scores, decisions, the report and serving work on predictions only.
 
-Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` value dimensions, ``H × W`` pixels, ``S`` draws.
+A **data set** gives samples and says which entries are inputs of the network. A **task** says which entry is the target.
+An **objective** turns a network and a batch into losses.
+
+Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` values per pixel, ``S`` draws. The *event* of a
+prediction is a map ``(H, W)``, or empty where there is one value for each image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-# What is fitted after training takes: inputs of a network, a target and where it is known; and the loss of each pixel
-# (B, H, W) of an output, a target and where it is known, as a likelihood's ``nll``.
-Batch = tuple[tuple[Any, ...], Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Sample = dict[str, "Tensor | str"]
+"""One sample of a data set: ``name``, inputs, targets, and a mask ``KEY_valid`` for each target."""
+
+Inputs = tuple[Tensor, ...]
+"""The inputs of a network, each of shape (B, …)."""
+
+Batch = tuple[Inputs, Tensor, Tensor]
+"""Inputs, target and mask of a batch, for fits that come after training."""
+
+PixelLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""The loss (B, *event) of an output, a target and a mask, as a likelihood's ``nll``."""
 
 
 class Prediction(Protocol):
-    """What comes out: a law for every pixel whose uncertainty is split in two parts that add up."""
+    """A distribution for each pixel or image, whose uncertainty has two parts that add up."""
 
     @property
     def total(self) -> Tensor:
-        """Total uncertainty (B, H, W): ``aleatoric + epistemic``."""
+        """Total uncertainty (B, *event): ``aleatoric + epistemic``."""
         ...
 
     @property
     def aleatoric(self) -> Tensor:
-        """The part the world causes, that more data would not remove. (B, H, W)"""
+        """The part that more training data would not remove (B, *event)."""
         ...
 
     @property
     def epistemic(self) -> Tensor:
-        """The part the network causes, because it has not learned this. (B, H, W)"""
+        """The part that comes from the network's lack of knowledge (B, *event)."""
+        ...
+
+    @property
+    def best(self) -> Tensor:
+        """The best guess, which is compared with a target: classes (B, *event) or values (B, D, *event)."""
         ...
 
     def resized(self, size: tuple[int, int]) -> Self:
@@ -48,123 +64,165 @@ class Prediction(Protocol):
         ...
 
 
-class Calibrator(Protocol):
-    """What is put right after training, fitted on held-out images: a prediction in, the same kind out."""
-
-    fitted_on: Any  # the images that it must not be scored on, by name
-
-    def __call__(self, prediction: Any) -> Any:
-        """The prediction, corrected."""
-        ...
+P_co = TypeVar("P_co", covariant=True)
+P = TypeVar("P")
 
 
-class Moments(Protocol):
-    """What a set of draws contributes to a prediction: a monoid, so memory does not grow with draws."""
+class Moments(Protocol[P_co]):
+    """What a set of draws contributes to a prediction. Merging is associative, so memory does not grow with draws."""
 
     def merge(self, other: Self) -> Self:
-        """Moments of both sets of draws together; associative, and may reuse the memory of ``self``."""
+        """Moments of both sets of draws together. It may reuse the memory of ``self``."""
         ...
 
-    def prediction(self) -> Prediction:
+    def prediction(self) -> P_co:
         """The prediction that these draws amount to."""
         ...
 
 
 @runtime_checkable
-class Likelihood(Protocol):
-    """p(y | f): the meaning of a network's output. Knows no method."""
+class Likelihood(Protocol[P_co]):
+    """``p(y | f)``: the meaning of a network's output. A likelihood knows no method."""
 
     @property
     def channels(self) -> int:
-        """C, the output channels the network must have."""
+        """C, the number of output channels that the network must have."""
         ...
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Negative log likelihood (B, H, W) in nats, exactly 0 (and without gradient) where not ``valid``.
+        """Negative log likelihood (B, *event) in nats, exactly 0 (and without gradient) where not ``valid``.
 
-        ``output`` (B, C, H, W); ``target`` (B, H, W) int64 classes or (B, D, H, W) values, where not ``valid``
-        (B, H, W) bool it may hold anything, NaN included.
+        ``output`` is (B, C, *event). ``target`` is (B, *event) int64 classes or (B, D, *event) values. Where ``valid``
+        (B, *event) is False the target may hold anything, NaN included.
         """
         ...
 
-    def moments(self, output: Tensor) -> Moments:
-        """What one draw (B, C, H, W) contributes to the prediction."""
+    def moments(self, output: Tensor) -> Moments[P_co]:
+        """What one draw (B, C, *event) contributes to the prediction."""
+        ...
+
+
+class StudentLikelihood(Likelihood[P_co], Protocol[P_co]):
+    """A likelihood that learns, beside the labels, how much the draws of a teacher differ."""
+
+    def teacher_statistics(self, moments: Moments[P_co]) -> Moments[P_co]:
+        """What is kept of the moments of one draw of the teacher. It is merged over all draws."""
+        ...
+
+    def distillation_target(self, statistics: Moments[P_co]) -> Tensor:
+        """The statistics of all draws as a target (B, L, H, W)."""
         ...
 
 
 @runtime_checkable
 class Method(Protocol):
-    """q(w | D): which networks are plausible. Knows no task."""
+    """``q(w | D)``: which networks are plausible. A method knows no task. Every method is an ``nn.Module``."""
 
-    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """Outputs of plausible networks, in chunks (S_i, B, C, H, W) with ``Σ S_i = S``.
+    stochastic: bool  # whether its draws depend on a generator
+    gives_novelty: bool  # whether it scores how unusual an input is, beside its draws
 
-        The draws depend on ``generator`` only, not on how they are chunked. No gradient is recorded.
+    def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Outputs of plausible networks, in chunks (S_i, B, C, *event) with ``Σ S_i = S``.
+
+        The draws depend on ``generator`` only, not on how they are divided into chunks. No gradient is recorded.
         """
         ...
 
 
-class Student(Likelihood, Protocol):
-    """A likelihood that learns, beside the labels, how far the draws of a teacher spread."""
+class Calibrator(Protocol[P]):
+    """A correction that is fitted on held-out images. It takes a prediction and returns one of the same type."""
 
-    def teacher_statistics(self, draw: Any) -> Any:
-        """What is kept of the moments of one of the teacher's draws; merged over all of them, as moments are."""
+    target: ClassVar[str]  # "class" or "value"
+
+    @property
+    def fitted_on(self) -> Sequence[str]:
+        """Names and digests of the images it was fitted on. It must not be scored on them."""
         ...
 
-    def distillation_target(self, heard: Any) -> Tensor:
-        """What was heard of all draws, as something to learn (B, L, H, W)."""
+    def __call__(self, prediction: P) -> P:
+        """The corrected prediction."""
+        ...
+
+
+class Score(Protocol):
+    """A score over the valid pixels of a data set, as torchmetrics defines a metric."""
+
+    target: ClassVar[str]  # "class", "value" or "any"
+    headline: tuple[str, ...]
+
+    def update(self, prediction: object, target: object, valid: Tensor) -> None:
+        """Add a batch."""
+        ...
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """The scores by name."""
+        ...
+
+
+class DataSet(Protocol):
+    """Samples, and what their entries are."""
+
+    inputs: tuple[str, ...]  # the entries that the network takes, in order
+    tasks: Mapping[str, Task]  # what can be predicted, by the key of the target
+    names: Sequence[str]  # the name of each sample, known without reading it
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample with this index."""
         ...
 
 
 class Task(Protocol):
-    """The question asked of each pixel: where its truth lies in a sample, its scores, its picture."""
+    """What is predicted: the target entry of a sample, its kind, its unit, its scores and its colors."""
 
-    key: ClassVar[str]  # the sample entry that holds the target; key + "_valid" holds its mask (H, W) bool
-    dims: ClassVar[int]  # values of a pixel; 0 for a class
-    likelihoods: ClassVar[tuple[str, ...]]  # the names that likelihood() accepts, the default first
-    students: ClassVar[tuple[str, ...]]  # further such names: likelihoods that have to have a teacher
-    calibrators: ClassVar[tuple[str, ...]]  # the names that calibrator() accepts, the default first
+    key: ClassVar[str]  # the sample entry that holds the target; ``key + "_valid"`` holds its mask
+    kind: ClassVar[str]  # "class" or "value"
+    default_likelihood: ClassVar[str]
 
     @property
-    def parts(self) -> Mapping[str, Any]:
-        """The tasks asked together, by their keys: usually itself alone."""
+    def parts(self) -> Mapping[str, Task]:
+        """The tasks that are predicted together, by key: usually this one alone."""
         ...
 
-    def target_and_mask(self, sample: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Target and mask of a sample or a batch; dicts of them by task where several are asked together."""
+    def target_and_mask(self, sample: Mapping[str, Tensor | str]) -> tuple[Tensor, Tensor]:
+        """Target and mask of a sample or a batch."""
         ...
 
-    def entries(self, sample: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Target and mask of one sample by their keys; nowhere valid where it holds none."""
+    def entries(self, sample: Mapping[str, Tensor | str]) -> dict[str, Tensor]:
+        """Target and mask of one sample by their keys. A sample without the target gets one that is nowhere valid."""
         ...
 
-    def likelihood(self, name: str) -> Likelihood:
-        """The likelihood called ``name`` for this task."""
-        ...
-
-    def calibrator(self, name: str) -> Any:
-        """The class of calibrators called ``name``: its ``fit`` takes held-out predictions, targets and masks."""
-        ...
-
-    @property
-    def conformal(self) -> Any:
-        """The class of guarantees for this task's predictions."""
-        ...
-
-    def scores(self) -> Any:
-        """A fresh :class:`torchmetrics.Metric` with ``update(prediction, target, valid)``."""
+    def scores(self) -> Score:
+        """Fresh scores for predictions of this task."""
         ...
 
     @property
     def display_range(self) -> tuple[float, float]:
-        """Smallest and largest value that pictures of this task tell apart."""
+        """The smallest and the largest value that pictures of this task show."""
         ...
 
     @property
-    def scales(self) -> dict[str, tuple[float, str]]:
-        """Where the color bars of total, aleatoric and epistemic maps end, and their unit; the same for all images."""
+    def color_scales(self) -> dict[str, tuple[float, str]]:
+        """Upper end and unit of the color bars of total, aleatoric and epistemic maps, the same for all images."""
         ...
 
     def color(self, values: Tensor) -> Tensor:
-        """A target or a prediction's best guess (H, W) as a picture, uint8 (H, W, 3)."""
+        """A target or a best guess (…, H, W) as a picture, uint8 (H, W, 3)."""
+        ...
+
+
+class Objective(Protocol):
+    """What training minimizes. Every objective is an ``nn.Module``."""
+
+    needs_targets: bool  # whether it can only use samples that hold the target
+
+    def __call__(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses by name, whose sum is minimized, and numbers to log by name."""
+        ...
+
+    def end_epoch(self) -> None:
+        """Called after each pass over the data."""
         ...

@@ -1,0 +1,68 @@
+"""The errors that users see, each with one clear line.
+
+The command line catches :class:`SfumatoError` and prints it. Any other exception is a fault of this package. Each error
+also derives from the built-in exception it stands for, so ``except ValueError`` works as usual.
+
+    SfumatoError
+    ├── ConfigError             a choice that cannot be met
+    ├── DataError               a file or a sample that cannot be used
+    ├── MissingFileError        a file or folder that does not exist
+    ├── RunError                a run folder that is damaged or does not fit
+    ├── RunExistsError          a folder that holds a run already
+    ├── PluginError             a plug-in that is missing, broken, or has the name of another one
+    │   └── UntrustedCodeError  a class path outside this package that the user did not name
+    ├── NotFiniteError          a result that holds NaN or infinity
+    ├── ExportError             a run that cannot be exported
+    ├── MissingDependencyError  an optional library that is not installed
+    └── ResourceError           not enough disk space, memory or file handles
+"""
+
+from __future__ import annotations
+
+
+class SfumatoError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class ConfigError(SfumatoError, ValueError):
+    """A choice that cannot be met: an unknown name, a value out of range, or choices that exclude each other."""
+
+
+class DataError(SfumatoError, ValueError):
+    """A file or a sample that cannot be used. The message names it."""
+
+
+class MissingFileError(SfumatoError, FileNotFoundError):
+    """A file or a folder that does not exist. The message names it."""
+
+
+class RunError(SfumatoError, ValueError):
+    """A run folder that is damaged, or whose parts do not belong together."""
+
+
+class RunExistsError(SfumatoError, FileExistsError):
+    """A folder that holds a run already, so it is not overwritten."""
+
+
+class PluginError(SfumatoError, ValueError):
+    """A plug-in that is missing, fails to import, or has the name of another one."""
+
+
+class UntrustedCodeError(PluginError):
+    """A class path outside this package that a run names and the user did not."""
+
+
+class NotFiniteError(SfumatoError, ValueError):
+    """A result that holds NaN or infinity. Such results are never saved or printed."""
+
+
+class ExportError(SfumatoError, ValueError):
+    """A run that cannot be exported, or an exported file that computes something else."""
+
+
+class MissingDependencyError(SfumatoError, ImportError):
+    """An optional library that is not installed. The message says how to install it."""
+
+
+class ResourceError(SfumatoError, OSError):
+    """The machine ran out of something: disk space, memory or file handles."""
