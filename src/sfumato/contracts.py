@@ -4,8 +4,8 @@ A **method** draws outputs of a network. A **likelihood** says what an output me
 **prediction**: a distribution for each pixel (or for each image), whose uncertainty is split into an aleatoric and an
 epistemic part. Calibration, scores, decisions, the report and serving work on predictions only.
 
-A **data set** gives samples and says which entries are inputs of the network. A **task** says which entry is the target.
-An **objective** turns a network and a batch into losses.
+A **data set** gives samples and says which entries are inputs of the network. A **task** says which entry is the
+target. An **objective** turns a network and a batch into losses.
 
 Shapes: ``B`` images, ``C`` output channels, ``K`` classes, ``D`` values per pixel, ``S`` draws. The *event* of a
 prediction is a map ``(H, W)``, or empty where there is one value for each image.
@@ -28,7 +28,7 @@ Inputs = tuple[Tensor, ...]
 Batch = tuple[Inputs, Tensor, Tensor]
 """Inputs, target and mask of a batch, for fits that come after training."""
 
-PixelLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The loss (B, *event) of an output, a target and a mask, as a likelihood's ``nll``."""
 
 
@@ -102,14 +102,14 @@ class Likelihood(Protocol[P_co]):
         ...
 
 
-class StudentLikelihood(Likelihood[P_co], Protocol[P_co]):
+class StudentLikelihood(Likelihood[P], Protocol[P]):
     """A likelihood that learns, beside the labels, how much the draws of a teacher differ."""
 
-    def teacher_statistics(self, moments: Moments[P_co]) -> Moments[P_co]:
+    def teacher_statistics(self, moments: Moments[P]) -> Moments[P]:
         """What is kept of the moments of one draw of the teacher. It is merged over all draws."""
         ...
 
-    def distillation_target(self, statistics: Moments[P_co]) -> Tensor:
+    def distillation_target(self, statistics: Moments[P]) -> Tensor:
         """The statistics of all draws as a target (B, L, H, W)."""
         ...
 

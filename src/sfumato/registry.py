@@ -208,8 +208,8 @@ def _one_owner(group: str, name: str, found: list[EntryPoint]) -> None:
     owners += [entry.dist.name if entry.dist is not None else entry.value for entry in found]
     if len(owners) > 1:
         raise PluginError(
-            f"{len(owners)} packages register {name!r} among the {group}: {', '.join(owners)}. Uninstall one of them, or "
-            "name the class path"
+            f"{len(owners)} packages register {name!r} among the {group}: {', '.join(owners)}. Uninstall one of "
+            "them, or name the class path"
         )
 
 
@@ -244,8 +244,8 @@ def _attribute(module: str, name: str) -> object:
         return getattr(import_module(module), name)
     except Exception as error:  # the imported code may fail in any way
         raise PluginError(
-            f"{module}.{name} cannot be imported ({type(error).__name__}: {_line(error)}): expected a class path such as "
-            "my_package.networks.Net, importable from here"
+            f"{module}.{name} cannot be imported ({type(error).__name__}: {_line(error)}): expected a class path "
+            "such as my_package.networks.Net, importable from here"
         ) from error
 
 
