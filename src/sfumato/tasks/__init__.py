@@ -1,8 +1,10 @@
-"""The question asked of each pixel."""
+"""Tasks: what is predicted for each pixel or image."""
 
+from sfumato.tasks.base import BaseTask
 from sfumato.tasks.center_offsets import CenterOffsets
 from sfumato.tasks.depth import Depth, InverseDepth
 from sfumato.tasks.multi_task import MultiTask
 from sfumato.tasks.semantic import Semantic
+from sfumato.tasks.value import ValueTask
 
-__all__ = ["CenterOffsets", "Depth", "InverseDepth", "MultiTask", "Semantic"]
+__all__ = ["BaseTask", "CenterOffsets", "Depth", "InverseDepth", "MultiTask", "Semantic", "ValueTask"]

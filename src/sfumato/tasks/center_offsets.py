@@ -1,4 +1,4 @@
-"""Instances: where is the center of the thing that each pixel belongs to?"""
+"""Instances: the vector from each pixel to the center of its object."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.tasks.value import Values
+from sfumato.errors import ConfigError
+from sfumato.targets import EntryKind, VectorMap
+from sfumato.tasks.value import ValueTask, standard_deviations
 
 
 @dataclass(frozen=True)
-class CenterOffsets(Values):
-    """Vectors (dx, dy) from a pixel to the centroid of its instance; known on the pixels of instances only.
+class CenterOffsets(ValueTask):
+    """Vectors (dx, dy) from a pixel to the centroid of its instance. They are known on the pixels of instances only.
 
     Args:
-        reach: length of the longest vector that pictures tell apart, > 0, in ``unit``.
-        unit: of the vectors.
+        reach: Length of the longest vector that pictures show, > 0, in ``unit``. Default 20.
+        unit: Unit of the vectors. Default ``"px"``.
 
     Raises:
-        ValueError: unless 0 < reach < ∞.
+        ConfigError: Unless 0 < reach < ∞.
 
     Source: Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses", §4.2.
     """
@@ -29,11 +31,12 @@ class CenterOffsets(Values):
     reach: float = 20.0
     unit: str = "px"
     key: ClassVar[str] = "centers"
+    target: ClassVar[EntryKind] = VectorMap()
     dims: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if not 0 < self.reach < math.inf:
-            raise ValueError(f"reach is {self.reach} {self.unit}, expected the length of the longest vectors, above 0")
+            raise ConfigError(f"reach is {self.reach} {self.unit}, expected the length of the longest vectors, above 0")
 
     @property
     def display_range(self) -> tuple[float, float]:
@@ -41,12 +44,12 @@ class CenterOffsets(Values):
         return 0.0, self.reach
 
     @property
-    def scales(self) -> dict[str, tuple[float, str]]:
+    def color_scales(self) -> dict[str, tuple[float, str]]:
         """Standard deviations up to half of the reach."""
-        return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.reach / 2, f"σ, {self.unit}"))
+        return standard_deviations(self.reach / 2, self.unit)
 
     def color(self, values: Tensor) -> Tensor:
-        """Vectors (2, H, W): the hue says where to, and white is no way to go; uint8 (H, W, 3)."""
+        """Vectors (2, H, W) as colors uint8 (H, W, 3): the hue is the direction, white is the zero vector."""
         x, y = values.detach().float().cpu().nan_to_num(0.0)
         angle = torch.atan2(y, x)[..., None] - torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3
         length = (torch.hypot(x, y) / self.reach).clamp(0, 1)[..., None]

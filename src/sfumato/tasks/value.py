@@ -1,21 +1,18 @@
-"""What tasks of values share: their calibrators, guarantees and scores."""
+"""What tasks of values share: their unit, their range and their scores."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from sfumato.calibration import ConformalIntervals, QuantileMap, VarianceScaling
-from sfumato.contracts import Likelihood
-from sfumato.likelihoods import L1, DistilledValues, Gaussian, Laplace
 from sfumato.tasks.base import BaseTask
 
 if TYPE_CHECKING:
     from sfumato.metrics import ValueScores
 
-# Near is warm, far is cold: nine anchors of matplotlib's turbo, reversed.
+# Near is red, far is dark blue: nine colors of matplotlib's turbo in reverse order.
 _NEAR_TO_FAR = torch.tensor(
     [
         [122, 4, 3],
@@ -32,42 +29,39 @@ _NEAR_TO_FAR = torch.tensor(
 )
 
 
-class Values(BaseTask):
-    """Values in a unit, of which any real number can be predicted; tasks with another range say so themselves."""
+class ValueTask(BaseTask):
+    """Values in a unit. Any real number can be predicted, unless a task gives a link and a range."""
 
     unit: str
-    likelihoods: ClassVar[tuple[str, ...]] = ("laplace", "gaussian", "l1")
-    students: ClassVar[tuple[str, ...]] = ("distilled-gaussian", "distilled-laplace")
-    calibrators: ClassVar[tuple[str, ...]] = ("scale", "quantile")
+    kind: ClassVar[str] = "value"
+    default_likelihood: ClassVar[str] = "laplace"
     headline: ClassVar[tuple[str, ...]] = ("epe", "rmse", "nll", "coverage90", "ause", "aurg")
-
-    def likelihood(self, name: str) -> Likelihood:
-        """``laplace`` or ``gaussian`` with a noise for each pixel; ``l1`` with one for all; the students."""
-        if name in self.students:
-            return DistilledValues(self._law(name.removeprefix("distilled-")))
-        return self._law(name) if name != "l1" else L1(self.dims, self.unit)
-
-    def _law(self, name: str) -> Gaussian | Laplace:
-        return {"laplace": Laplace, "gaussian": Gaussian}[name](dims=self.dims, unit=self.unit)
-
-    def calibrator(self, name: str) -> Any:
-        """One of :attr:`calibrators`."""
-        return dict(zip(self.calibrators, (VarianceScaling, QuantileMap)))[name]
+    link: ClassVar[str] = "identity"
 
     @property
-    def conformal(self) -> type[ConformalIntervals]:
-        """Intervals of the value."""
-        return ConformalIntervals
+    def lower(self) -> float | None:
+        """The smallest value, for links that need a range; None without one."""
+        return None
+
+    @property
+    def upper(self) -> float | None:
+        """The largest value, for links that need a range; None without one."""
+        return None
 
     def scores(self) -> ValueScores:
         """Fresh scores of value predictions."""
-        from sfumato.metrics import ValueScores  # here, because torchmetrics brings matplotlib along
+        from sfumato.metrics import ValueScores  # here, because torchmetrics imports matplotlib
 
         return ValueScores(self.unit, self.headline)
 
 
+def standard_deviations(end: float, unit: str) -> dict[str, tuple[float, str]]:
+    """Color scales that all end at the same standard deviation."""
+    return dict.fromkeys(("total", "aleatoric", "epistemic"), (end, f"σ, {unit}"))
+
+
 def near_to_far(position: Tensor) -> Tensor:
-    """Colors uint8 (H, W, 3) of positions (H, W) from 0, near and warm, to 1, far and cold; NaN is far."""
+    """Colors uint8 (H, W, 3) of positions (H, W) from 0 (near, red) to 1 (far, blue). NaN counts as far."""
     steps = (position.nan_to_num(1.0).clamp(0, 1) * 8).cpu()
     below = steps.floor().clamp(0, 7)
     weight = (steps - below)[..., None]

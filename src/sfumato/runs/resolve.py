@@ -1,0 +1,135 @@
+"""From the names in a plan to a task and a likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass, replace
+from typing import cast
+
+from sfumato import registry
+from sfumato.contracts import Likelihood, Task
+from sfumato.errors import ConfigError
+from sfumato.likelihoods import Joint, standardized
+from sfumato.runs.plan import Config, Json, Plan
+from sfumato.tasks import MultiTask
+
+
+def task_and_likelihood(plan: Plan) -> tuple[Task | MultiTask, Likelihood[object]]:
+    """The task and the likelihood that a plan names. For several tasks a :class:`MultiTask` and a :class:`Joint`.
+
+    Raises:
+        ConfigError: If a likelihood is not one of the task, or is a student's without a teacher.
+        PluginError: If there is no such name.
+    """
+    config, facts = plan.config, plan.facts
+    tasks = {name: build_task(name, facts.task_args.get(name, {}), plan.trust) for name in config.task_names}
+    likelihoods = {
+        name: build_likelihood(kind, tasks[name], plan.trust, taught=bool(config.teacher))
+        for name, kind in zip(tasks, config.likelihood_names)
+    }
+    scales = {name: (float(center), float(spread)) for name, (center, spread) in facts.scales.items()}
+    if config.tasks:
+        return MultiTask(tasks), Joint(likelihoods, scales)
+    ((name, likelihood),) = likelihoods.items()
+    return tasks[name], standardized(likelihood, *scales[name]) if name in scales else likelihood
+
+
+def build_task(name: str, arguments: Mapping[str, Json], trust: registry.Trust = registry.NO_TRUST) -> Task:
+    """The task called ``name``.
+
+    Raises:
+        ConfigError: If it cannot be made of these arguments.
+        PluginError: If there is no such task.
+    """
+    kind = registry.load("tasks", name, trust)
+    if not isinstance(kind, type):
+        raise ConfigError(f"task {name!r} is a {type(kind).__name__}, expected a class")
+    try:
+        return cast(Task, kind(**arguments))
+    except TypeError as error:
+        raise ConfigError(f"task {name!r} cannot be made of {sorted(arguments)}: {error}") from error
+
+
+def build_likelihood(
+    name: str, task: Task, trust: registry.Trust = registry.NO_TRUST, taught: bool = False
+) -> Likelihood[object]:
+    """The likelihood called ``name`` for a task.
+
+    Args:
+        name: Name or class path.
+        task: The task whose targets it describes.
+        trust: Which class paths outside this package may be imported.
+        taught: Whether there is a teacher to learn from.
+
+    Raises:
+        ConfigError: If it is for another kind of target, or learns from a teacher and there is none.
+        PluginError: If there is no such likelihood.
+    """
+    kind = registry.load("likelihoods", name, trust)
+    if getattr(kind, "target", "") != task.kind or not hasattr(kind, "for_task"):
+        raise ConfigError(f"likelihood is {name!r}, expected one of {', '.join(likelihood_names(task))} for {task.key}")
+    if getattr(kind, "student", False) and not taught:
+        raise ConfigError(f"likelihood {name!r} learns from a teacher: use `sfumato distill TEACHER`")
+    return cast("type[LikelihoodClass]", kind).for_task(task)
+
+
+class LikelihoodClass(Likelihood[object]):
+    """What the class of a likelihood offers beside the likelihood itself."""
+
+    @classmethod
+    def for_task(cls, task: Task) -> Likelihood[object]:
+        """The likelihood for the targets of a task."""
+        raise NotImplementedError
+
+
+def likelihood_names(task: Task, student: bool = False) -> list[str]:
+    """Names of the likelihoods for a task: the task's default first."""
+    found = []
+    for name in registry.names("likelihoods"):
+        kind = registry.load("likelihoods", name)
+        if getattr(kind, "target", "") == task.kind and getattr(kind, "student", False) is student:
+            found.append(name)
+    return sorted(found, key=lambda name: name != task.default_likelihood)
+
+
+def calibrator_classes(task: Task) -> dict[str, type]:
+    """Calibrators for the predictions of a task by name, the default first."""
+    found = {name: registry.load("calibrators", name) for name in registry.names("calibrators")}
+    return {name: kind for name, kind in found.items() if isinstance(kind, type) and _fits(kind, task)}
+
+
+def _fits(kind: type, task: Task) -> bool:
+    return getattr(kind, "target", "") == task.kind
+
+
+def resolve_tasks(config: Config, known: Mapping[str, Task]) -> tuple[Config, dict[str, dict[str, Json]]]:
+    """The configuration with its tasks and likelihoods filled in, and what each task is made of.
+
+    Args:
+        config: What was requested.
+        known: The tasks of the data by name.
+
+    Raises:
+        ConfigError: For a task that the data does not have, or choices that exclude each other.
+    """
+    names = config.task_names if config.tasks or config.task else [next(iter(known))]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"{config.data} has no task {unknown[0]!r}, expected one of {', '.join(known)}")
+    if not config.tasks and (config.weighting or config.weights):
+        raise ConfigError("a weighting is for several tasks: name them, as in --tasks classes,depth")
+    if config.tasks and config.task:
+        raise ConfigError(f"both task {config.task!r} and tasks {config.tasks!r} are given: leave one out")
+    likelihood = config.likelihood or ",".join(known[name].default_likelihood for name in names)
+    filled = replace(config, likelihood=likelihood)
+    if config.tasks:
+        filled = replace(filled, tasks=",".join(names), weighting=config.weighting or "uncertainty")
+    else:
+        filled = replace(filled, task=names[0])
+    return filled, {name: task_arguments(known[name]) for name in names}
+
+
+def task_arguments(task: Task) -> dict[str, Json]:
+    """What a task is made of, as a plan stores it."""
+    if not is_dataclass(task):
+        raise ConfigError(f"{type(task).__name__} is no dataclass: make it one, so that a run can store its arguments")
+    return asdict(task)
