@@ -1,88 +1,187 @@
-"""Move, save and load a prediction, whichever its fields; write any file whole or not at all."""
+"""Write files as a whole or not at all, and save frozen dataclasses of tensors as safetensors files."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-P = TypeVar("P")
+from sfumato.errors import DataError, MissingFileError, ResourceError, SfumatoError
+
+S = TypeVar("S", bound="Stored")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+METADATA = "sfumato"  # one key for all metadata, because safetensors writes several keys in a random order
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, renamed when the block ends.
+    """A path beside ``path`` to write to. It is renamed to ``path`` when the block ends without an error.
 
-    So a reader never meets half a file, and a full disk or a kill leaves the old one as it was.
+    A reader never sees half a file. If the disk is full or the process is killed, the old file stays as it was. The
+    file gets the permissions of any new file (0666 without the bits of the umask).
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        ResourceError: If the disk is full.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        part.unlink(missing_ok=True)
+        part.touch()
+        mode = part.stat().st_mode & 0o777
         yield part
+        part.chmod(mode)  # some writers replace the file by one that only its owner may read
         part.replace(path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise ResourceError(f"{path} was not written, because the disk is full: free some space") from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
 
-def _fields(prediction: Any) -> dict[str, Any]:
-    return {field.name: getattr(prediction, field.name) for field in dataclasses.fields(prediction)}
+def write_all(writers: Mapping[Path, Callable[[Path], object]], delete: Iterable[Path] = ()) -> None:
+    """Write several files, and delete others that the new ones make invalid; either all of it or nothing.
 
+    All files are written beside their place first. If that succeeds, the files of ``delete`` are removed, then the new
+    ones are renamed. So a full disk changes nothing, and a file of ``delete`` never lies beside a new one.
 
-def moved(prediction: P, device: torch.device | str) -> P:
-    """A copy whose tensors are on ``device``."""
-    tensors = {k: v.to(device) for k, v in _fields(prediction).items() if isinstance(v, Tensor)}
-    return dataclasses.replace(prediction, **tensors)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def save(prediction: Any, path: str | Path) -> None:
-    """Tensors as they are, the rest as JSON metadata."""
-    fields = _fields(prediction)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in fields.items() if isinstance(v, Tensor)}
-    rest = {k: v for k, v in fields.items() if not isinstance(v, Tensor)}
-    metadata = {"type": type(prediction).__name__, "fields": json.dumps(rest)}
-    with atomic_write(path) as part:
-        save_file(tensors, part, metadata)
-
-
-def load(cls: type[P] | tuple[type[P], ...], path: str | Path) -> P:
-    """Read what :func:`save` wrote, of type ``cls`` or of one of these.
+    Args:
+        writers: For each file, the function that writes it to the path it is given.
+        delete: Files to remove. Those that do not exist are skipped.
 
     Raises:
-        ValueError: if the file is cut off or holds something else.
+        ResourceError: If the disk is full.
     """
-    known = {kind.__name__: kind for kind in (cls if isinstance(cls, tuple) else (cls,))}
+    with ExitStack() as parts:
+        for path, write in writers.items():
+            write(parts.enter_context(atomic_write(path)))
+        for path in delete:
+            path.unlink(missing_ok=True)
+
+
+def tensors_to_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file in place. The same tensors and metadata always give the same bytes.
+
+    Args:
+        tensors: Tensors by name, on any device.
+        path: The file to write, usually one that :func:`atomic_write` gave.
+        metadata: Text by name. Default: none.
+
+    Raises:
+        ResourceError: If it cannot be written, because the disk is full for example.
+    """
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    ready = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    try:
+        save_file(ready, path, {METADATA: json.dumps(dict(metadata or {}), sort_keys=True)})
+    except SafetensorError as error:
+        raise ResourceError(
+            f"{path.with_suffix('')} was not written ({error}): free some space and run again"
+        ) from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file as a whole or not at all, see :func:`tensors_to_file`."""
+    with atomic_write(path) as part:
+        tensors_to_file(tensors, part, metadata)
+
+
+def read_tensors(
+    path: str | Path, *, error: type[SfumatoError] = DataError, advice: str = "write it again"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Args:
+        path: The file.
+        error: The exception for a damaged file. Default :class:`DataError`; ``RunError`` suits the files of a run.
+        advice: What the user should do about a missing or damaged file. Default: write it again.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: (or ``error``) If the file is cut off or no safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path} does not exist: {advice}")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): write it anew") from error
-    found = metadata.get("type", "file of unknown type")
-    if found not in known:
-        raise ValueError(f"{path} holds a {found}, expected a {' or a '.join(known)}")
-    return known[found](**tensors, **json.loads(metadata["fields"]))
+            found = (file.metadata() or {}).get(METADATA, "{}")
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(found)  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is cut off or not a safetensors file ({problem}): {advice}") from problem
 
 
 class Stored:
-    """What every frozen dataclass of tensors can do: move, be written, be read."""
+    """A frozen dataclass of tensors and JSON values that can be moved to a device, saved and loaded."""
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on ``device``."""
-        return moved(self, device)
+        """A copy whose tensors are on ``device``."""
+        tensors = {name: value.to(device) for name, value in fields(self).items() if isinstance(value, Tensor)}
+        return dataclasses.replace(self, **tensors)  # pyright: ignore[reportArgumentType] subclasses are dataclasses
 
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, which no reader has to trust."""
-        save(self, path)
+        """Write a safetensors file as a whole or not at all. Reading it runs no code."""
+        with atomic_write(path) as part:
+            self.write_to(part)
+
+    def write_to(self, path: Path) -> None:
+        """Write a safetensors file in place, for use with :func:`write_all`."""
+        values = fields(self)
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        rest = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        tensors_to_file(tensors, path, {"type": type(self).__name__, "fields": json.dumps(rest, sort_keys=True)})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        return load(cls, path)
+        """Read what :meth:`save` wrote. See :func:`load` for the errors."""
+        return load((cls,), path)
+
+
+def fields(value: Stored) -> dict[str, object]:
+    """The fields of a frozen dataclass by name."""
+    names = dataclasses.fields(value)  # pyright: ignore[reportArgumentType] subclasses are dataclasses
+    return {field.name: getattr(value, field.name) for field in names}
+
+
+def load(
+    kinds: tuple[type[S], ...],
+    path: str | Path,
+    *,
+    error: type[SfumatoError] = DataError,
+    advice: str = "write it again",
+) -> S:
+    """Read what :meth:`Stored.save` wrote.
+
+    Args:
+        kinds: The classes that the file may hold.
+        path: The file.
+        error: The exception for a damaged file, see :func:`read_tensors`.
+        advice: What the user should do about a missing or damaged file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: (or ``error``) If the file is cut off or holds something else.
+    """
+    known = {kind.__name__: kind for kind in kinds}
+    tensors, metadata = read_tensors(path, error=error, advice=advice)
+    found = metadata.get("type", "file of unknown type")
+    if found not in known:
+        raise error(f"{path} holds a {found}, expected a {' or a '.join(known)}: {advice}")
+    try:
+        return known[found](**tensors, **json.loads(metadata["fields"]))
+    except (TypeError, KeyError, json.JSONDecodeError) as problem:
+        raise error(f"{path} holds a {found} with other fields than expected ({problem}): {advice}") from problem
