@@ -19,6 +19,8 @@ from typing import ClassVar, Protocol, Self, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from sfumato.targets import EntryKind
+
 Sample = dict[str, "Tensor | str"]
 """One sample of a data set: ``name``, inputs, targets, and a mask ``KEY_valid`` for each target."""
 
@@ -180,6 +182,7 @@ class Task(Protocol):
 
     key: ClassVar[str]  # the sample entry that holds the target; ``key + "_valid"`` holds its mask
     kind: ClassVar[str]  # "class" or "value"
+    target: ClassVar[EntryKind]  # how the target is resized, warped, flipped and masked
     default_likelihood: ClassVar[str]
 
     @property

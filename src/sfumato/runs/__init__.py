@@ -1,8 +1,10 @@
 """Runs: what training leaves, and what predicts. Opening a run needs no trainer."""
 
+from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import DEVICES, resolve_device
 from sfumato.runs.network import Normalized, build_network, load_weights, save_weights, weights_path
-from sfumato.runs.plan import Config, Facts, Plan
+from sfumato.runs.plan import Plan
+from sfumato.runs.predictor import Backend, Predicted, Predictor, RunBackend, part_of
 from sfumato.runs.resolve import (
     calibrator_classes,
     likelihood_names,
@@ -14,17 +16,22 @@ from sfumato.runs.run import Run, generator_for, image_key
 
 __all__ = [
     "DEVICES",
+    "Backend",
     "Config",
     "Facts",
     "Normalized",
     "Plan",
+    "Predicted",
+    "Predictor",
     "Run",
+    "RunBackend",
     "build_network",
     "calibrator_classes",
     "generator_for",
     "image_key",
     "likelihood_names",
     "load_weights",
+    "part_of",
     "resolve_device",
     "resolve_tasks",
     "save_weights",

@@ -15,7 +15,7 @@ from sfumato.errors import ConfigError, MissingFileError, PluginError, RunError
 from sfumato.likelihoods import Joint
 from sfumato.methods import Heads
 from sfumato.runs.plan import Plan
-from sfumato.storage import atomic_write, read_tensors, write_tensors
+from sfumato.storage import read_tensors, write_tensors
 
 DEFAULT_NETWORK, DEFAULT_JOINT_NETWORK = "unet", "joint-unet"
 
@@ -125,8 +125,7 @@ def save_weights(network: nn.Module, path: Path) -> None:
     Raises:
         NotFiniteError: If one of them is not finite.
     """
-    with atomic_write(path) as part:
-        write_tensors(network.state_dict(), part)
+    write_tensors(path, network.state_dict())
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -134,7 +133,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise MissingFileError(
             f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it"
         )
-    return read_tensors(path)[0]
+    return read_tensors(path, error=RunError, advice="fit the run again with --resume")[0]
 
 
 def borrow_weights(network: nn.Module, path: Path) -> None:

@@ -10,7 +10,9 @@ from sfumato import registry
 from sfumato.contracts import Likelihood, Task
 from sfumato.errors import ConfigError
 from sfumato.likelihoods import Joint, standardized
-from sfumato.runs.plan import Config, Json, Plan
+from sfumato.runs.config import Config
+from sfumato.runs.plan import Plan
+from sfumato.sections import Json
 from sfumato.tasks import MultiTask
 
 

@@ -19,9 +19,10 @@ from sfumato.errors import ConfigError, DataError, RunError
 from sfumato.likelihoods import Joint
 from sfumato.predictions import JointPrediction, predict, predict_tiled
 from sfumato.registry import Trust
+from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import resolve_device
 from sfumato.runs.network import build_network, load_weights, weights_path
-from sfumato.runs.plan import FILE, Config, Facts, Plan
+from sfumato.runs.plan import FILE, Plan
 from sfumato.runs.resolve import calibrator_classes, task_and_likelihood
 from sfumato.targets import Image
 from sfumato.tasks import MultiTask
@@ -78,7 +79,7 @@ class Run:
         for member, network in enumerate(networks):
             load_weights(network, weights_path(folder, member))
         path = folder / METHOD_STATE
-        state = storage.read_tensors(path)[0] if path.exists() else {}
+        state = storage.read_tensors(path, error=RunError)[0] if path.exists() else {}
         return cls(folder, plan, task, likelihood, networks, state)._with_fitted().to(place)
 
     def _with_fitted(self) -> Self:
@@ -90,7 +91,8 @@ class Run:
             CONFORMAL: (conformal_for(self.task.kind),),
         }
         found = [
-            storage.load(kinds, path) if (path := self.file(name)).exists() else None for name, kinds in known.items()
+            storage.load(kinds, path, error=RunError) if (path := self.file(name)).exists() else None
+            for name, kinds in known.items()
         ]
         return replace(self, calibrator=found[0], conformal=found[1])
 
@@ -118,7 +120,7 @@ class Run:
         place = resolve_device(device)
         for network in self.networks:
             network.to(place)
-        moved = {name: None if (old := getattr(self, name)) is None else storage.moved(old, place) for name in FITTED}
+        moved = {name: None if (old := getattr(self, name)) is None else old.to(place) for name in FITTED}
         state = {name: tensor.to(place) for name, tensor in self.method_state.items()}
         return replace(self, method_state=state, **moved)
 

@@ -1,0 +1,158 @@
+"""What a person chose for a run, and what follows from its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sfumato.errors import ConfigError
+from sfumato.sections import Json
+
+
+@dataclass(frozen=True)
+class Config:
+    """The choices that make a run. What is left empty is filled in from the data before training.
+
+    Args:
+        data: Name of a data set, class path of one, or a folder with ``sfumato.yaml``. Default ``scenes``.
+        root: Folder where the data set lies. Empty for generated data.
+        task: The entry of a sample that is predicted, such as ``classes`` or ``depth``. Empty for the first task of the
+            data.
+        tasks: Entries that one network learns together, such as ``classes,centers,depth``. Empty for ``task`` alone.
+        network: Name or class path of the network. It is called with the number of output channels, then
+            ``network_args``; for several tasks with a dict of these numbers. Empty for ``unet``, for several tasks
+            ``joint-unet``.
+        network_args: Keyword arguments of the network. The value ``"CHANNELS"`` stands for the number of output
+            channels.
+        likelihood: What the network's output means, such as ``categorical`` or ``gaussian``. Empty for the task's
+            default. For several tasks one for each, such as ``categorical,l1,laplace``.
+        objective: Name or class path of what training minimizes. Empty for the negative log likelihood, for several
+            tasks ``multi-task``.
+        objective_args: Keyword arguments of the objective.
+        weighting: How the losses of several tasks are weighted: ``uncertainty`` (the default), ``equal``, ``fixed``,
+            ``uw-so``, ``log1p`` or ``dwa``.
+        weights: Weights of several tasks, in their order, for ``fixed``.
+        log_variance: Initial log variance of each of several tasks. Default 0.
+        method: Name or class path of the method. Default ``mc-dropout``.
+        members: Number of networks that are trained, or that live in one network. 0 for the method's default.
+        samples: Number of outputs that a stochastic method draws. Default 20.
+        size: Height and width that images are resized to, pixels. 0 0 for the original size, halved on a CPU while an
+            image is large.
+        crop: Height and width of the crops in training, pixels. 0 0 for the whole image.
+        scale: Smallest and largest random zoom in training. 0 0 for what suits the data.
+        color: Strength of random brightness, contrast and saturation in training, in [0, 1]. Negative for what suits
+            the data.
+        limit: Number of training images, evenly spread. 0 for all.
+        batch: Images per step and device. Default 8.
+        epochs: Passes over the training images. 0 for as many as show the network 12,000 images.
+        learning_rate: Largest learning rate of a one-cycle schedule (AdamW). Default 0.003.
+        weight_decay: Weight decay of AdamW. Default 0.0001.
+        ema: Decay per step of the averaged weights that are kept. Default 0.99.
+        precision: ``32-true`` or ``bf16-mixed``. Empty for the faster of the two on this machine.
+        seed: Seed of everything random. Default 0.
+        teacher: Folder of the run that this one learns from. ``sfumato distill`` sets it.
+        init_from: Folder of a run whose weights the network starts from. Empty for random weights.
+    """
+
+    data: str = "scenes"
+    root: str = ""
+    task: str = ""
+    tasks: str = ""
+    network: str = ""
+    network_args: dict[str, Json] = field(default_factory=dict)
+    likelihood: str = ""
+    objective: str = ""
+    objective_args: dict[str, Json] = field(default_factory=dict)
+    weighting: str = ""
+    weights: tuple[float, ...] = ()
+    log_variance: float = 0.0
+    method: str = "mc-dropout"
+    members: int = 0
+    samples: int = 20
+    size: tuple[int, int] = (0, 0)
+    crop: tuple[int, int] = (0, 0)
+    scale: tuple[float, float] = (0.0, 0.0)
+    color: float = -1.0
+    limit: int = 0
+    batch: int = 8
+    epochs: int = 0
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    ema: float = 0.99
+    precision: str = ""
+    seed: int = 0
+    teacher: str = ""
+    init_from: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("members", "limit", "epochs", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("samples", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("size", "crop"):
+            if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected height and width in pixels, or 0 0")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}, expected above 0")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is {self.ema}, expected a decay in [0, 1), such as 0.99")
+
+    @property
+    def task_names(self) -> list[str]:
+        """The keys of the tasks, one or several.
+
+        Raises:
+            ConfigError: If ``tasks`` names one twice or holds an empty name.
+        """
+        if not self.tasks:
+            return [self.task]
+        names = [name.strip() for name in self.tasks.split(",")]
+        if len(set(names)) != len(names) or not all(names):
+            raise ConfigError(f"tasks is {self.tasks!r}, expected names with commas, each once, such as classes,depth")
+        return names
+
+    @property
+    def likelihood_names(self) -> list[str]:
+        """The names of the likelihoods, one for each task.
+
+        Raises:
+            ConfigError: If there is not one for each task.
+        """
+        names = [name.strip() for name in self.likelihood.split(",")]
+        if len(names) != len(self.task_names):
+            raise ConfigError(
+                f"likelihood is {self.likelihood!r}, expected one for each of {','.join(self.task_names)}, with commas"
+            )
+        return names
+
+    def code_paths(self) -> list[str]:
+        """Every name in this configuration that may be a class path."""
+        named = [self.data, self.network, self.objective, self.method, *self.likelihood.split(","), *self.task_names]
+        return [name for name in named if "." in name]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What follows from the training data. A person does not choose these.
+
+    Args:
+        inputs: The sample entries that the network takes, in order.
+        normalization: For each input that is an image, ``mean`` and ``std`` of its colors in [0, 1].
+        original_size: Height and width of the first image in its file, pixels.
+        images: Number of training images.
+        counts: Valid pixels of each class in the training images, or of all values; for several tasks of the first.
+        fingerprint: Digest of the names of the training images and of the content of the first.
+        task_args: For each task, what it is made of: class names and colors, or the range and unit of values.
+        scales: For each task with values, center and spread of the training targets behind the likelihood's link.
+    """
+
+    inputs: tuple[str, ...] = ("image",)
+    normalization: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    original_size: tuple[int, int] = (0, 0)
+    images: int = 0
+    counts: tuple[int, ...] = ()
+    fingerprint: str = ""
+    task_args: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
