@@ -1,0 +1,173 @@
+"""The whole package in a few calls: fit, evaluate, calibrate, predict, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from sfumato import runs
+from sfumato.contracts import DataSet
+from sfumato.errors import ConfigError
+from sfumato.registry import Trust
+from sfumato.runs import Config
+
+if TYPE_CHECKING:
+    from sfumato.evaluation import CalibrationReport, Comparison, Evaluation
+
+Data = str | Path | DataSet
+
+
+class Run(runs.Run):
+    """A finished run, with everything that can be done with it as a method. :class:`sfumato.runs.Run` has the fields."""
+
+    def evaluate(self, data: Data = "", *, split: str = "val", ood: Data | None = None, **options: Any) -> Evaluation:
+        """Score every valid pixel of a data set once, and store the result in the folder of the run.
+
+        Args:
+            data: A data set, its name, or a folder with ``sfumato.yaml``. Empty for the run's own data.
+            split: Which part of the data, if it is given by name. Default ``val``.
+            ood: A data set out of distribution to compare with, or ``DATA:SPLIT``. Default: none.
+            **options: Arguments of :func:`sfumato.evaluation.evaluate`.
+
+        Returns:
+            The scores of each task, with 95 % intervals.
+        """
+        from sfumato.evaluation import FILE, evaluate, ood_dataset
+
+        dataset, recorded = self._data(data, split)
+        other = ood_dataset(self, str(ood)) if isinstance(ood, str | Path) else ood
+        if isinstance(ood, str | Path):
+            recorded["ood_name"] = str(ood)
+        found = evaluate(self, dataset, ood=other, **{**recorded, **options})
+        if found is None:
+            raise ConfigError("evaluate returned nothing in this process: only the process of rank 0 has the result")
+        found.save(self.folder / FILE)
+        return found
+
+    def calibrate(
+        self, data: Data = "", method: str = "", *, split: str = "val[:50%]", **options: Any
+    ) -> CalibrationReport:
+        """Fit a calibrator on held-out images and store it with the run. Open the run again to use it.
+
+        Args:
+            data: As of :meth:`evaluate`.
+            method: Name of the calibrator. Empty for the first one of the task.
+            split: Which part of the data, if it is given by name. Default ``val[:50%]``.
+            **options: Arguments of :func:`sfumato.evaluation.calibrate`.
+
+        Returns:
+            Scores before and after, on images that the calibrator was not fitted on.
+        """
+        from sfumato.evaluation import calibrate
+
+        return calibrate(self, self._data(data, split)[0], method, **options)[1]
+
+    def calibrated_copy(self) -> Self:
+        """The run opened again, with what has been fitted since."""
+        return type(self).open(self.folder, device=self.device, trust=self.plan.trust)
+
+    def fit_conformal(self, data: Data = "", level: float = 0.9, *, split: str = "val[:50%]", **options: Any) -> Self:
+        """Fit conformal sets or intervals on held-out images and store them with the run.
+
+        Args:
+            data: As of :meth:`evaluate`.
+            level: 1 − the allowed risk. Default 0.9.
+            split: Which part of the data, if it is given by name. Default ``val[:50%]``.
+            **options: Arguments of :func:`sfumato.evaluation.fit_conformal`.
+
+        Returns:
+            The run with its conformal sets.
+        """
+        from sfumato.evaluation import fit_conformal
+
+        return fit_conformal(self, self._data(data, split)[0], level, **options)
+
+    def report(self, path: str | Path = "", **options: Any) -> Path:
+        """Write one HTML page about the run, which must have been evaluated.
+
+        Args:
+            path: The page. Empty for ``report.html`` in the folder of the run.
+            **options: Arguments of :func:`sfumato.report.write_report`.
+
+        Returns:
+            The path of the page.
+        """
+        from sfumato.evaluation import FILE, Evaluation, dataset_for
+        from sfumato.report import write_report
+
+        found = Evaluation.load(self.folder / FILE)
+        dataset = dataset_for(self, found.data, found.root, found.split)
+        return write_report(self, found, dataset, Path(path or self.folder / "report.html"), **options)
+
+    def predictor(self) -> runs.Predictor:
+        """What predicts inputs of any size."""
+        return runs.Predictor(runs.RunBackend(self))
+
+    def _data(self, data: Data, split: str) -> tuple[DataSet, dict[str, str]]:
+        from sfumato.evaluation import dataset_for
+
+        if not isinstance(data, str | Path):
+            return data, {}
+        return dataset_for(self, str(data), "", split), {"data": str(data) or self.config.data, "split": split}
+
+
+def fit(
+    data: Data | tuple[DataSet, DataSet | None] = "scenes",
+    *,
+    out: str | Path,
+    trust: Trust | bool | str = "",
+    **choices: Any,
+) -> Run:
+    """Train a network, or an ensemble of them, and leave a run.
+
+    Args:
+        data: Name of a data set, a folder with ``sfumato.yaml``, a data set, or a pair of data sets for training and
+            validation. Default: generated scenes.
+        out: Folder of the run. It must not hold a run yet.
+        trust: Class paths outside this package that may be imported beside those named here. Default: none.
+        **choices: ``task``, ``likelihood``, ``method`` and all other fields of :class:`sfumato.runs.Config`; and
+            arguments of :func:`sfumato.training.fit` such as ``resume``, ``device``, ``progress``, ``workers``.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: For a choice that does not exist or cannot be met.
+        RunExistsError: If ``out`` holds a run and ``resume`` is not True.
+    """
+    from sfumato import training
+
+    train, val = data if isinstance(data, tuple) else (data, None)
+    named = isinstance(train, str | Path)
+    known = {field.name for field in fields(Config)}
+    config = Config(
+        data=str(train) if named else type(train).__name__,
+        **{name: value for name, value in choices.items() if name in known},
+    )
+    plan, train, val = training.make_plan(config, None if named else train, val, Trust.of(trust))
+    options = {name: value for name, value in choices.items() if name not in known}
+    found = training.fit(plan, train, val, Path(out), **options)
+    return Run.open(found.folder, device=found.device, trust=plan.trust)
+
+
+def compare(
+    candidates: Sequence[runs.Run] | Mapping[str, runs.Run], data: Data = "", *, split: str = "val", **options: Any
+) -> Comparison:
+    """Score several runs on the same images and compare each with the first.
+
+    Args:
+        candidates: The runs, by name or in a sequence.
+        data: A data set, its name, or a folder with ``sfumato.yaml``. Empty for the data of the first run.
+        split: Which part of the data, if it is given by name. Default ``val``.
+        **options: Arguments of :func:`sfumato.evaluation.compare`.
+
+    Returns:
+        Scores with intervals, and differences to the first run with paired intervals by image.
+    """
+    from sfumato import evaluation
+
+    first = next(iter(candidates.values())) if isinstance(candidates, Mapping) else candidates[0]
+    dataset = evaluation.dataset_for(first, str(data), "", split) if isinstance(data, str | Path) else data
+    return evaluation.compare(candidates, dataset, **options)
