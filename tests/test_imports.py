@@ -33,7 +33,7 @@ ORDER = (
     "api",
     "cli",
 )
-# Packages that do not know each other although one stands above: what they share goes through contracts and predictions.
+# Packages that do not know each other: what they share goes through contracts and predictions.
 APART = {
     ("metrics", "likelihoods"),
     ("metrics", "methods"),

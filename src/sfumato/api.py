@@ -16,11 +16,13 @@ from sfumato.runs import Config
 if TYPE_CHECKING:
     from sfumato.evaluation import CalibrationReport, Comparison, Evaluation
 
+__all__ = ["Run", "compare", "fit"]
+
 Data = str | Path | DataSet
 
 
 class Run(runs.Run):
-    """A finished run, with everything that can be done with it as a method. :class:`sfumato.runs.Run` has the fields."""
+    """A finished run, with what can be done with it as methods. Its fields are those of :class:`sfumato.runs.Run`."""
 
     def evaluate(self, data: Data = "", *, split: str = "val", ood: Data | None = None, **options: Any) -> Evaluation:
         """Score every valid pixel of a data set once, and store the result in the folder of the run.
