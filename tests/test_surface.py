@@ -14,7 +14,7 @@ CORE = {
 
 
 def test_core_names_are_public():
-    assert CORE <= set(dir(sfumato))
+    assert not CORE - set(dir(sfumato))
 
 
 def test_no_name_is_declared_twice():
@@ -25,7 +25,6 @@ def test_no_name_is_declared_twice():
 @pytest.mark.parametrize("package", sfumato.PACKAGES)
 def test_every_public_name_exists_and_says_what_it_is(package):
     module = import_module(f"sfumato.{package}")
-    assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
     for name in module.__all__:
         thing = getattr(sfumato, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):

@@ -1,7 +1,7 @@
 """Uncertainty in dense prediction: how sure a network is about each pixel, and why it is not.
 
 A **method** draws outputs of a network. A **likelihood** says what an output means. The draws are aggregated into a
-**prediction**, whose uncertainty has an aleatoric and an epistemic part. Everything after that works on predictions only.
+**prediction**, whose uncertainty has an aleatoric and an epistemic part. Everything after that works on predictions.
 
 Public names are those in ``__all__`` of the packages below; each package declares its own.
 """
