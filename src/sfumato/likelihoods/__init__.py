@@ -10,11 +10,9 @@ from sfumato.likelihoods.laplace import Laplace
 from sfumato.likelihoods.logit_normal import LogitNormal
 from sfumato.likelihoods.normal_inverse_gamma import NormalInverseGamma
 from sfumato.likelihoods.tempered import Tempered
-from sfumato.likelihoods.weightings import WEIGHTINGS, Weighting, weighting
 
 __all__ = [
     "L1",
-    "WEIGHTINGS",
     "Categorical",
     "Dirichlet",
     "DistilledClasses",
@@ -25,6 +23,4 @@ __all__ = [
     "LogitNormal",
     "NormalInverseGamma",
     "Tempered",
-    "Weighting",
-    "weighting",
 ]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.likelihoods import L1, WEIGHTINGS, Categorical, Joint, Laplace, weighting
+from sfumato.likelihoods import L1, Categorical, Joint, Laplace
+from sfumato.objectives import WEIGHTINGS, weighting
 
 LOSSES = {"a": 2.0, "b": 0.5}
 
@@ -130,7 +131,7 @@ def test_losses_that_may_be_below_0_are_refused(name):
         ("fixed", {"a": 1.0}, "one for each of a, b"),
         ("fixed", {"a": 1.0, "b": -1.0}, "at least 0"),
         ("fixed", {"a": 0.0, "b": 0.0}, "not all 0"),
-        ("equal", {"a": 1.0, "b": 2.0}, "take fixed"),
+        ("equal", {"a": 1.0, "b": 2.0}, "use fixed"),
     ],
 )
 def test_weightings_that_make_no_sense_are_refused(name, weights, message):

@@ -1,0 +1,18 @@
+"""What training minimizes: a network and a batch to losses."""
+
+from sfumato.objectives.base import BaseObjective, TrainingPlan
+from sfumato.objectives.build import build_objective, objective_class
+from sfumato.objectives.nll import NLL, MultiTaskNLL
+from sfumato.objectives.weightings import WEIGHTINGS, Weighting, weighting
+
+__all__ = [
+    "NLL",
+    "WEIGHTINGS",
+    "BaseObjective",
+    "MultiTaskNLL",
+    "TrainingPlan",
+    "Weighting",
+    "build_objective",
+    "objective_class",
+    "weighting",
+]

@@ -1,0 +1,127 @@
+"""What all objectives share, and what they read of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+from torch import Tensor, nn
+
+from sfumato.contracts import Inputs, Likelihood, Loss
+
+Losses = dict[str, Tensor]
+MethodLoss = Callable[[nn.Module, Inputs, Tensor, Tensor, Loss], Tensor]
+
+
+class Choices(Protocol):
+    """What an objective reads of the configuration of a plan."""
+
+    @property
+    def objective(self) -> str:
+        """Name or class path of the objective; empty for the default."""
+        ...
+
+    @property
+    def objective_args(self) -> Mapping[str, object]:
+        """Keyword arguments of the objective."""
+        ...
+
+    @property
+    def weighting(self) -> str:
+        """How the losses of several tasks are weighted."""
+        ...
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weights that the user chose, in the order of the tasks."""
+        ...
+
+
+class DataFacts(Protocol):
+    """What an objective reads of the facts of a plan."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The sample entries that the network takes, in order."""
+        ...
+
+
+class Training(Protocol):
+    """What an objective reads of the training of a method."""
+
+    @property
+    def loss(self) -> MethodLoss | None:
+        """The loss that the method has in place of the likelihood's."""
+        ...
+
+
+class TrainingPlan(Protocol):
+    """What an objective reads of a plan, which is a :class:`sfumato.runs.Plan`."""
+
+    @property
+    def config(self) -> Choices:
+        """What a person chose."""
+        ...
+
+    @property
+    def facts(self) -> DataFacts:
+        """What follows from the data."""
+        ...
+
+    @property
+    def training(self) -> Training:
+        """How networks are trained for the method."""
+        ...
+
+
+class TargetsOf(Protocol):
+    """A task, or several tasks together, as far as an objective needs it."""
+
+    def target_and_mask(self, sample: Mapping[str, Tensor | str]) -> tuple[Any, Any]:
+        """Target and mask of a batch; for several tasks two mappings."""
+        ...
+
+
+class BaseObjective(nn.Module):
+    """What training minimizes. A subclass defines :meth:`forward`.
+
+    Args:
+        task: What is predicted.
+        likelihood: The meaning of the network's output.
+        inputs: The sample entries that the network takes, in order.
+
+    Class attributes:
+        needs_targets: Whether it can only use samples that hold the target. If False, data without targets can be
+            trained on. Default True.
+        further: Names of the sample entries that it reads beside inputs and targets, such as
+            ``("next", "intrinsics")``.
+    """
+
+    needs_targets: bool = True
+    further: tuple[str, ...] = ()
+
+    def __init__(self, task: TargetsOf, likelihood: Likelihood[Any], inputs: tuple[str, ...] = ("image",)) -> None:
+        super().__init__()
+        self.task, self.likelihood, self.inputs = task, likelihood, inputs
+
+    @classmethod
+    def build(cls, task: TargetsOf, likelihood: Likelihood[Any], plan: TrainingPlan) -> Self:
+        """The objective of a plan, with ``objective_args`` of its configuration as keyword arguments."""
+        arguments: dict[str, Any] = dict(plan.config.objective_args)  # a user may write anything: __init__ checks it
+        return cls(task, likelihood, tuple(plan.facts.inputs), **arguments)
+
+    def inputs_of(self, batch: Mapping[str, Tensor]) -> Inputs:
+        """The inputs of the network in a batch."""
+        return tuple(batch[name] for name in self.inputs)
+
+    def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
+        """Losses by name, whose sum is minimized, and numbers to log by name.
+
+        Args:
+            network: The network in training mode.
+            batch: The augmented sample entries (B, …), images as float32 in [0, 1].
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def end_epoch(self) -> None:
+        """Called after each pass over the data."""
