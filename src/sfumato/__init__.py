@@ -7,6 +7,7 @@ Public names are those in ``__all__`` of the packages below; each package declar
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ PACKAGES = ("predictions", "likelihoods", "methods", "instances", "metrics", "ap
 
 def __getattr__(name: str) -> object:
     # Looked up when asked for: importing this package alone loads nothing, not even torch.
+    if find_spec(f"sfumato.{name}") is not None:  # as `from sfumato import storage` asks first
+        return import_module(f"sfumato.{name}")
     if not name.startswith("_"):
         for package in PACKAGES:
             module = import_module(f"sfumato.{package}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -85,8 +86,8 @@ class Config:
     init_from: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("members", "limit", "epochs", "seed"):
-            if getattr(self, name) < 0:
+        for name in ("members", "limit", "epochs", "seed", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for name in ("samples", "batch"):
             if getattr(self, name) < 1:
@@ -94,10 +95,14 @@ class Config:
         for name in ("size", "crop"):
             if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected height and width in pixels, or 0 0")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate is {self.learning_rate}, expected above 0")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema is {self.ema}, expected a decay in [0, 1), such as 0.99")
+        if len(self.scale) != 2 or not (0 < self.scale[0] <= self.scale[1] < math.inf or self.scale == (0, 0)):
+            raise ConfigError(f"scale is {self.scale}, expected the smallest and the largest zoom, or 0 0")
+        if not self.color <= 1:
+            raise ConfigError(f"color is {self.color}, expected a strength in [0, 1], or a negative number")
 
     @property
     def task_names(self) -> list[str]:
