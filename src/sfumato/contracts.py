@@ -164,15 +164,26 @@ class Score(Protocol):
 class DataSet(Protocol):
     """Samples, and what their entries are."""
 
-    inputs: tuple[str, ...]  # the entries that the network takes, in order
-    tasks: Mapping[str, Task]  # what can be predicted, by the key of the target
-    names: Sequence[str]  # the name of each sample, known without reading it
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The entries that the network takes, in order."""
+        ...
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """What can be predicted, by the key of the target."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of each sample, known without reading it."""
+        ...
 
     def __len__(self) -> int:
         """The number of samples."""
         ...
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int, /) -> Sample:
         """The sample with this index."""
         ...
 
