@@ -1,0 +1,1 @@
+"""How mean and variance pass through the operations of a network."""

@@ -1,0 +1,235 @@
+"""The mean and the variance of the result of each operation, for independent elements.
+
+Each rule is exact for independent elements, unless its docstring says otherwise. The elements of a result are treated
+as independent too, which is an approximation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sfumato.methods._propagation.activations import (
+    MeanVariance,
+    NoRuleError,
+    Rule,
+    leaky_relu,
+    max_pool,
+    means,
+    pair,
+    relu,
+    smooth,
+)
+from sfumato.methods._replay.replay import mapped
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A convolution or a linear map, and what it reads.
+
+    Args:
+        variance: The variance of what it reads.
+        weight: Its weights.
+        function: Maps values and weights to the result without a bias.
+    """
+
+    variance: Tensor
+    weight: Tensor
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, values: Tensor, weight: Tensor) -> Tensor:
+        """The result for other values and other weights of the same shape."""
+        return self.function(values, weight)
+
+
+def linear_map(func: Rule, x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> LinearMap:
+    """The linear map of a call that :func:`weighted` has a rule for.
+
+    Raises:
+        NoRuleError: If the weights or the bias are uncertain.
+    """
+    if isinstance(weight, MeanVariance) or isinstance(bias, MeanVariance):
+        raise NoRuleError(f"{func.__name__} with weights that are not certain")
+    return LinearMap(x.variance, weight, lambda values, kernel: func(values, kernel, None, *args, **kwargs))
+
+
+def _moving(func: Rule, *args: Any, **kwargs: Any) -> Any:
+    """Operations that move elements: variances move in the same way."""
+    moved = func(*means(args), **means(kwargs))
+    spread = mapped(lambda leaf: leaf.variance if isinstance(leaf, MeanVariance) else leaf, (args, kwargs))
+    variance = func(*spread[0], **spread[1])
+    return MeanVariance(moved, variance) if isinstance(moved, Tensor) else tuple(map(MeanVariance, moved, variance))
+
+
+def _joined(func: Rule, tensors: Any, *args: Any, **kwargs: Any) -> MeanVariance:
+    parts = [x if isinstance(x, MeanVariance) else MeanVariance(x, torch.zeros_like(x)) for x in tensors]
+    return MeanVariance(
+        func([x.mean for x in parts], *args, **kwargs), func([x.variance for x in parts], *args, **kwargs)
+    )
+
+
+def _pad(func: Rule, x: MeanVariance, pad: Any, mode: str = "constant", value: float | None = None) -> MeanVariance:
+    return MeanVariance(
+        func(x.mean, pad, mode, value), func(x.variance, pad, mode, 0.0 if mode == "constant" else None)
+    )
+
+
+def weighted(func: Rule, x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> MeanVariance:
+    """Convolutions and linear maps: ``Σ w x + b`` has variance ``Σ w² v``."""
+    linear = linear_map(func, x, weight, bias, *args, **kwargs)
+    variance = linear(linear.variance, weight.square())
+    return MeanVariance(func(x.mean, weight, bias, *args, **kwargs), variance.clamp_min_(0))
+
+
+def _batch_norm(
+    func: Rule,
+    x: MeanVariance,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> MeanVariance:
+    if training or mean is None or variance is None:
+        raise NoRuleError("batch_norm without running statistics")
+    gain = (variance + eps).reciprocal() * (1.0 if weight is None else weight.square())
+    scaled = x.variance * gain.view(-1, *[1] * (x.mean.ndim - 2))
+    return MeanVariance(func(x.mean, mean, variance, weight, bias, False, momentum, eps), scaled)
+
+
+def _avg_pool(
+    func: Rule,
+    x: MeanVariance,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> MeanVariance:
+    if ceil_mode or divisor_override is not None or (not count_include_pad and max(pair(padding)) > 0):
+        raise NoRuleError("avg_pool2d with windows of different sizes")
+    options = (kernel_size, stride or kernel_size, padding)
+    return MeanVariance(func(x.mean, *options), func(x.variance, *options) / math.prod(pair(kernel_size)))
+
+
+def _adaptive(func: Rule, x: MeanVariance, output_size: Any) -> MeanVariance:
+    mean = func(x.mean, output_size)
+    (height, width), (out_height, out_width) = x.mean.shape[-2:], mean.shape[-2:]
+    if height % out_height or width % out_width:
+        raise NoRuleError(f"adaptive_avg_pool2d from {height} × {width} to {out_height} × {out_width}: unequal windows")
+    return MeanVariance(mean, func(x.variance, output_size) * (out_height * out_width / (height * width)))
+
+
+def _mean(func: Rule, x: MeanVariance, dim: Any = None, keepdim: bool = False) -> MeanVariance:
+    mean = x.mean.mean(dim, keepdim)
+    return MeanVariance(mean, x.variance.mean(dim, keepdim) * (mean.numel() / x.mean.numel()))
+
+
+def _sum(func: Rule, x: MeanVariance, dim: Any = None, keepdim: bool = False) -> MeanVariance:
+    return MeanVariance(x.mean.sum(dim, keepdim), x.variance.sum(dim, keepdim))
+
+
+def _interpolate(
+    func: Rule,
+    x: MeanVariance,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> MeanVariance:
+    """Nearest and bilinear interpolation.
+
+    Along each axis an element is ``u x + w y`` of two neighbors, so its variance is ``u² a + w² b``. That is
+    ``u² + w²`` times an interpolation of the variances at ``w² / (u² + w²)`` between the two.
+    """
+    named = {"mode": mode, "align_corners": align_corners, "recompute_scale_factor": recompute_scale_factor}
+    mean = func(x.mean, size, scale_factor, antialias=antialias, **named)
+    if mode.startswith("nearest"):
+        return MeanVariance(mean, func(x.variance, size, scale_factor, **named))
+    if mode != "bilinear" or antialias:
+        raise NoRuleError(f"interpolate with mode {mode!r}{' and antialias' if antialias else ''}")
+    places, scales = [], []
+    for dim in (-2, -1):
+        before, after = x.mean.shape[dim], mean.shape[dim]
+        unit = torch.eye(before, dtype=x.mean.dtype, device=x.mean.device)[None, None]
+        by = None if scale_factor is None or recompute_scale_factor else (pair(scale_factor)[dim], 1.0)
+        to = (after, before) if by is None else None
+        square = F.interpolate(unit, to, by, mode=mode, align_corners=align_corners)[0, 0].square()  # pyright: ignore
+        scales.append(square.sum(1))
+        places.append((2 * (square @ torch.arange(before).to(square)) / scales[-1] + 1) / before - 1)
+    grid = torch.stack(torch.broadcast_tensors(places[1][None], places[0][:, None]), -1)
+    grid = grid.expand(len(mean), -1, -1, -1)
+    variance = F.grid_sample(x.variance, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return MeanVariance(mean, variance.mul_(scales[0][:, None] * scales[1]))
+
+
+def _added(func: Rule, a: Any, b: Any, *, alpha: float = 1) -> MeanVariance:
+    """Sums and differences of two independent tensors."""
+    first, second = means((a, b))
+    if func.__name__ in ("add_", "sub_", "__iadd__", "__isub__"):
+        first = first.clone()
+    mean = func(first, second, alpha=alpha) if alpha != 1 else func(first, second)
+    parts = [x.variance * s for x, s in ((a, 1), (b, alpha**2)) if isinstance(x, MeanVariance)]
+    return MeanVariance(mean, sum(parts, torch.zeros_like(mean)))
+
+
+def _multiplied(func: Rule, a: Any, b: Any) -> MeanVariance:
+    if isinstance(a, MeanVariance) and isinstance(b, MeanVariance):
+        variance = a.variance * b.variance + a.mean.square() * b.variance + b.mean.square() * a.variance
+        return MeanVariance(a.mean * b.mean, variance)
+    law, factor = (a, b) if isinstance(a, MeanVariance) else (b, a)
+    return MeanVariance(law.mean * factor, law.variance * factor**2)
+
+
+def _divided(func: Rule, a: Any, b: Any) -> MeanVariance:
+    if isinstance(b, MeanVariance):
+        raise NoRuleError("division by something uncertain")
+    return MeanVariance(a.mean / b, a.variance / b**2)
+
+
+def _negative(func: Rule, x: MeanVariance) -> MeanVariance:
+    return MeanVariance(-x.mean, x.variance.clone())
+
+
+def _rules() -> dict[str, Rule]:
+    families: dict[Rule, str] = {
+        _moving: "view reshape flatten unflatten permute transpose contiguous clone detach expand squeeze unsqueeze "
+        "chunk split unbind flip roll narrow select index_select repeat to float double __getitem__ pixel_shuffle "
+        "pixel_unshuffle movedim swapaxes identity tile t",
+        _joined: "cat concat concatenate stack",
+        _pad: "pad",
+        weighted: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear",
+        _batch_norm: "batch_norm",
+        relu: "relu relu_",
+        leaky_relu: "leaky_relu leaky_relu_",
+        smooth: "gelu silu mish tanh sigmoid softplus elu celu selu hardswish hardsigmoid relu6 hardtanh "
+        "clamp exp square pow __pow__",
+        max_pool: "max_pool2d",
+        _avg_pool: "avg_pool2d",
+        _adaptive: "adaptive_avg_pool2d",
+        _mean: "mean",
+        _sum: "sum",
+        _interpolate: "interpolate",
+        _added: "add sub __add__ __radd__ __sub__ __rsub__ __iadd__ __isub__ add_ sub_",
+        _multiplied: "mul __mul__ __rmul__ __imul__ mul_",
+        _divided: "div __truediv__ __itruediv__ div_ true_divide",
+        _negative: "neg __neg__",
+    }
+    return {name: rule for rule, names in families.items() for name in names.split()}
+
+
+RULES = _rules()
+
+EXACT = frozenset({_moving, _joined, _pad, _batch_norm, _negative})
+"""Rules that need no covariance: each element of the result depends on one element."""
