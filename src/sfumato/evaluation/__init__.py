@@ -1,0 +1,38 @@
+"""Score runs, calibrate them on held-out images, and compare them."""
+
+from sfumato.evaluation.calibrate import CalibrationReport, calibrate, fit_conformal, reset
+from sfumato.evaluation.compare import ComparedScore, Comparison, compare
+from sfumato.evaluation.data import dataset_for, ood_dataset
+from sfumato.evaluation.evaluate import evaluate, predict_sample
+from sfumato.evaluation.results import (
+    FILE,
+    Evaluation,
+    OODComparison,
+    OODHistogram,
+    ScoreTable,
+    TaskEvaluation,
+    Value,
+    run_state,
+)
+
+__all__ = [
+    "FILE",
+    "CalibrationReport",
+    "ComparedScore",
+    "Comparison",
+    "Evaluation",
+    "OODComparison",
+    "OODHistogram",
+    "ScoreTable",
+    "TaskEvaluation",
+    "Value",
+    "calibrate",
+    "compare",
+    "dataset_for",
+    "evaluate",
+    "fit_conformal",
+    "ood_dataset",
+    "predict_sample",
+    "reset",
+    "run_state",
+]
