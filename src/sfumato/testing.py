@@ -1,90 +1,133 @@
-"""Checks that every method and every likelihood passes; run them on your own.
+"""Checks for methods, likelihoods and predictions. Run them on your own, too.
 
-Each raises AssertionError with what was found and what was expected.
+Each check raises AssertionError with what was found and what was expected.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from types import ModuleType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sfumato.contracts import Likelihood, Method
+from sfumato.contracts import Likelihood, Method, Prediction
 from sfumato.predictions import predict
+
+T = TypeVar("T")
 
 
 def check_likelihood(likelihood: Likelihood, target: Tensor) -> None:
-    """A likelihood's loss, gradient and moments on random outputs.
+    """Check the loss, the gradient and the moments of a likelihood on random outputs.
+
+    The loss must be finite, exactly 0 and without gradient where not valid, and its gradient must reach every channel.
+    Steps against the gradient must lower the loss. The parts of the prediction must be finite, not negative and add up.
+    The prediction of an image must not depend on the other images of the batch.
 
     Args:
-        likelihood: what is checked.
-        target: (B, H, W) classes or (B, D, H, W) values, all of which it can take; at least 2 pixels.
+        likelihood: The likelihood that is checked.
+        target: (B, *event) int64 classes or (B, D, *event) values that it can take; at least 2 of them in all.
 
-    Checks that the loss is finite, 0 with no gradient where not valid whatever stands there, and reaches every
-    channel; that a smaller loss can be reached by following its gradient; that the parts of the prediction are finite,
-    not negative and add up; that a pixel's prediction depends on its own output alone, and not on the batch.
+    Raises:
+        AssertionError: If a check fails.
     """
-    size = (target.shape[0], *target.shape[-2:])
+    size = (target.shape[0], *target.shape[2 if target.is_floating_point() else 1 :])
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(size[0], likelihood.channels, *size[1:], generator=generator).requires_grad_()
     valid = torch.rand(size, generator=generator) < 0.7
     valid.view(-1)[0], valid.view(-1)[-1] = True, False
-    spoilt = target.where(valid if target.ndim == 3 else valid[:, None], 10**6)
+    spoilt = target.where(valid[:, None] if target.is_floating_point() else valid, 10**6)
     losses = [_seeded(lambda t=t: likelihood.nll(output, t, valid)) for t in (target, spoilt)]
     loss = losses[0]
-    _that(loss.shape == size, f"nll has shape {tuple(loss.shape)}, expected {size}")
-    _that(bool(loss.isfinite().all()), "nll is not finite")
-    _that(bool((loss[~valid] == 0).all()), "nll is not 0 where not valid")
-    _that(torch.equal(losses[0], losses[1]), "nll depends on targets that are not valid")
+    _require(loss.shape == size, f"nll has shape {tuple(loss.shape)}, expected {size}")
+    _require(bool(loss.isfinite().all()), "nll is not finite")
+    _require(bool((loss[~valid] == 0).all()), "nll is not 0 where not valid")
+    _require(torch.equal(losses[0], losses[1]), "nll depends on targets that are not valid")
     (slope,) = torch.autograd.grad(loss.sum(), output)
-    by_pixel = slope.abs().sum(1)
-    _that(bool((by_pixel[~valid] == 0).all()), "the gradient is not 0 where not valid")
-    _that(bool((slope.abs().sum((0, 2, 3)) > 0).all()), "the gradient does not reach every channel")
-    _that(_descends(likelihood, target, valid, output.detach()), "following the gradient does not lower the loss")
+    _require(bool((slope.abs().sum(1)[~valid] == 0).all()), "the gradient is not 0 where not valid")
+    reached = slope.abs().transpose(0, 1).flatten(1).sum(1) > 0
+    _require(bool(reached.all()), "the gradient does not reach every channel")
+    _require(_descends(likelihood, target, valid, output.detach()), "following the gradient does not lower the loss")
     prediction = likelihood.moments(output.detach()).prediction()
     check_prediction(prediction)
-    alone = likelihood.moments(output.detach()[:1]).prediction()
-    _near(alone.total, prediction.total[:1], "a prediction depends on the other images of its batch")
+    single = likelihood.moments(output.detach()[:1]).prediction()
+    _near(single.total, prediction.total[:1], "a prediction depends on the other images of its batch")
 
 
-def check_method(
-    method: Method, *inputs: Any, likelihood: Likelihood, network: nn.Module | None = None, random: bool = True
-) -> None:
-    """A method's draws and the prediction they fold to.
+def check_method(method: Method, *inputs: Tensor, likelihood: Likelihood) -> None:
+    """Check the draws of a method, and the prediction that they are aggregated into.
+
+    The method must be an ``nn.Module`` that declares ``stochastic`` as a class attribute. Draws must have the shape
+    (S, B, C, *event) and no gradient. Equal generators must give equal draws; other generators must give other draws if
+    the method is stochastic, and equal draws if not. The parts of the prediction must add up. The method must leave its
+    modes, parameters and buffers as they are, and all its tensors must move with ``to``.
 
     Args:
-        method: what is checked.
-        *inputs: what it takes, at least 2 images each.
-        likelihood: reads its outputs.
-        network: whose modes, parameters and buffers must stay as they are.
-        random: whether its draws depend on the generator.
+        method: The method that is checked.
+        *inputs: The inputs of its network, with at least 2 images.
+        likelihood: A likelihood that reads its outputs.
 
-    Checks that draws have the shape they should and no gradient; that equal generators give equal draws, and others
-    others where the method is random; that the parts of the prediction add up; that the network is left as it was.
+    Raises:
+        AssertionError: If a check fails.
     """
-    before = None if network is None else _state(network)
+    _require(isinstance(method, nn.Module), f"{type(method).__name__} is not an nn.Module: derive it from BaseMethod")
+    assert isinstance(method, nn.Module)  # for the type checker
+    stochastic = getattr(type(method), "stochastic", None)
+    _require(isinstance(stochastic, bool), f"{type(method).__name__} does not declare stochastic as a class attribute")
+    before = _state(method)
     first, again, other = (_drawn(method, inputs, seed) for seed in (0, 0, 1))
-    _that(first.ndim == 5 and first.shape[2] == likelihood.channels, f"draws have shape {tuple(first.shape)}")
-    _that(not first.requires_grad, "draws carry a gradient")
-    _that(torch.equal(first, again), "the same generator gives other draws")
-    if random:
-        _that(not torch.equal(first, other), "another generator gives the same draws")
+    _require(first.ndim >= 3 and first.shape[2] == likelihood.channels, f"draws have shape {tuple(first.shape)}")
+    _require(not first.requires_grad, "draws carry a gradient")
+    _require(torch.equal(first, again), "the same generator gives other draws")
+    if stochastic:
+        _require(not torch.equal(first, other), "another generator gives the same draws")
+    else:
+        _require(torch.equal(first, other), "another generator gives other draws, but stochastic is False")
+    if getattr(method, "gives_novelty", False):
+        _check_novelty(method, inputs, first)
     check_prediction(predict(method, *inputs, likelihood=likelihood, generator=torch.Generator().manual_seed(0)))
-    if network is not None:
-        after = _state(network)
-        _that(before is not None and before.keys() == after.keys(), "the network has other parameters than before")
-        changed = [name for name, value in after.items() if not torch.equal(value, before[name])]  # pyright: ignore
-        _that(not changed, f"the network was changed: {changed[:3]}")
+    after = _state(method)
+    _require(before.keys() == after.keys(), "the network has other parameters than before")
+    changed = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    _require(not changed, f"the network was changed: {changed[:3]}")
+    check_moves(method)
 
 
-def check_prediction(prediction: Any) -> None:
-    """Total, aleatoric and epistemic are finite, not negative, and add up."""
+def check_moves(module: nn.Module) -> None:
+    """Check that every tensor that can be reached from a module moves with ``to``.
+
+    Args:
+        module: A method, or any other module. A copy of it is moved to torch's meta device.
+
+    Raises:
+        AssertionError: If a tensor stays behind.
+    """
+    moved = deepcopy(module).to("meta")
+    left = [path for path, found in _tensors(moved, type(module).__name__, set()) if not found.is_meta]
+    _require(not left, f"tensors that do not move with to(): {left[:3]}; register them as buffers")
+
+
+def check_prediction(prediction: Prediction) -> None:
+    """Check that total, aleatoric and epistemic are finite, not negative, and add up.
+
+    Raises:
+        AssertionError: If a check fails.
+    """
     parts = {name: getattr(prediction, name) for name in ("total", "aleatoric", "epistemic")}
     for name, part in parts.items():
-        _that(bool(part.isfinite().all()), f"{name} is not finite")
-        _that(float(part.min()) >= -1e-6, f"{name} is {float(part.min()):.3g}, expected at least 0")
+        _require(bool(part.isfinite().all()), f"{name} is not finite")
+        _require(float(part.min()) >= -1e-6, f"{name} is {float(part.min()):.3g}, expected at least 0")
     _near(parts["aleatoric"] + parts["epistemic"], parts["total"], "aleatoric and epistemic do not add up to total")
+
+
+def _check_novelty(method: Method, inputs: tuple[Tensor, ...], draws: Tensor) -> None:
+    found, novelty = method.draws_and_novelty(*inputs)  # pyright: ignore[reportAttributeAccessIssue]  # if it has one
+    _require(torch.equal(torch.cat(list(found)), draws), "draws_and_novelty gives other draws than draws")
+    expected = (draws.shape[1], *draws.shape[3:])
+    _require(novelty.shape == expected, f"novelty has shape {tuple(novelty.shape)}, expected {expected}")
+    _require(bool(novelty.isfinite().all()) and float(novelty.min()) >= 0, "novelty is not finite, or below 0")
 
 
 def _descends(likelihood: Likelihood, target: Tensor, valid: Tensor, output: Tensor) -> bool:
@@ -100,25 +143,44 @@ def _descends(likelihood: Likelihood, target: Tensor, valid: Tensor, output: Ten
     return losses[-1] < losses[0]
 
 
-def _drawn(method: Method, inputs: tuple[Any, ...], seed: int) -> Tensor:
+def _drawn(method: Method, inputs: tuple[Tensor, ...], seed: int) -> Tensor:
     return torch.cat(list(method.draws(*inputs, generator=torch.Generator().manual_seed(seed))))
 
 
-def _seeded(work: Any) -> Any:
+def _seeded(work: Callable[[], T]) -> T:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return work()
 
 
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    modes = {f"{name} (mode)": torch.tensor(module.training) for name, module in network.named_modules()}
-    return modes | {name: value.detach().clone() for name, value in network.state_dict().items()}
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    modes = {f"{name} (mode)": torch.tensor(part.training) for name, part in module.named_modules()}
+    return modes | {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _tensors(value: object, path: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """All tensors that attributes, dicts, lists, tuples and sets lead to, each with its path."""
+    if id(value) in seen or isinstance(value, type | ModuleType):
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    parts: list[tuple[object, object]] = []
+    if isinstance(value, Mapping):
+        parts = list(value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = list(enumerate(value))
+    elif hasattr(value, "__dict__"):
+        parts = list(vars(value).items())
+    for name, part in parts:
+        yield from _tensors(part, f"{path}.{name}", seen)
 
 
 def _near(found: Tensor, expected: Tensor, complaint: str) -> None:
-    _that(torch.allclose(found, expected, rtol=1e-4, atol=1e-5), complaint)
+    _require(torch.allclose(found, expected, rtol=1e-4, atol=1e-5), complaint)
 
 
-def _that(holds: bool, complaint: str) -> None:
+def _require(holds: bool, complaint: str) -> None:
     if not holds:
         raise AssertionError(complaint)

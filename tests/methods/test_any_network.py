@@ -52,7 +52,7 @@ def test_outputs_of_every_kind(pack, key):
     prediction = predict(MCDropout(network, 3), torch.rand(2, 3, 8, 12), likelihood=Categorical(4))
     assert prediction.probs.shape == (2, 4, 8, 12)
     assert (prediction.epistemic > 0).any()
-    assert "hoisted" in MCDropout(network, 3).plan(torch.rand(2, 3, 8, 12))
+    assert "replayed" in MCDropout(network, 3).plan(torch.rand(2, 3, 8, 12))
 
 
 def test_several_inputs():
@@ -81,9 +81,15 @@ def test_inputs_in_a_dict():
     assert (prediction.epistemic > 0).any()
 
 
+def test_one_value_for_each_image_is_returned_as_it_is():
+    network = Wrapped(lambda x: {"out": x.mean((2, 3))}).eval()
+    image = torch.rand(2, 3, 8, 8)
+    assert torch.equal(Output(network, "out")(image), network(image)["out"])
+
+
 def test_an_output_that_is_no_image_is_refused():
-    with pytest.raises(ValueError, match=r"entry 'out' .* has shape \(1, 4\), expected \(B, C, H, W\): wrap"):
-        Output(Wrapped(lambda x: {"out": x.mean((2, 3))}), "out")(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"entry 'out' .* has shape \(1, 4, 4\), expected \(B, C, H, W\) or \(B, C\)"):
+        Output(Wrapped(lambda x: {"out": x.mean(3)}), "out")(torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="none of 1 inputs is an image"):
         Output(nn.Unflatten(0, (1, 4, 4, 4)))(torch.rand(64))
 
@@ -93,7 +99,7 @@ def test_an_output_that_is_no_image_is_refused():
     [
         (lambda x: {"out": x, "aux": None}, "logits", "no entry 'logits': it is a dict with 'out', 'aux'"),
         (lambda x: (x,), 3, "a tuple of 1: expected a position from 0 to 0"),
-        (lambda x: x, "out", r"one tensor \(1, 4, 4, 4\): leave the key out"),
+        (lambda x: x, "out", r"one tensor \(1, 4, 4, 4\): omit the key"),
         (lambda x: {"out": x, "aux": None}, "aux", "is a NoneType, not a tensor"),
     ],
 )
@@ -115,29 +121,29 @@ def test_dropout_is_put_in_and_taken_out(where, names):
     before = network(image)
     with pytest.raises(ValueError, match="no dropout"):
         list(MCDropout(network, 2).draws(image))
-    dropout = inject_dropout(network, 0.4, where)
+    dropout = inject_dropout(network, where=where, p=0.4)
     assert dropout.modules == names
     draws = torch.cat(list(MCDropout(network, 4).draws(image)))
     assert (draws.std(0) > 0).any()
     assert torch.equal(network(image), before)  # deterministic in evaluation
     network.train()
-    assert not torch.equal(network(image), network(image))  # and forced_dropout in training
+    assert not torch.equal(network(image), network(image))  # and active in training
     network.eval()
     dropout.remove()
     with pytest.raises(ValueError, match="no dropout"):
         list(MCDropout(network, 2).draws(image))
 
 
-def test_injected_dropout_is_hoisted():
+def test_injected_dropout_is_replayed():
     network = plain()
-    inject_dropout(network, 0.4, "2")
-    assert MCDropout(network, 4).plan(torch.rand(1, 3, 6, 6)).startswith("hoisted: ")
+    inject_dropout(network, where="2", p=0.4)
+    assert MCDropout(network, 4).plan(torch.rand(1, 3, 6, 6)).startswith("replayed: ")
 
 
 def test_injection_refuses_modules_that_return_no_tensor():
     network = nn.Sequential(Wrapped(lambda x: (x, None)))
-    dropout = inject_dropout(network, 0.1, "0")
-    with pytest.raises(ValueError, match=r"module 0 returns a tuple.*name one inside"):
+    dropout = inject_dropout(network, where="0")
+    with pytest.raises(ValueError, match=r"module 0 returns a tuple.*name a module inside"):
         network(torch.rand(1, 3, 8, 8))
     dropout.remove()
     assert isinstance(network(torch.rand(1, 3, 8, 8)), tuple)
@@ -145,9 +151,9 @@ def test_injection_refuses_modules_that_return_no_tensor():
 
 def test_injection_refuses():
     with pytest.raises(ValueError, match=r"p is 1.0"):
-        inject_dropout(plain(), 1.0)
-    with pytest.raises(ValueError, match=r"meant by 'decoder': its modules are 0, 1, 2, 2.0"):
-        inject_dropout(plain(), 0.1, "decoder")
+        inject_dropout(plain(), p=1.0)
+    with pytest.raises(ValueError, match=r"matches 'decoder': its modules are 0, 1, 2, 2.0"):
+        inject_dropout(plain(), where="decoder")
 
 
 class Flow(nn.Module):

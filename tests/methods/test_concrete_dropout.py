@@ -21,7 +21,7 @@ def test_injection_is_undone_and_sleeps_in_evaluation():
     net = network().eval()
     image = torch.randn(2, 3, 4, 5)
     before, names = net(image), net.state_dict().keys()
-    dropout = inject_concrete_dropout(net, 0.3)
+    dropout = inject_concrete_dropout(net, p=0.3)
     assert dropout.modules == ("0", "3")
     assert dropout_rates(net) == pytest.approx({"0": 0.3, "3": 0.3})
     torch.testing.assert_close(net(image), before)
@@ -36,7 +36,7 @@ def test_injection_is_undone_and_sleeps_in_evaluation():
 )
 def test_training_drops_the_share_that_it_says_and_keeps_the_mean(layer, shape):
     torch.manual_seed(0)
-    inject_concrete_dropout(nn.Sequential(layer), 0.25, where="0")
+    inject_concrete_dropout(nn.Sequential(layer), p=0.25, where="0")
     seen = []
     layer.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach()))
     layer.train()(torch.ones(shape))
@@ -59,7 +59,7 @@ def test_mc_dropout_draws_masks_of_the_learnt_probability():
 
 def test_mc_dropout_repeats_only_what_follows_and_chunks_do_not_matter():
     net = network()
-    inject_concrete_dropout(net, 0.4, where="3")
+    inject_concrete_dropout(net, p=0.4, where="3")
     image = torch.randn(1, 3, 4, 5)
     assert MCDropout(net, 4).plan(image).startswith("hoisted")
     drawn = [
@@ -72,7 +72,7 @@ def test_mc_dropout_repeats_only_what_follows_and_chunks_do_not_matter():
 
 def test_regularizer_is_that_of_the_paper():
     net = network()
-    inject_concrete_dropout(net, 0.1, prior=0.5, where="3")
+    inject_concrete_dropout(net, p=0.1, prior=0.5, where="3")
     set_rate(net[3], 0.3)
     p, squares = 0.3, net[3].weight.square().sum().item()
     length = 8 / 0.5**2  # the prior's precision, l² of the paper
@@ -83,7 +83,7 @@ def test_regularizer_is_that_of_the_paper():
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_without_data_p_goes_to_the_minimum_of_the_regularizer(scale):
     net = network()
-    inject_concrete_dropout(net, 0.1, where="3")
+    inject_concrete_dropout(net, p=0.1, where="3")
     with torch.no_grad():
         net[3].weight.mul_(scale)
     p = torch.linspace(0.001, 0.999, 9999)
@@ -102,7 +102,7 @@ def test_the_loss_moves_p():
     """Noise that hurts the fit is learned away: the target is the input, and a dropped input misses it."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 1, 1))
-    inject_concrete_dropout(net, 0.5, where="0")
+    inject_concrete_dropout(net, p=0.5, where="0")
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
     x = torch.randn(64, 1, 2, 2)
     for _ in range(150):
@@ -114,7 +114,7 @@ def test_the_loss_moves_p():
 
 def test_a_copy_has_a_probability_of_its_own():
     net = network()
-    inject_concrete_dropout(net, 0.3)
+    inject_concrete_dropout(net, p=0.3)
     twin = copy.deepcopy(net)
     set_rate(twin[0], 0.9)
     set_rate(twin[3], 0.9)
@@ -131,7 +131,7 @@ def test_a_copy_has_a_probability_of_its_own():
 def test_refused():
     net = network()
     with pytest.raises(ValueError, match="p is 1"):
-        inject_concrete_dropout(net, 1.0)
+        inject_concrete_dropout(net, p=1.0)
     with pytest.raises(ValueError, match="prior -1"):
         inject_concrete_dropout(net, prior=-1)
     with pytest.raises(ValueError, match="its modules are 0, 1"):

@@ -157,8 +157,8 @@ def without_recording(monkeypatch):
     return plain
 
 
-def test_hoisted_draws_are_those_of_the_plain_loop(network, without_recording):
-    assert MCDropout(network).plan(IMAGE).startswith("hoisted")
+def test_replayed_draws_are_those_of_the_plain_loop(network, without_recording):
+    assert MCDropout(network).plan(IMAGE).startswith("replayed")
     draws = sampled(network)
     torch.testing.assert_close(draws, without_recording(network))
     assert (draws[0] != draws[1]).any()
@@ -256,7 +256,7 @@ def test_the_global_generator_serves_when_none_is_given():
     assert (draws[0] == draws[1]).all()
 
 
-@pytest.mark.parametrize(("build", "reason"), [(Branching, "depends on chance"), (Escaping, "out of torch")])
+@pytest.mark.parametrize(("build", "reason"), [(Branching, "depends on random numbers"), (Escaping, "out of torch")])
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_a_network_that_cannot_be_recorded_runs_whole_and_says_so(build, reason, chunk):
     method = MCDropout(build(), 4, chunk)

@@ -184,7 +184,7 @@ def test_draws_follow_from_the_generator_alone(network):
 
 
 def test_recorded_draws_are_those_of_the_plain_loop(network, monkeypatch):
-    assert MCDropout(network, stochastic_depth=True).plan(IMAGE).startswith("hoisted")
+    assert MCDropout(network, stochastic_depth=True).plan(IMAGE).startswith("replayed")
     first = drawn(network)
 
     def refuse(_run):
@@ -196,7 +196,7 @@ def test_recorded_draws_are_those_of_the_plain_loop(network, monkeypatch):
 
 
 def test_mean_and_spread_are_those_of_training_mode(network):
-    """Naive sampling: all that drops forced_dropout, batch normalization deterministic."""
+    """Naive sampling: all that drops is active, batch normalization is not."""
     ours = drawn(network, 400)
     for module in network.modules():
         module.training = not isinstance(module, nn.BatchNorm2d)
@@ -217,10 +217,10 @@ def test_modes_and_statistics_are_left_as_they_were(network):
 
 
 @pytest.mark.parametrize("drop", [DropPath, SegformerDropPath, StochasticDepth])
-def test_stochastic_depth_sleeps_unless_asked(drop):
+def test_stochastic_depth_is_inactive_unless_requested(drop):
     torch.manual_seed(0)
     network = Branches(drop(0.5))
-    with pytest.raises(ValueError, match=r"no dropout with p > 0.*stochastic_depth=True\) wakes its 1 modules"):
+    with pytest.raises(ValueError, match=r"no dropout with p > 0.*stochastic_depth=True\) activates its 1 modules"):
         drawn(network, depth=False)
     both = with_depth(drop(0.9))
     assert drawn(both, 200, depth=False).std() < drawn(both, 200, depth=True).std()
@@ -234,7 +234,7 @@ def test_branches_are_dropped_whole_for_an_image():
     assert (draws[:, 0] != draws[:, 1]).any()  # each image for itself
 
 
-def test_a_module_that_holds_parameters_is_not_woken_for_a_number():
+def test_a_module_that_holds_parameters_is_not_activated_for_a_number():
     """``p`` may mean anything; only where nothing but dropping can follow from it is the mode changed."""
 
     class Pooling(nn.Module):

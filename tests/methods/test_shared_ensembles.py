@@ -30,7 +30,7 @@ def seeded():
 def test_members_are_networks_whose_weights_have_a_factor_of_rank_one():
     plain, images = seeded()
     network = deepcopy(plain)
-    make_batch_ensemble(network, 3)
+    make_batch_ensemble(network, members=3)
     (draws,) = BatchEnsemble(network).draws(images)
     assert draws.shape == (3, 3, 2, 10, 12)
     layers = dict(network.named_modules())
@@ -49,7 +49,7 @@ def test_members_are_networks_whose_weights_have_a_factor_of_rank_one():
 
 def test_a_batch_trains_each_member_on_its_part():
     network, images = seeded()
-    make_batch_ensemble(network, 3)
+    make_batch_ensemble(network, members=3)
     network(images)[1].sum().backward()  # the second of three images, and of three members
     touched = network.body[0].rank_one.enter.grad.abs().sum(1) > 0
     assert touched.tolist() == [True, True, True]  # batch normalization mixes the batch while training
@@ -63,16 +63,16 @@ def test_a_batch_trains_each_member_on_its_part():
 def test_without_spread_members_are_the_network():
     network, images = seeded()
     expected = network.eval()(images)
-    make_batch_ensemble(network, 2, spread=0.0)
+    make_batch_ensemble(network, members=2, spread=0.0)
     (draws,) = BatchEnsemble(network).draws(images)
     assert torch.allclose(draws, expected.expand(2, -1, -1, -1, -1), atol=1e-6)
 
 
 def test_its_state_can_be_saved_and_copied():
     network, images = seeded()
-    make_batch_ensemble(network, 2)
+    make_batch_ensemble(network, members=2)
     other = Net()
-    make_batch_ensemble(other, 2)
+    make_batch_ensemble(other, members=2)
     other.load_state_dict(network.state_dict())
     for copy in (other, deepcopy(network)):
         assert torch.equal(*(torch.cat(list(BatchEnsemble(n).draws(images))) for n in (network, copy)))
@@ -80,7 +80,7 @@ def test_its_state_can_be_saved_and_copied():
 
 def test_each_head_is_a_draw():
     network, images = seeded()
-    make_multi_head(network, "head", 3)
+    make_multi_head(network, where="head", members=3)
     (draws,) = MultiHead(network).draws(images)
     heads = network.head.heads
     for m in range(3):
@@ -90,7 +90,7 @@ def test_each_head_is_a_draw():
 
 def test_heads_train_on_their_part():
     network, images = seeded()
-    make_multi_head(network, "head", 3)
+    make_multi_head(network, where="head", members=3)
     network.train()(images)[1].sum().backward()
     assert [head.weight.grad.abs().sum().item() > 0 for head in network.head.heads] == [False, True, False]
     assert network.body[0].weight.grad.abs().sum() > 0
@@ -99,37 +99,37 @@ def test_heads_train_on_their_part():
 def test_the_unet_takes_both():
     image = torch.rand(1, 3, 9, 11)
     network = UNet(3, widths=(4, 8))
-    make_multi_head(network, "head", 2)
+    make_multi_head(network, where="head", members=2)
     assert next(MultiHead(network).draws(image)).shape == (2, 1, 3, 9, 11)
     network = UNet(3, widths=(4, 8))
-    make_batch_ensemble(network, 2)
+    make_batch_ensemble(network, members=2)
     assert next(BatchEnsemble(network).draws(image)).shape == (2, 1, 3, 9, 11)
 
 
 def test_refused():
     network, images = seeded()
     with pytest.raises(ValueError, match="members is 1"):
-        make_batch_ensemble(network, 1)
-    with pytest.raises(ValueError, match="no convolution"):
+        make_batch_ensemble(network, members=1)
+    with pytest.raises(ValueError, match="no module of ReLU"):
         make_batch_ensemble(nn.ReLU())
     with pytest.raises(ValueError, match="convert it with make_batch_ensemble"):
         BatchEnsemble(network)
     with pytest.raises(ValueError, match="give it several with make_multi_head"):
         MultiHead(network)
     with pytest.raises(ValueError, match="members is 1"):
-        make_multi_head(network, "head", 1)
-    with pytest.raises(ValueError, match="no module 'neck': its own are body, mix, head"):
-        make_multi_head(network, "neck")
-    with pytest.raises(ValueError, match="no weights to draw anew"):
-        make_multi_head(network, "body.2")
-    make_multi_head(network, "head", 2)
+        make_multi_head(network, members=1)
+    with pytest.raises(ValueError, match="no module of Net matches 'neck': its modules are body"):
+        make_multi_head(network, where="neck")
+    with pytest.raises(ValueError, match="no weights to initialize"):
+        make_multi_head(network, where=r"body\.2")
+    make_multi_head(network, where="head", members=2)
     with pytest.raises(ValueError, match="a batch of 3 cannot be divided among 2 heads"):
         network.train()(images)
-    make_batch_ensemble(network, 2)
+    make_batch_ensemble(network, members=2)
     with pytest.raises(ValueError, match="a batch of 3 cannot be divided among 2 members"):
         network(images)
-    with pytest.raises(ValueError, match="factors already"):
-        make_batch_ensemble(network, 2)
+    with pytest.raises(ValueError, match="a _RankOne already"):
+        make_batch_ensemble(network, members=2)
 
 
 def test_heads_beside_which_something_is_added():
@@ -138,6 +138,6 @@ def test_heads_beside_which_something_is_added():
             return super().forward(image) + nn.functional.interpolate(image, scale_factor=2)[:, :2]
 
     network = Beside()
-    make_multi_head(network, "head", 2)
-    with pytest.raises(ValueError, match=r"adds what the heads have not seen; .* take make_batch_ensemble"):
+    make_multi_head(network, where="head", members=2)
+    with pytest.raises(ValueError, match=r"adds what the heads have not read.* use make_batch_ensemble"):
         next(MultiHead(network).draws(torch.rand(3, 4, 5, 6)))

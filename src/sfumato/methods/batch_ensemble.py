@@ -1,101 +1,119 @@
-"""BatchEnsemble: members that share their weights but for one factor per channel."""
+"""BatchEnsemble: members that share their weights except for one factor per channel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from sfumato.methods.deterministic import evaluating, tensor
+from sfumato.errors import ConfigError
+from sfumato.methods.base import BaseMethod, evaluating, tensor
+from sfumato.methods.conversion import LAYERS, Conversion, Where, add_children, input_features
+from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, only
 
-NAME = "rank_one"  # of the child that a layer gets, and so part of the names in its state
+NAME = "rank_one"  # the name of the child that a layer gets, and so a part of the names in the network's state
 
 
-@dataclass(frozen=True)
-class BatchEnsemble:
-    """Members that share weights up to a rank-one factor, all computed in one pass over a batch that holds each image M
-    times.
+class BatchEnsemble(BaseMethod):
+    """Members that share weights up to a factor of rank one, computed in one pass.
 
-    Member m has the weights ``W ∘ r_m s_mᵀ``, which is to scale what a layer reads by s_m and what it makes by r_m.
+    Member m has the weights ``W ∘ r_m s_mᵀ``: what a layer reads is scaled by s_m and what it returns by r_m. The pass
+    runs on a batch that holds each image M times.
 
     Args:
-        network: as :func:`make_batch_ensemble` left it, and trained.
+        network: A network that :func:`make_batch_ensemble` converted and that was trained since.
 
     Raises:
-        ValueError: if it has no such factors.
+        ConfigError: If it has no such factors.
 
     Source: Wen et al. (2020), "BatchEnsemble: an alternative approach to efficient ensemble and lifelong learning".
-    Pitfall: members differ less than networks that were trained on their own. A pass takes the memory of M images for
-    one.
+    Pitfall: Members differ less than networks that were trained separately. A pass needs the memory of M images for
+    each image.
     """
 
     network: nn.Module
 
-    def __post_init__(self) -> None:
-        _members(self.network)
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        _members(network)
+        self.network = network
 
-    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """All members at once (M, B, C, H, W); ``generator`` is not used. Inputs of 4 dimensions are repeated."""
+    def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """The outputs of all members (M, B, C, *event). The generator is not used.
+
+        Inputs whose first dimension is that of the first input (the batch) are repeated for each member.
+        """
         members = _members(self.network)
+        batch = next((len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim), 0)
 
-        def repeated(leaf: Any) -> Any:
-            return leaf.repeat(members, 1, 1, 1) if isinstance(leaf, Tensor) and leaf.ndim == 4 else leaf
+        def repeated(leaf: object) -> object:
+            if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == batch:
+                return leaf.repeat(members, *(1,) * (leaf.ndim - 1))
+            return leaf
 
         with evaluating(self.network):
             output = tensor(self.network(*tree_map(repeated, inputs)))
         yield output.unflatten(0, (members, -1))
 
+    def extra_repr(self) -> str:
+        """The type of the network and the number of members."""
+        return f"{super().extra_repr()}, members={_members(self.network)}"
 
-def make_batch_ensemble(network: nn.Module, members: int = 4, spread: float = 0.1) -> None:
-    """Give every convolution and linear layer of a network M pairs of factors to learn, in place.
 
-    Afterwards a batch is M equal parts, in order, each seen by one member: train it as before, with shuffled batches
-    whose size is a multiple of M, and predict with :class:`BatchEnsemble`. Its state gets entries ``….rank_one.…``.
+def make_batch_ensemble(
+    network: nn.Module, *, where: Where = LAYERS, members: int = 4, spread: float = 0.1
+) -> Conversion:
+    """Give convolutions and linear layers of a network M pairs of factors to learn, in place.
+
+    Afterwards a batch is M equal parts, in order, and each member sees one part. Train as before, with shuffled batches
+    whose size is a multiple of M, and predict with :class:`BatchEnsemble`.
 
     Args:
-        network: untrained, or trained and to be trained on.
-        members: M ≥ 2.
-        spread: ≥ 0; factors begin at N(1, spread²). With 0 all members are the same network and learn the same. The
-            authors' 0.5 suits wide networks and long training; a small U-Net learns far less with it in 44 epochs
-            (``benchmarks/methods.md``).
+        network: Any module, trained or not. Its code stays as it is. Its state gets entries named ``….rank_one.…``.
+        where: A regular expression that matches the whole names of modules, or types of modules. Of them, convolutions
+            and linear layers are converted; subclasses are not. Default: all of them.
+        members: The number M ≥ 2 of members. Default 4.
+        spread: Factors start at N(1, spread²), with ``spread`` ≥ 0. With 0 all members are the same network and learn
+            the same. The authors' 0.5 suits wide networks and long training. A small U-Net learns far less with it in
+            44 epochs (``benchmarks/methods.md``). Default 0.1.
+
+    Returns:
+        What was done. Its ``remove()`` takes the factors away again.
 
     Raises:
-        ValueError: if ``members`` is less than 2, ``spread`` below 0, or there is no such layer, or factors already.
+        ConfigError: If ``members`` is less than 2, ``spread`` is below 0, no such layer is selected, or a layer has
+            factors already.
     """
     if members < 2 or spread < 0:
-        raise ValueError(f"members is {members} and spread {spread}, expected at least 2 members and a spread ≥ 0")
-    layers = [m for m in network.modules() if type(m) in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)]
-    if not layers or any(hasattr(layer, NAME) for layer in layers):
-        held = "factors already" if layers else "no convolution and no linear layer"
-        raise ValueError(f"{type(network).__name__} has {held}: expected a network with layers that have none yet")
-    for layer in layers:
-        layer.add_module(NAME, _RankOne(layer, members, spread))
-        layer.register_forward_pre_hook(_enter)
-        layer.register_forward_hook(_leave)
+        raise ConfigError(f"members is {members} and spread {spread}, expected at least 2 members and a spread ≥ 0")
+    return add_children(
+        network,
+        where,
+        NAME,
+        lambda layer: _RankOne(layer, members, spread),
+        lambda layer: [layer.register_forward_pre_hook(_enter), layer.register_forward_hook(_leave)],
+    )
 
 
 class _RankOne(nn.Module):
-    """M factors for each channel that enters a layer, and for each that leaves it (its bias included)."""
+    """M factors for each channel that a layer reads, and for each channel that it returns (its bias included)."""
 
     def __init__(self, layer: nn.Module, members: int, spread: float) -> None:
         super().__init__()
         weight = layer.get_parameter("weight")
         self.trailing = weight.ndim - 2  # dimensions behind the channels
-        entering = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        for name, channels in (("enter", entering), ("leave", len(weight))):
-            factor = 1 + spread * torch.randn(members, channels, device=weight.device)  # pyright: ignore
-            setattr(self, name, nn.Parameter(factor.to(weight.dtype)))
+        for name, channels in (("enter", input_features(layer)), ("leave", len(weight))):
+            factor = 1 + spread * torch.randn(members, channels, device=weight.device)
+            self.register_parameter(name, nn.Parameter(factor.to(weight.dtype)))
 
-    def with_target_statistics(self, x: Tensor, name: str) -> Tensor:
-        """``x`` (M b, …) with the factors of each of M parts."""
+    def scaled(self, x: Tensor, name: str) -> Tensor:
+        """``x`` (M b, …), each of its M parts with its own factors."""
         factor = self.get_parameter(name)
         members, channels = factor.shape
         if x.shape[0] % members:  # not len(x), which a traced graph would take for a constant
-            raise ValueError(
+            raise ConfigError(
                 f"a batch of {len(x)} cannot be divided among {members} members: make it a multiple of {members}, or "
                 "predict with BatchEnsemble, which repeats each image"
             )
@@ -110,16 +128,27 @@ def _factors(layer: nn.Module) -> _RankOne:
     return found
 
 
-def _enter(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (_factors(layer).with_target_statistics(args[0], "enter"), *args[1:])
+def _enter(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (_factors(layer).scaled(args[0], "enter"), *args[1:])
 
 
-def _leave(layer: nn.Module, _: Any, made: Tensor) -> Tensor:
-    return _factors(layer).with_target_statistics(made, "leave")
+def _leave(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return _factors(layer).scaled(output, "leave")
 
 
 def _members(network: nn.Module) -> int:
     for module in network.modules():
         if isinstance(module, _RankOne):
             return len(module.get_parameter("enter"))
-    raise ValueError(f"{type(network).__name__} has no factors of members: convert it with make_batch_ensemble")
+    raise ConfigError(f"{type(network).__name__} has no factors of members: convert it with make_batch_ensemble")
+
+
+def _attach(network: nn.Module, members: int) -> None:
+    make_batch_ensemble(network, members=members)
+
+
+def _build(networks: Networks, samples: int, state: State = NO_STATE) -> BatchEnsemble:
+    return BatchEnsemble(only(networks))
+
+
+TRAINING = MethodTraining(_build, members=4, shared=True, attach=_attach)

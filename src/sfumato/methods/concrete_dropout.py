@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sfumato.methods.attachment import Attachment, Posterior, attach, fan_in, posteriors
+from sfumato.errors import ConfigError
+from sfumato.methods import mc_dropout
+from sfumato.methods.conversion import Conversion, Where, add_children, disable_dropout, input_features
+from sfumato.methods.posterior import NAME, Posterior, fan_in, kl_divergence, posteriors
+from sfumato.methods.training import MethodTraining
 
-TEMPERATURE = 0.1  # of the relaxation; that of the source
-DROPPED = {nn.Linear: F.dropout, nn.Conv1d: F.dropout1d, nn.Conv2d: F.dropout2d, nn.Conv3d: F.dropout3d}
+TEMPERATURE = 0.1  # of the relaxed masks, as in the source
+DROPOUTS: dict[type[nn.Module], Callable[[Tensor, float, bool], Tensor]] = {
+    nn.Linear: F.dropout,
+    nn.Conv1d: F.dropout1d,
+    nn.Conv2d: F.dropout2d,
+    nn.Conv3d: F.dropout3d,
+}
 
 
 class Rate(Posterior):
     """The probability, as a logit, that an input feature of a layer is dropped."""
+
+    logit: nn.Parameter
 
     def __init__(self, layer: nn.Module, p: float, prior: float) -> None:
         super().__init__()
@@ -24,61 +36,56 @@ class Rate(Posterior):
         self.logit = nn.Parameter(layer.get_parameter("weight").new_tensor(math.log(p / (1 - p))))
 
     def kl(self, layer: nn.Module) -> Tensor:
-        """Up to a constant, ``‖W‖² / (2 σ₀² (1 − p)) − F H(p)``, for F input features that are dropped or kept."""
+        """``‖W‖² / (2 σ₀² (1 − p)) − F H(p)`` up to a constant, for F input features that are dropped or kept."""
         p = self.logit.sigmoid()
         squares = layer.get_parameter("weight").square().sum()
         entropy = F.softplus(self.logit) - p * self.logit  # −p log p − (1 − p) log(1 − p)
-        features = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-        return self.precision * squares / (2 * (1 - p)) - features * entropy  # pyright: ignore[reportOperatorIssue]
+        return self.precision * squares / (2 * (1 - p)) - input_features(layer) * entropy
 
 
 def inject_concrete_dropout(
-    network: nn.Module,
-    p: float = 0.1,
-    *,
-    prior: float = 1.0,
-    where: str | type | tuple[type, ...] = nn.Conv2d,
-) -> Attachment:
-    r"""Put dropout before layers of a network, in place, each with a probability that training learns.
+    network: nn.Module, *, where: Where = nn.Conv2d, p: float = 0.1, prior: float = 1.0
+) -> Conversion:
+    r"""Put dropout before layers of a network, in place. Training learns the probability of each layer.
 
-    While training, masks are relaxed so that the loss has a gradient with respect to p:
-    ``z = sigmoid((logit p + logit u) / 0.1)`` with u uniform, and features become ``x (1 − z) / (1 − p)``. Whole
-    feature maps are dropped before convolutions, single features before linear layers. Add
-    ``kl_divergence(network) / N`` to the mean loss, and no weight decay, which the prior is. In evaluation mode it is
-    dropout like any other: off, and forced_dropout under :class:`MCDropout` with p as learned, which is how to predict with it.
+    ``z = sigmoid((logit p + logit u) / 0.1)`` with u uniform; features become ``x (1 − z) / (1 − p)``. These relaxed
+    masks are used in training mode, so that the loss has a gradient with respect to p. Whole feature maps are dropped
+    before convolutions, single features before linear layers. Add ``kl_divergence(network) / N`` to the mean loss and
+    use no weight decay, which the prior replaces. In evaluation mode it is ordinary dropout with the learned p:
+    inactive, and active under :class:`MCDropout`, which makes the predictions.
 
     Args:
-        network: its code stays as it is; its state gets entries named ``….posterior.logit``.
-        p: probability in (0, 1) to begin with.
-        prior: weights are a priori ``N(0, prior² / fan-in)``; above 0.
-        where: a regular expression that matches the whole names of modules, or types of modules. Of them, convolutions
-            and linear layers get dropout; subclasses do not.
+        network: Any module. Its code stays as it is. Its state gets entries named ``….posterior.logit``.
+        where: A regular expression that matches the whole names of modules, or types of modules. Of them, convolutions
+            and linear layers get dropout; subclasses do not. Default: all 2-d convolutions.
+        p: Probability in (0, 1) at the start of training. Default 0.1.
+        prior: Weights are a priori ``N(0, prior² / fan-in)``. Above 0. Default 1.
 
     Returns:
-        What was done, to undo it with ``remove()``.
+        What was done. Its ``remove()`` takes the dropout away again.
 
     Raises:
-        ValueError: if ``p`` is not in (0, 1), ``prior`` not above 0, no such layer is meant, or one has been given
-            something to learn before.
+        ConfigError: If ``p`` is not in (0, 1), ``prior`` is not above 0, no such layer is selected, or a layer has a
+            learned distribution already.
 
     Source: Gal, Hron and Kendall (2017), "Concrete dropout".
-    Pitfall: with as many pixels as a data set has, the regularizer weighs little and p falls wherever dropout does not
-    help the fit: look at :func:`dropout_rates`. Keep it from the image itself with ``where``, and set the network's own
-    dropout to 0.
+    Pitfall: A data set has many pixels, so the regularizer weighs little, and p falls wherever dropout does not help
+    the fit: look at :func:`dropout_rates`. Do not drop the channels of the image (use ``where``), and set the network's
+    own dropout to 0.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
-    >>> rates = inject_concrete_dropout(net, 0.2, where="2")
+    >>> conversion = inject_concrete_dropout(net, where="2", p=0.2)
     >>> {name: round(rate, 3) for name, rate in dropout_rates(net).items()}
     {'2': 0.2}
     """
     if not 0 < p < 1 or prior <= 0:
-        raise ValueError(f"p is {p} and prior {prior}, expected p in (0, 1) and prior above 0")
-    return attach(
+        raise ConfigError(f"p is {p} and prior {prior}, expected p in (0, 1) and prior above 0")
+    return add_children(
         network,
         where,
-        tuple(DROPPED),
+        NAME,
         lambda layer: Rate(layer, p, prior),
-        lambda layer: layer.register_forward_pre_hook(_drop, with_kwargs=True),
+        lambda layer: [layer.register_forward_pre_hook(_drop, with_kwargs=True)],
     )
 
 
@@ -91,16 +98,18 @@ def dropout_rates(network: nn.Module) -> dict[str, float]:
     }
 
 
-def _drop(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-    """The arguments with features of the first dropped."""
-    logit = layer.get_submodule("posterior").get_parameter("logit")
+def _drop(
+    layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]] | None:
+    """The arguments, with features of the first one dropped."""
+    logit = layer.get_submodule(NAME).get_parameter("logit")
     x, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
     if layer.training:
         dropped = _relaxed(layer, x, logit)
-    elif torch.compiler.is_compiling():  # a graph has no dropout in evaluation mode, and cannot look at p
+    elif torch.compiler.is_compiling():  # a graph has no dropout in evaluation mode, and cannot read p
         return None
     else:
-        dropped = DROPPED[type(layer)](x, logit.detach().sigmoid().item(), False)
+        dropped = DROPOUTS[type(layer)](x, logit.detach().sigmoid().item(), False)
     return (dropped, *rest), {key: value for key, value in kwargs.items() if key != "input"}
 
 
@@ -110,3 +119,19 @@ def _relaxed(layer: nn.Module, x: Tensor, logit: Tensor) -> Tensor:
     uniform = torch.rand(shape, device=x.device).clamp(1e-7, 1 - 1e-7)
     kept = (-(logit + uniform.logit()) / TEMPERATURE).sigmoid()  # 1 − z
     return x * (kept * (1 + logit.exp())).to(x.dtype)  # 1 / (1 − p) = 1 + exp(logit p)
+
+
+def _attach(network: nn.Module, members: int) -> None:
+    """Concrete dropout before every convolution except those that read the image, whose colors are not features."""
+    modules = network.named_modules()
+    names = [re.escape(name) for name, m in modules if isinstance(m, nn.Conv2d) and m.in_channels > 3]
+    if not names:
+        raise ConfigError(
+            "concrete-dropout drops what convolutions with more than 3 input channels read, and the network has none: "
+            "choose another method"
+        )
+    disable_dropout(network)
+    inject_concrete_dropout(network, where="|".join(names))
+
+
+TRAINING = MethodTraining(mc_dropout.build, attach=_attach, penalty=kl_divergence)

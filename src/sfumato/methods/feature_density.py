@@ -1,91 +1,100 @@
-"""Deep deterministic uncertainty: how likely are the features of a pixel, among those of the training data?"""
+"""Deep deterministic uncertainty: how likely the features of a pixel are among those of the training data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sfumato.contracts import Batch
+from sfumato.contracts import Batch, Likelihood
+from sfumato.errors import ConfigError
+from sfumato.methods.base import BaseMethod
+from sfumato.methods.class_gaussians import ClassSums
 from sfumato.methods.deterministic import Deterministic
-from sfumato.methods.features import read_by
+from sfumato.methods.features import layer_name, output_layer, read_by
+from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, coded_name, decoded_name, only, peeked
 
-FLOOR = 1e-5
-STRIP = 1 << 20  # numbers at a time
+STRIP = 1 << 20  # numbers that are computed at a time
 
 
-@dataclass(frozen=True)
-class FeatureDensity:
-    """A Gaussian for each class over the features that a head reads: one pass, and a score of novelty beside it.
+class FeatureDensity(BaseMethod):
+    """A Gaussian for each class over the features that a layer reads: one pass, and a novelty score beside the output.
 
-    ``log q(φ) = log Σ_k π_k N(φ; μ_k, Σ_k)`` with one law for all places of an image. It is no variance and no entropy,
-    so no part of a prediction: :meth:`look` returns it beside the output, and ``peak − log q(φ) ≥ 0`` ranks pixels by
-    novelty. As a method it draws the network as it is.
+    ``log q(φ) = log Σ_k π_k N(φ; μ_k, Σ_k)``, with one distribution for all places of an image. It is not a variance
+    and not an entropy, so it is no part of a prediction's uncertainty. :meth:`look` returns it beside the output, and
+    :meth:`novelty`, ``peak − log q(φ) ≥ 0``, ranks pixels. The draw is the output of the network as it is.
 
-    Covariances are one per class, because classes differ in theirs; each is drawn towards the one they share with the
-    weight of F + 1 pixels, so that a class with few pixels has an invertible one too.
+    Each class has its own covariance, because classes differ in theirs. It is averaged with the covariance of all
+    classes, which gets the weight of F + 1 pixels. So a class with few pixels has an invertible covariance too.
 
     Args:
-        network: trained.
-        head: the layer of it whose input (B, F, H, W) the densities are of; usually the last one.
-        log_priors: (K,) log π_k, shares of the pixels, of the K classes that training data hold.
-        means: (K, F).
-        whitening: (K, F, F) lower triangular W_k with ``Σ_k⁻¹ = W_kᵀ W_k``.
+        network: A trained network.
+        head: The layer, or its name, whose input (B, F, H, W) is described; usually the last one.
+        log_priors: (K,) log π_k, the logarithms of the shares of pixels, for the K classes in the training data.
+        means: (K, F) μ_k.
+        whitening: (K, F, F) lower triangular matrices W_k with ``Σ_k⁻¹ = W_kᵀ W_k``.
 
     Source: Mukhoti et al. (2021), "Deep deterministic uncertainty for semantic segmentation".
-    Pitfall: features of novel things may collapse onto those of known ones; the paper trains with spectral
-    normalization against that. A density falls with every feature, so it is compared between pixels of one network
-    only. A feature that training data never move has almost no variance (1e-5 of the mean one): whatever moves it is
-    very novel.
+    Pitfall: The features of novel objects may be the same as those of known ones; the paper trains with spectral
+    normalization against that. Densities depend on the features, so compare them only between pixels of one network. A
+    feature that is constant in the training data gets a small variance (1e-5 of the mean one), so a pixel where it
+    changes is very novel.
     """
 
+    gives_novelty = True
     network: nn.Module
-    head: nn.Module
     log_priors: Tensor
     means: Tensor
     whitening: Tensor
 
+    def __init__(
+        self, network: nn.Module, head: str | nn.Module, log_priors: Tensor, means: Tensor, whitening: Tensor
+    ) -> None:
+        super().__init__()
+        self.network, self.head = network, layer_name(network, head)
+        self.register_buffer("log_priors", log_priors)
+        self.register_buffer("means", means)
+        self.register_buffer("whitening", whitening)
+
     @classmethod
-    def fit(cls, network: nn.Module, head: nn.Module, batches: Iterable[Batch], classes: int) -> Self:
-        """Count pixels, sum features and their products, in one pass and memory independent of the number of pixels.
+    def fit(cls, network: nn.Module, head: str | nn.Module, batches: Iterable[Batch], classes: int) -> Self:
+        """Count pixels and sum features and their products, in one pass over the data.
 
         Args:
-            network: trained.
-            head: the layer of it whose input is described.
-            batches: inputs of the network (a tuple), targets (B, H, W) int64 in [0, classes) and masks (B, H, W) bool;
-                where features are smaller than the targets, each belongs to the class of the pixel nearest to it.
-            classes: K ≥ 1; with 1 all valid pixels are of one kind, whatever the targets (values, for example).
+            network: A trained network. It is left as it is.
+            head: The layer, or its name, whose input is described.
+            batches: Inputs of the network (a tuple), targets (B, H, W) int64 in [0, classes) and masks (B, H, W) bool.
+                Where features are smaller than the targets, each belongs to the class of the pixel nearest to it.
+            classes: The number K ≥ 1 of classes. With 1 all valid pixels form one class, whatever the targets are.
 
         Raises:
-            ValueError: if ``classes`` is less than 1, a valid target is out of range, or no pixel is valid.
+            ConfigError: If ``classes`` is less than 1, a valid target is out of range, or no pixel is valid.
         """
         if classes < 1:
-            raise ValueError(f"classes is {classes}, expected at least 1")
-        sums: _Sums | None = None
+            raise ConfigError(f"classes is {classes}, expected at least 1")
+        name, sums, like = layer_name(network, head), None, torch.empty(0)
         for inputs, target, valid in batches:
-            features = read_by(network, head, inputs)[0]
-            labels = _labels(target, valid, classes, features.shape[-2:])
-            pixels = features.movedim(1, -1).flatten(0, -2).double()
-            sums = sums or _Sums.empty(classes, pixels)
+            like = read_by(network, name, inputs)[0]
+            labels = _labels(target, valid, classes, like.shape[-2:])
+            pixels = like.movedim(1, -1).flatten(0, -2).double()
+            sums = sums or ClassSums.empty(classes, pixels)
             sums.add(pixels, labels.flatten())
         if sums is None or not bool(sums.counts.any()):
-            raise ValueError("no pixel is valid: nothing is known of the features")
-        log_priors, means, whitening = sums.laws()
-        like = features  # pyright: ignore[reportPossiblyUnboundVariable]
-        return cls(network, head, log_priors.to(like), means.to(like), whitening.to(like))
+            raise ConfigError("no pixel is valid, so nothing is known of the features: give batches with valid targets")
+        log_priors, means, whitening = (found.to(like) for found in sums.distributions())
+        return cls(network, name, log_priors, means, whitening)
 
     @property
     def peak(self) -> float:
-        """A bound in nats on the log density of any features: ``log Σ_k π_k N(μ_k; μ_k, Σ_k)``."""
+        """An upper bound of the log density of any features, in nats: ``log Σ_k π_k N(μ_k; μ_k, Σ_k)``."""
         return float(torch.logsumexp(self._heights(), 0))
 
     def log_density(self, features: Tensor) -> Tensor:
-        """``log q(φ)`` (B, H, W) in nats of features (B, F, H, W)."""
+        """``log q(φ)`` (B, H, W) in nats, of features (B, F, H, W)."""
         classes, count = self.means.shape
         weight = self.whitening.flatten(0, 1)[:, :, None, None]
         bias = -(self.whitening @ self.means[:, :, None]).flatten()
@@ -95,12 +104,12 @@ class FeatureDensity:
             away = F.conv2d(rows, weight, bias).unflatten(1, (classes, count))
             return heights - 0.5 * away.square_().sum(2)
 
-        # All classes at once, of so few rows that what they make, K times as many features, stays in the cache.
+        # All classes at once, for so few rows that the result, K times as many features, stays in the cache.
         rows = max(1, STRIP // (classes * count * features.shape[-1]))
         return torch.cat([joint(strip).logsumexp(1) for strip in features.split(rows, 2)], 1)
 
-    def look(self, *inputs: Any) -> tuple[Tensor, Tensor]:
-        """From one pass: the output (B, C, H, W), and the log density (B, H, W) in nats of each pixel's features.
+    def look(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """From one pass: the output (B, C, H, W) and the log density (B, H, W) in nats of each pixel's features.
 
         Where features are smaller than the output, their log density is interpolated bilinearly.
         """
@@ -111,9 +120,20 @@ class FeatureDensity:
             density = F.interpolate(density[:, None], output.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         return output, density
 
-    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """One output (1, B, C, H, W), that of the network as it is; ``generator`` is not used."""
+    def novelty(self, *inputs: Tensor) -> Tensor:
+        """``peak − log q(φ)`` (B, H, W) in nats, at least 0; larger for features unlike those of the training data."""
+        return self.draws_and_novelty(*inputs)[1]
+
+    def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """One output (1, B, C, H, W), that of the network as it is. The generator is not used."""
         return Deterministic(self.network).draws(*inputs)
+
+    def draws_and_novelty(
+        self, *inputs: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Iterator[Tensor], Tensor]:
+        """The draw and the novelty (B, H, W) in nats, from one pass. The generator is not used."""
+        output, density = self.look(*inputs)
+        return iter((output[None],)), (self.peak - density).clamp_min(0)
 
     def _heights(self) -> Tensor:
         """``log π_k N(μ_k; μ_k, Σ_k)`` (K,)."""
@@ -121,47 +141,8 @@ class FeatureDensity:
         return self.log_priors + logdet - 0.5 * self.means.shape[1] * math.log(2 * math.pi)
 
 
-@dataclass
-class _Sums:
-    """Over the pixels of each class, about a fixed point so that differences do not cancel; float64."""
-
-    center: Tensor  # (F,)
-    counts: Tensor  # (K,)
-    first: Tensor  # (K, F)
-    second: Tensor  # (K, F, F)
-
-    @classmethod
-    def empty(cls, classes: int, pixels: Tensor) -> _Sums:
-        count = pixels.shape[1]
-        second = pixels.new_zeros(classes, count, count)
-        return cls(pixels.mean(0), pixels.new_zeros(classes), pixels.new_zeros(classes, count), second)
-
-    def add(self, pixels: Tensor, labels: Tensor) -> None:
-        pixels = pixels - self.center
-        for k in labels.unique().tolist():
-            if k >= 0:
-                own = pixels[labels == k]
-                self.counts[k] += len(own)
-                self.first[k] += own.sum(0)
-                self.second[k] += own.T @ own
-
-    def laws(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Log shares, means and whitening of the classes that there are."""
-        there = self.counts > 0
-        counts, first, second = self.counts[there], self.first[there], self.second[there]
-        means = first / counts[:, None]
-        scatter = second - counts[:, None, None] * means[:, :, None] * means[:, None, :]
-        shared, weight = scatter.sum(0) / counts.sum(), means.shape[1] + 1
-        floor = FLOOR * shared.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        covariance = (scatter + weight * shared) / (counts[:, None, None] + weight)
-        factor = torch.linalg.cholesky(covariance + floor * torch.eye(len(shared)).to(shared))
-        identity = torch.eye(len(shared)).to(shared).expand_as(factor)
-        whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
-        return (counts / counts.sum()).log(), means + self.center, whitening
-
-
 def _labels(target: Tensor, valid: Tensor, classes: int, size: torch.Size) -> Tensor:
-    """Classes (B, h, w) at the features' places, −1 where not valid."""
+    """Classes (B, h, w) at the places of the features, −1 where not valid."""
     if classes == 1:
         labels = valid.long() - 1
     else:
@@ -169,5 +150,24 @@ def _labels(target: Tensor, valid: Tensor, classes: int, size: torch.Size) -> Te
         wrong = valid & ((target < 0) | (target >= classes))
         if bool(wrong.any()):
             found = int(target[wrong][0])
-            raise ValueError(f"a valid target is {found}, expected a class in [0, {classes}): mark others as not valid")
+            raise ConfigError(
+                f"a valid target is {found}, expected a class in [0, {classes}): mark others as not valid"
+            )
     return F.interpolate(labels[:, None].double(), size, mode="nearest-exact")[:, 0].long()
+
+
+def _fit(network: nn.Module, batches: Iterable[Batch], likelihood: Likelihood, samples: int) -> dict[str, Tensor]:
+    first, batches = peeked(batches)
+    name = output_layer(network, first[0])
+    classes = 1 if first[1].is_floating_point() else likelihood.channels  # a bound; absent classes get no Gaussian
+    method = FeatureDensity.fit(network, name, batches, classes)
+    fitted = {"log_priors": method.log_priors, "means": method.means, "whitening": method.whitening}
+    return fitted | {"head": coded_name(name)}
+
+
+def _build(networks: Networks, samples: int, state: State = NO_STATE) -> FeatureDensity:
+    fitted = (state[name] for name in ("log_priors", "means", "whitening"))
+    return FeatureDensity(only(networks), decoded_name(state["head"]), *fitted)
+
+
+TRAINING = MethodTraining(_build, fit=_fit, needs_training_data=True)

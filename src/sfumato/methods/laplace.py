@@ -2,154 +2,150 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Self
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate
+from torch.nn.functional import conv2d
 
-from sfumato.contracts import Batch, Loss
-from sfumato.methods.deterministic import normal
-from sfumato.methods.features import read_by
+from sfumato.contracts import Batch, Likelihood, Loss
+from sfumato.errors import ConfigError
+from sfumato.methods.base import BaseMethod, normal, require_samples
+from sfumato.methods.features import layer_name, output_layer, split_at
+from sfumato.methods.hessian import STRUCTURES, bytes_needed, hessian, require_memory
+from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, coded_name, decoded_name, only, peeked
 
-Enlarged = Callable[[Tensor], Tensor]
-ENLARGEMENTS: tuple[dict[str, Any], ...] = (
-    {"mode": "bilinear", "align_corners": False},
-    {"mode": "bilinear", "align_corners": True},
-    {"mode": "nearest"},
-    {"mode": "bicubic", "align_corners": False},
-)
+MEMORY_LIMIT = 8 * 2**30
 
 
-@dataclass(frozen=True)
-class LastLayerLaplace:
-    """Trained weights up to the last layer; of that, all that the training data leave plausible.
+class LastLayerLaplace(BaseMethod):
+    """Trained weights up to the last layer, and a Gaussian over the weights of the last layer.
 
-    The posterior is ``N(w, (H + τ I)⁻¹)``, with H the Hessian of the loss, summed over every valid pixel, with respect
-    to the weights and biases of the last layer. It is linear in them, so H needs the features and the loss's own
-    Hessian at each pixel alone; its size, C (F + 1) squared, does not depend on the number of pixels. Drawing costs one
-    pass of the network and T of the last layer. A network may enlarge what its last layer says (bilinear, bicubic,
-    nearest): enlarging is linear too, and gives what the last layer would say of the enlarged features.
+    The posterior is ``N(w, (H + τ I)⁻¹)``. H is the Hessian of the loss, summed over every valid pixel, with respect to
+    the weights and biases of the last layer. That layer is linear, so H needs only its features and the second
+    derivatives of the loss at each pixel. The size of H, C (F + 1) squared, does not depend on the number of pixels.
+    Draws cost one pass of the network and T passes of the last layer. After the last layer the network may interpolate
+    to another size (bilinear, bicubic, nearest), which is linear too.
 
     Args:
-        network: its last operation is ``head``, or the enlargement of what it returns.
-        head: its 1 × 1 convolution from F features to C channels, with a bias.
-        factor: (C (F + 1), C (F + 1)) whose product with standard normals is a draw of the weights' deviation.
-        samples: T ≥ 1, the number of draws.
+        network: A network whose last operation is ``head``, or an interpolation of what ``head`` returns.
+        head: The 1 × 1 convolution from F features to C channels, with a bias, or its name.
+        factor: (P, P) with P = C (F + 1), whose product with standard normal numbers is a draw of the deviation of the
+            weights; or (P,), the standard deviations.
+        samples: The number T ≥ 1 of draws. Default 20.
 
     Source: MacKay (1992); Daxberger et al. (2021), "Laplace redux".
-    Pitfall: pixels of one image are not independent, so the posterior of summed pixels is too narrow; ``temperature``
-    widens it. What the layers before do not see, no posterior of the last one can doubt.
+    Pitfall: The pixels of one image are not independent, so the posterior from summed pixels is too narrow;
+    ``temperature`` widens it. The last layer cannot be uncertain about what the layers before it do not see.
     """
 
+    stochastic = True
     network: nn.Module
-    head: nn.Conv2d
     factor: Tensor
-    samples: int = 20
+
+    def __init__(self, network: nn.Module, head: str | nn.Module, factor: Tensor, samples: int = 20) -> None:
+        super().__init__()
+        require_samples(samples)
+        self.network, self.samples = network, samples
+        self.head = layer_name(network, head)
+        self.register_buffer("factor", factor)
 
     @classmethod
     def fit(
         cls,
         network: nn.Module,
-        head: nn.Conv2d,
+        head: str | nn.Module,
         batches: Iterable[Batch],
         nll: Loss,
         *,
         prior_precision: float = 1.0,
         temperature: float = 1.0,
         samples: int = 20,
+        structure: str = "full",
+        memory_limit: int = MEMORY_LIMIT,
     ) -> Self:
         """Sum the Hessian over training data.
 
         Args:
-            network: trained.
-            head: its last layer.
-            batches: inputs of the network (a tuple), targets and masks, as ``nll`` takes them.
-            nll: of output, target and valid, the loss of each pixel (B, H, W), as of a likelihood; twice differentiable
-                and such that a pixel's loss depends on that pixel's output alone.
-            prior_precision: τ > 0; what weight decay amounts to.
-            temperature: > 0, by which the covariance is multiplied.
-            samples: how many draws the method makes.
+            network: A trained network. It is left as it is.
+            head: Its last layer, or the name of it.
+            batches: Inputs of the network (a tuple), targets and masks, as ``nll`` takes them.
+            nll: The loss (B, H, W) of output, target and mask, as of a likelihood. It is twice differentiable, and the
+                loss of a pixel depends only on that pixel's output.
+            prior_precision: τ > 0, which corresponds to weight decay. Default 1.
+            temperature: A factor > 0 of the covariance. Default 1.
+            samples: The number of draws of the method. Default 20.
+            structure: ``full`` for all of H, ``diagonal`` for its diagonal, which needs P numbers instead of P² and
+                ignores correlations. Default ``full``.
+            memory_limit: The largest memory in bytes that the fit may need. Default 8 GiB.
 
         Raises:
-            ValueError: if ``head`` is no 1 × 1 convolution with a bias, or more than an enlargement follows it, a
-                number is not above 0, the loss cannot be differentiated twice, or there is no batch.
+            ConfigError: If ``head`` is not a 1 × 1 convolution with a bias, something other than an interpolation
+                follows it, a number is not above 0, the loss cannot be differentiated twice, or there is no batch.
+            ResourceError: If the fit would need more memory than ``memory_limit``.
         """
-        plain = head.kernel_size == head.stride == (1, 1) and head.padding == (0, 0)
-        if not plain or head.groups != 1 or head.bias is None:
-            raise ValueError(f"head is {head}, expected a 1 × 1 convolution with a bias, one group and stride 1")
+        name = layer_name(network, head)
+        layer = _checked(network.get_submodule(name))
         if min(prior_precision, temperature) <= 0:
-            raise ValueError(f"prior_precision {prior_precision} and temperature {temperature}: expected above 0")
+            raise ConfigError(f"prior_precision {prior_precision} and temperature {temperature}: expected above 0")
+        if structure not in STRUCTURES:
+            raise ConfigError(f"structure is {structure!r}, expected one of {', '.join(STRUCTURES)}")
+        require_memory(layer, structure, memory_limit)
         total: Tensor | None = None
         for inputs, target, valid in batches:
-            features, output, enlarged = _split(network, head, inputs)
-            found = _hessian(enlarged(features), _curvature(nll, output, target, valid))
-            total = found if total is None else total + found
+            features, output, resize = split_at(network, name, inputs)
+            found = hessian(resize(features), output, target, valid, nll, structure)
+            total = found if total is None else total.add_(found)
         if total is None:
-            raise ValueError("there is no batch: nothing is known of the last layer")
-        values, vectors = torch.linalg.eigh(total)
-        # A loss that is not convex may curve down in places; what the data do not hold, the prior does.
-        factor = vectors * (temperature / (values.clamp_min(0) + prior_precision)).sqrt()
-        return cls(network, head, factor.to(head.weight), samples)
+            raise ConfigError("there is no batch, so nothing is known of the last layer: give training batches")
+        return cls(network, name, _factor(total, prior_precision, temperature).to(layer.weight), samples)
 
-    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """T outputs (1, B, C, H, W): the features once, the last layer with other weights each time."""
-        features, _, enlarged = _split(self.network, self.head, inputs)
-        bias = self.head.get_parameter("bias").detach()
+    def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """T outputs (1, B, C, H, W): the features are computed once, the last layer with other weights each time."""
+        features, _, resize = split_at(self.network, self.head, inputs)
+        weight = self.network.get_parameter(f"{self.head}.weight").detach()
+        bias = self.network.get_parameter(f"{self.head}.bias").detach()
         for _ in range(self.samples):
-            change = self.factor @ normal((len(self.factor),), self.factor, generator)
-            change = change.view(-1, self.head.out_channels).T  # (C, F + 1)
-            weight = self.head.weight.detach() + change[:, :-1, None, None]
-            yield enlarged(conv2d(features, weight, bias + change[:, -1]))[None]
+            noise = normal(self.factor.shape[:1], self.factor, generator)
+            change = self.factor @ noise if self.factor.ndim == 2 else self.factor * noise
+            change = change.view(-1, len(bias)).T  # (C, F + 1)
+            yield resize(conv2d(features, weight + change[:, :-1, None, None], bias + change[:, -1]))[None]
 
 
-def _split(network: nn.Module, head: nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor, Enlarged]:
-    """What ``head`` reads (B, F, h, w), the network's output (B, C, H, W), and what makes h × w maps H × W ones."""
-    features, returned, output = read_by(network, head, inputs)
-    if returned is output:
-        return features, output, lambda maps: maps
-    if returned.shape[:2] == output.shape[:2] and returned.shape != output.shape:
-        for how in ENLARGEMENTS:
-            enlarged = partial(interpolate, size=output.shape[-2:], **how)
-            if torch.allclose(enlarged(returned), output, rtol=1e-3, atol=1e-3 * float(output.abs().max())):
-                return features, output, enlarged
-    raise ValueError(
-        f"head {head} is not what {type(network).__name__} does last: its output is changed after it, by more than an "
-        "enlargement; move what follows before it, or name another layer"
-    )
+def _checked(head: nn.Module) -> nn.Conv2d:
+    sizes = (getattr(head, name, None) for name in ("kernel_size", "stride", "padding", "groups"))
+    plain = ((1, 1), (1, 1), (0, 0), 1)
+    if not isinstance(head, nn.Conv2d) or tuple(sizes) != plain or head.bias is None:
+        raise ConfigError(f"head is {head}, expected a 1 × 1 convolution with a bias, one group and stride 1")
+    return head
 
 
-def _curvature(nll: Loss, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Second derivatives (B, C, C, H, W) of each pixel's loss with respect to its output."""
-    with torch.enable_grad():
-        output = output.detach().requires_grad_()
-        loss = nll(output, target, valid).sum()
-        (slope,) = torch.autograd.grad(loss, output, create_graph=True)
-        try:
-            rows = [
-                torch.autograd.grad(slope[:, c].sum(), output, retain_graph=True)[0] for c in range(output.shape[1])
-            ]
-        except RuntimeError as error:
-            raise ValueError(
-                f"the loss cannot be differentiated twice ({error}): use Categorical or Gaussian"
-            ) from error
-    return torch.stack(rows, 1)
+def _factor(total: Tensor, prior_precision: float, temperature: float) -> Tensor:
+    """A square root of the covariance. A loss that is not convex may have negative curvature, which counts as 0."""
+    if total.ndim == 1:
+        return (temperature / (total.clamp_min(0) + prior_precision)).sqrt()
+    values, vectors = torch.linalg.eigh(total)
+    return vectors * (temperature / (values.clamp_min(0) + prior_precision)).sqrt()
 
 
-def _hessian(features: Tensor, curvature: Tensor) -> Tensor:
-    """``Σ_n (φ φᵀ) ⊗ Λ`` (C (F + 1), C (F + 1)) in float64, channels fastest."""
-    batch, count, channels = len(features), features.shape[1] + 1, curvature.shape[1]
-    whole = torch.cat([features, torch.ones_like(features[:, :1])], 1).flatten(2).double()  # (B, F + 1, N)
-    found = whole.new_zeros(count, channels, count, channels)
-    for image in range(batch):
-        phi, bend = whole[image], curvature[image].flatten(2).double()
-        for c in range(channels):
-            for d in range(c, channels):
-                found[:, c, :, d] += (phi * bend[c, d]) @ phi.T
-    for c in range(channels):
-        for d in range(c):
-            found[:, c, :, d] = found[:, d, :, c]
-    return found.view(count * channels, -1)
+def _fit(network: nn.Module, batches: Iterable[Batch], likelihood: Likelihood, samples: int) -> dict[str, Tensor]:
+    first, batches = peeked(batches)
+    name = output_layer(network, first[0])
+    layer = _checked(network.get_submodule(name))
+    structure = "full"
+    if (size := bytes_needed(layer, "full")) > MEMORY_LIMIT:
+        structure = "diagonal"
+        warnings.warn(
+            f"laplace keeps the diagonal of the Hessian only: all of it would need {size / 2**30:.1f} GiB", stacklevel=2
+        )
+    method = LastLayerLaplace.fit(network, name, batches, likelihood.nll, samples=samples, structure=structure)
+    return {"factor": method.factor, "head": coded_name(name)}
+
+
+def _build(networks: Networks, samples: int, state: State = NO_STATE) -> LastLayerLaplace:
+    return LastLayerLaplace(only(networks), decoded_name(state["head"]), state["factor"], samples)
+
+
+TRAINING = MethodTraining(_build, fit=_fit, needs_training_data=True)

@@ -3,170 +3,168 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sfumato.contracts import Loss
-from sfumato.methods.deterministic import evaluating, normal
+from sfumato.contracts import Inputs, Loss
+from sfumato.errors import ConfigError
+from sfumato.methods.base import BaseMethod, evaluating, normal, require_samples, tensor
+from sfumato.methods.conversion import Conversion, chosen_one, replace_module
+from sfumato.methods.features import last_layer, layer_name, split_at
+from sfumato.methods.latent_layer import LatentLayer, divergence
+from sfumato.methods.output import Heads
+from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, only
 
 
-class ConditionalVAE(nn.Module):
-    """A network whose last layers also read a latent z, the same at every pixel, that says *which* labeling is meant.
+def make_latent(network: nn.Module, *, where: str = "", latent: int = 6) -> Conversion:
+    """Let the last layer of a network also read a latent vector z, which says *which* labeling is meant, in place.
 
-    ``p(y | x) = ∫ p(y | x, z) p(z | x) dz``, with p(z | x) a normal law that a small network reads off the image. While
-    training, another one reads z off image and target. What pixels have in common, such as that a whole region is
-    either road or water, is in z; what is undecided pixel by pixel is in the likelihood.
+    ``p(y | x) = ∫ p(y | x, z) p(z | x) dz``. z is the same for all pixels of an image. p(z | x) is a normal
+    distribution that a small network gives from the features of the last layer. In training another network gives z
+    from features and target. What pixels have in common is in z, such as that a whole region is either road or water.
+    What is undecided for each pixel separately is in the likelihood. Train with :func:`latent_elbo` and predict with
+    :class:`LatentDraws`. In evaluation mode the network uses the mean of p(z | x).
 
     Args:
-        network: any module that makes features (B, features, H, W) of one image tensor, of the image's size.
-        features: F, their channels.
-        channels_out: C, output channels, ``likelihood.channels``.
-        target_channels: K for classes in [0, K), D for values (B, D, H, W).
-        in_channels: channels of the image.
-        latent: L ≥ 1, dimensions of z.
+        network: Any module that returns one tensor (B, C, H, W). Its code stays as it is.
+        where: A regular expression that matches the whole name of one convolution. Default: the last one.
+        latent: The number L ≥ 1 of dimensions of z. Default 6.
+
+    Returns:
+        What was done. Its ``remove()`` puts the original layer back.
 
     Raises:
-        ValueError: if a number is less than 1.
+        ConfigError: If ``latent`` is less than 1, not exactly one module matches, or it is not a convolution.
 
-    Source: Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous images"; Sohn et al. (2015).
-    Pitfall: where the features alone explain the targets, z comes to mean nothing and all draws are equal. A β in
-    :meth:`elbo` that is too large does the same.
+    Source: Kohl et al. (2018), "A probabilistic U-Net for segmentation of ambiguous images", which reads z from the
+    image; Kohl et al. (2019), "A hierarchical probabilistic U-Net", which reads it from features, as here.
+    Pitfall: Where the features alone explain the targets, z has no effect and all draws are equal. A β in
+    :func:`latent_elbo` that is too large does the same.
+
+    >>> make_latent(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1))).modules
+    ('1',)
     """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        features: int,
-        channels_out: int,
-        target_channels: int,
-        in_channels: int = 3,
-        latent: int = 6,
-    ) -> None:
-        super().__init__()
-        numbers = {"features": features, "channels_out": channels_out, "target_channels": target_channels,
-                   "in_channels": in_channels, "latent": latent}  # fmt: skip
-        if min(numbers.values()) < 1:
-            raise ValueError(f"{numbers}: expected at least 1 of each")
-        self.network, self.target_channels = network, target_channels
-        self.prior = _encoder(in_channels, latent)
-        self.posterior = _encoder(in_channels + target_channels + 1, latent)
-        # A 1 × 1 convolution of features and z side by side, written as a sum: the part of the features is the same for
-        # every z, and computed once.
-        self.join, self.enter = nn.Conv2d(features, features, 1), nn.Linear(latent, features, bias=False)
-        self.last = nn.Sequential(nn.ReLU(), nn.Conv2d(features, features, 1), nn.ReLU(),
-                                  nn.Conv2d(features, channels_out, 1))  # fmt: skip
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The output (B, C, H, W) at the mean of p(z | x)."""
-        return self.decoded(self.joined(image), self.prior(image).chunk(2, 1)[0])
-
-    def joined(self, image: Tensor) -> Tensor:
-        """What does not depend on z, (B, F, H, W)."""
-        return self.join(self.network(image))
-
-    def decoded(self, joined: Tensor, z: Tensor) -> Tensor:
-        """The output (B, C, H, W) for latents (B, L)."""
-        return self.last(joined + self.enter(z)[..., None, None])
-
-    def elbo(self, image: Tensor, target: Tensor, valid: Tensor, nll: Loss, beta: float = 1.0) -> Tensor:
-        """``E_q[Σ −log p(y | x, z)] + β KL(q(z | x, y) ‖ p(z | x))`` (B,), in nats per image: the loss to minimize.
-
-        With β = 1 a bound on the negative log likelihood of each image's labeling; one z is drawn, with torch's
-        generator.
-
-        Args:
-            image: (B, in_channels, H, W).
-            target: (B, H, W) int64 or (B, D, H, W); one labeling of each image.
-            valid: (B, H, W) bool.
-            nll: of output, target and valid, the loss of each pixel (B, H, W), 0 where not valid, as of a likelihood.
-            beta: ≥ 0, weight of the divergence.
-
-        Raises:
-            ValueError: if a valid target is no class in [0, K), or a target has other channels than stated.
-        """
-        mean, log_sd = self.posterior(torch.cat([image, self._shown(target, valid, image)], 1)).chunk(2, 1)
-        z = mean + log_sd.exp() * torch.randn_like(mean)
-        reconstruction = nll(self.decoded(self.joined(image), z), target, valid).flatten(1).sum(1)
-        return reconstruction + beta * _divergence(mean, log_sd, *self.prior(image).chunk(2, 1))
-
-    def _shown(self, target: Tensor, valid: Tensor, image: Tensor) -> Tensor:
-        """The target as the posterior sees it, and where it is valid: (B, K + 1, H, W)."""
-        known = valid[:, None]
-        if target.ndim == 3:
-            target = target.where(valid, 0)
-            if not 0 <= int(target.min()) <= int(target.max()) < self.target_channels:
-                raise ValueError(
-                    f"valid targets run from {int(target.min())} to {int(target.max())}, expected classes in "
-                    f"[0, {self.target_channels}): set target_channels, or mark others as not valid"
-                )
-            target = F.one_hot(target, self.target_channels).movedim(-1, 1)
-        if target.shape[1] != self.target_channels:
-            raise ValueError(f"targets are {tuple(target.shape)}, expected {self.target_channels} channels")
-        return torch.cat([target.to(image).where(known, 0.0), known.to(image)], 1)
+    if latent < 1:
+        raise ConfigError(f"latent is {latent}, expected at least 1 dimension")
+    if any(isinstance(module, LatentLayer) for module in network.modules()):
+        raise ConfigError(f"{type(network).__name__} reads a latent vector already: remove() that first")
+    name = chosen_one(network, where) if where else last_layer(network)
+    layer = network.get_submodule(name)
+    if not isinstance(layer, nn.Conv2d):
+        raise ConfigError(f"{name} is a {type(layer).__name__}, expected a convolution (nn.Conv2d)")
+    added = LatentLayer(layer, latent).to(layer.weight)
+    return replace_module(network, name, added)
 
 
-@dataclass(frozen=True)
-class LatentDraws:
-    """Draws of the latent of a :class:`ConditionalVAE` from p(z | x): each is a labeling of the whole image.
+def latent_elbo(
+    network: nn.Module, inputs: Inputs, target: Tensor, valid: Tensor, nll: Loss, beta: float = 1.0
+) -> Tensor:
+    """The loss to minimize (B,), in nats per image: ``E_q[Σ −log p(y | x, z)] + β KL(q(z | x, y) ‖ p(z | x))``.
 
-    Features and p(z | x) are computed once; a draw costs the last layers.
+    With β = 1 it is an upper bound of the negative log likelihood of each image's labeling. One z is drawn, with
+    torch's global generator.
 
     Args:
-        network: trained with its :meth:`~ConditionalVAE.elbo`.
-        samples: T ≥ 1, the number of draws.
+        network: A network that :func:`make_latent` converted.
+        inputs: The inputs of the network.
+        target: (B, H, W) int64 classes or (B, D, H, W) values; one labeling of each image.
+        valid: (B, H, W) bool.
+        nll: The loss (B, H, W) of output, target and mask, 0 where not valid, as of a likelihood.
+        beta: Weight ≥ 0 of the divergence. Default 1.
 
     Raises:
-        ValueError: if ``samples`` is less than 1, or the network is no :class:`ConditionalVAE`.
+        ConfigError: If a valid target is not a class in [0, C), or a target has more than C values.
+    """
+    layer = _latent_layer(network)
+    found: list[Tensor] = []
+
+    def sampler(features: Tensor) -> Tensor:
+        mean, log_std = layer.posterior(layer.seen(target, valid, features)).chunk(2, 1)
+        found.append(divergence(mean, log_std, *layer.prior(features).chunk(2, 1)))
+        return mean + log_std.exp() * torch.randn_like(mean)
+
+    with layer.sampling(sampler):
+        output = tensor(network(*inputs)).float()
+    return nll(output, target, valid).flatten(1).sum(1) + beta * found[-1].float()
+
+
+class LatentDraws(BaseMethod):
+    """Draws of the latent vector of a network from p(z | x). Each is one labeling of the whole image.
+
+    Features and p(z | x) are computed once, and a draw costs the last layers. Where something other than an
+    interpolation follows them, each draw runs the whole network.
+
+    Args:
+        network: A network that :func:`make_latent` converted and :func:`latent_elbo` trained.
+        samples: The number T ≥ 1 of draws. Default 20.
+
+    Raises:
+        ConfigError: If ``samples`` is less than 1, or the network reads no latent vector.
 
     Source: Kohl et al. (2018).
-    Pitfall: what differs between the draws is counted as epistemic, though it is the annotators' ambiguity, which more
-    data do not remove: read it as the part of the doubt that pixels share.
+    Pitfall: The difference between the draws is counted as epistemic. But it is the ambiguity of the labelings, which
+    more data do not remove: read it as the part of the uncertainty that pixels share.
     """
 
-    network: ConditionalVAE
-    samples: int = 20
+    stochastic = True
+    network: nn.Module
 
-    def __post_init__(self) -> None:
-        if self.samples < 1 or not isinstance(self.network, ConditionalVAE):
-            raise ValueError(
-                f"samples is {self.samples} and the network a {type(self.network).__name__}, expected at least 1 and a "
-                "ConditionalVAE"
-            )
+    def __init__(self, network: nn.Module, samples: int = 20) -> None:
+        super().__init__()
+        _latent_layer(network)
+        require_samples(samples)
+        self.network, self.samples = network, samples
 
-    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W)."""
-        network = self.network
-        with evaluating(network):
-            joined = network.joined(*inputs)
-            mean, log_sd = network.prior(*inputs).chunk(2, 1)
+        layer = _latent_layer(self.network)
+        try:
+            features, _, resize = split_at(self.network, layer_name(self.network, layer), inputs)
+        except ConfigError:
+            yield from self._whole(layer, inputs, generator)
+            return
+        with evaluating(layer):
+            joined = layer.join(features)
+            mean, log_std = layer.prior(features).chunk(2, 1)
         for _ in range(self.samples):
-            with evaluating(network):
-                output = network.decoded(joined, mean + log_sd.exp() * normal(mean.shape, mean, generator))
+            z = mean + log_std.exp() * normal(mean.shape, mean, generator)
+            with evaluating(layer):
+                output = resize(layer.decoded(features, joined, z))
+            yield output[None]
+
+    def _whole(self, layer: LatentLayer, inputs: Inputs, generator: torch.Generator | None) -> Iterator[Tensor]:
+        def sampler(features: Tensor) -> Tensor:
+            mean, log_std = layer.prior(features).chunk(2, 1)
+            return mean + log_std.exp() * normal(mean.shape, mean, generator)
+
+        for _ in range(self.samples):
+            with evaluating(self.network), layer.sampling(sampler):
+                output = tensor(self.network(*inputs))
             yield output[None]
 
 
-class _Mean(nn.Module):
-    """Over the pixels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
-
-
-def _encoder(channels: int, latent: int) -> nn.Sequential:
-    """Mean and log standard deviation (B, 2 L) of a normal law of z."""
-    layers: list[nn.Module] = []
-    for width in (16, 32, 32):
-        layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.ReLU()]
-        channels = width
-    return nn.Sequential(*layers, _Mean(), nn.Linear(channels, 2 * latent))
+def _latent_layer(network: nn.Module) -> LatentLayer:
+    for module in network.modules():
+        if isinstance(module, LatentLayer):
+            return module
+    raise ConfigError(f"{type(network).__name__} reads no latent vector: convert it with make_latent")
 
 
-def _divergence(mean: Tensor, log_sd: Tensor, prior_mean: Tensor, prior_log_sd: Tensor) -> Tensor:
-    """``KL(N(mean, e^{2 log_sd}) ‖ N(prior …))`` (B,), summed over dimensions, in nats."""
-    ratio = (2 * (log_sd - prior_log_sd)).exp()
-    away = ((mean - prior_mean) * (-prior_log_sd).exp()).square()
-    return 0.5 * (ratio + away - 1 - ratio.log()).sum(1)
+def _attach(network: nn.Module, members: int) -> None:
+    if any(isinstance(module, Heads) for module in network.modules()):
+        raise ConfigError(
+            "latent needs one last layer, and a network of several tasks has one for each: choose one task"
+        )
+    make_latent(network)
+
+
+def _loss(network: nn.Module, inputs: Inputs, target: Tensor, valid: Tensor, nll: Loss) -> Tensor:
+    return latent_elbo(network, inputs, target, valid, nll).sum() / valid.sum().clamp_min(1)
+
+
+def _build(networks: Networks, samples: int, state: State = NO_STATE) -> LatentDraws:
+    return LatentDraws(only(networks), samples)
+
+
+TRAINING = MethodTraining(_build, attach=_attach, loss=_loss)

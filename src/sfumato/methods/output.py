@@ -1,64 +1,69 @@
-"""Networks that return more than one tensor, or a small one."""
+"""Networks that return more than one tensor, or a smaller one than their input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_leaves
 
+from sfumato.errors import ConfigError
+
+Key = int | str | None
+
 
 class Output(nn.Module):
     """One tensor of what a network returns, at the size of its first image.
 
-    Args:
-        network: returns a tuple, a dict or a dataclass (or a tensor, with no key), such as torchvision's and
-            transformers' segmentation networks do.
-        key: the position in a tuple, or the name in a dict or dataclass; None where it returns one tensor.
+    It takes what ``network`` takes (several inputs, or a dict of them) and returns (B, C, H, W). An output that is
+    smaller than the first image, such as logits at a quarter of the size, is interpolated bilinearly. An output (B, C),
+    with one value for each image, is returned as it is.
 
-    Takes what ``network`` takes (several inputs, or a dict of them) and returns (B, C, H, W), interpolated bilinearly
-    where the network's output is smaller than its first image, as logits of a quarter of the size are.
+    Args:
+        network: A module that returns a tuple, a dict, a dataclass or a tensor, such as torchvision's and transformers'
+            segmentation networks.
+        key: The position in a tuple, or the name in a dict or dataclass; None if it returns one tensor. Default None.
 
     Raises:
-        ValueError: when called, if there is no such entry, it is not a tensor (B, C, H, W), or no input is an image.
+        ConfigError: When called, if there is no such entry, it is not a tensor (B, C, H, W) or (B, C), or no input is
+            an image.
 
-    >>> import torch
     >>> pair = nn.Identity()
     >>> pair.forward = lambda image: {"out": image[..., ::2, ::2], "aux": None}
     >>> Output(pair, "out")(torch.zeros(1, 3, 8, 8)).shape
     torch.Size([1, 3, 8, 8])
     """
 
-    def __init__(self, network: nn.Module, key: int | str | None = None) -> None:
+    def __init__(self, network: nn.Module, key: Key = None) -> None:
         super().__init__()
         self.network, self.key = network, key
 
-    def forward(self, *inputs: Any) -> Tensor:
-        """The output (B, C, H, W)."""
-        return _tensor(self.network(*inputs), self.key, _size(inputs))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The output (B, C, H, W) or (B, C)."""
+        return _tensor(self.network(*inputs), self.key, inputs)
 
 
 class Heads(nn.Module):
-    """All heads of a network as one tensor, and the homoscedastic_tasks that a :class:`sfumato.Joint` likelihood learns with it.
+    """All heads of a network as one tensor, and the log-variances that a :class:`sfumato.Joint` likelihood learns.
+
+    It takes what ``network`` takes and returns (B, C, H, W), as :class:`Output` does. ``log_variances[name]`` is the
+    log-variance s of a task.
 
     Args:
-        network: returns a dict of tensors (B, C, H, W) by task, of any size; or one tensor, all heads side by side.
-        heads: names of the tasks, in the order of the likelihood's ``heads``; of a dict, other entries are left out.
-        homoscedastic_tasks: names of the tasks that get a channel whose one value is learned, the likelihood's ``homoscedastic_tasks``.
-        start: that value at first.
-
-    Takes what ``network`` takes and returns (B, C, H, W), as :class:`Output` does. ``log_variances[name]`` is the
-    parameter s of a task.
+        network: A module that returns a dict of tensors (B, C, H, W) by task, of any size, or one tensor with all heads
+            side by side.
+        heads: The names of the tasks, in the order of the likelihood's ``heads``. Other entries of a dict are ignored.
+        homoscedastic_tasks: The names of the tasks that get a further channel with one learned value, their
+            log-variance. Default: none.
+        start: The value of the log-variances at the start. Default 0.
 
     Raises:
-        ValueError: when called, if an entry is missing, or is no tensor.
+        ConfigError: When called, if an entry is missing, or is not a tensor.
 
-    Pitfall: s is a weight of the network like any other: it is what training moves, so leave weight decay off it.
+    Pitfall: A log-variance is a parameter like any other. Exclude it from weight decay.
 
-    >>> import torch
     >>> pair = nn.Identity()
     >>> pair.forward = lambda image: {"classes": image[:, :2], "depth": image[:, 2:]}
     >>> Heads(pair, ("classes", "depth"), ("classes",))(torch.zeros(1, 3, 8, 8)).shape
@@ -74,53 +79,54 @@ class Heads(nn.Module):
             {name: nn.Parameter(torch.tensor(start)) for name in self.homoscedastic_tasks}
         )
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """The output (B, C, H, W)."""
-        found, size = self.network(*inputs), _size(inputs)
+        found = self.network(*inputs)
         keys = (None,) if isinstance(found, Tensor) else self.heads
-        channels = [_tensor(found, key, size) for key in keys]
+        channels = [_tensor(found, key, inputs) for key in keys]
         like = channels[0][:, :1]
         learned = (self.log_variances[name].to(like.dtype).expand_as(like) for name in self.homoscedastic_tasks)
         return torch.cat([*channels, *learned], 1)
 
 
-def _tensor(output: Any, key: int | str | None, size: Any) -> Tensor:
-    """An entry of the output at this size."""
+def _tensor(output: object, key: Key, inputs: tuple[object, ...]) -> Tensor:
+    """An entry of the output, a map at the size of the first image."""
     found = _entry(output, key)
     if not isinstance(found, Tensor):
-        raise ValueError(f"entry {key!r} of the network's output is a {type(found).__name__}, not a tensor")
-    if found.ndim != 4:
-        raise ValueError(
-            f"entry {key!r} of the network's output has shape {tuple(found.shape)}, expected (B, C, H, W): "
-            "wrap the network in a module whose forward makes such a tensor of it"
-        )
-    if found.shape[-2:] == size:
+        raise ConfigError(f"entry {key!r} of the network's output is a {type(found).__name__}, not a tensor")
+    if found.ndim == 2:
         return found
-    return interpolate(found, size, mode="bilinear", align_corners=False)
+    if found.ndim != 4:
+        raise ConfigError(
+            f"entry {key!r} of the network's output has shape {tuple(found.shape)}, expected (B, C, H, W) or (B, C): "
+            "wrap the network in a module whose forward returns such a tensor"
+        )
+    size = _size(inputs)
+    return found if found.shape[-2:] == size else interpolate(found, size, mode="bilinear", align_corners=False)
 
 
-def _size(inputs: tuple[Any, ...]) -> Any:
+def _size(inputs: tuple[object, ...]) -> torch.Size:
     for leaf in tree_leaves(inputs):
         if isinstance(leaf, Tensor) and leaf.ndim == 4:
             return leaf.shape[-2:]
-    raise ValueError(f"none of {len(inputs)} inputs is an image (B, C, H, W), whose size the output is to have")
+    raise ConfigError(f"none of {len(inputs)} inputs is an image (B, C, H, W), whose size the output must have")
 
 
-def _entry(output: Any, key: int | str | None) -> Any:
+def _entry(output: object, key: Key) -> object:
     if key is None:
         return output
     try:
-        return output[key]  # transformers' outputs can be asked like this too
+        return output[key]  # pyright: ignore[reportIndexIssue]  # transformers' outputs can be indexed too
     except (KeyError, IndexError, TypeError):
         if isinstance(key, str) and hasattr(output, key):
             return getattr(output, key)
-    raise ValueError(f"the network's output has no entry {key!r}: it is {_described(output)}")
+    raise ConfigError(f"the network's output has no entry {key!r}: it is {_described(output)}")
 
 
-def _described(output: Any) -> str:
+def _described(output: object) -> str:
     if isinstance(output, Tensor):
-        return f"one tensor {tuple(output.shape)}: leave the key out"
+        return f"one tensor {tuple(output.shape)}: omit the key"
     if isinstance(output, tuple | list):
         return f"a {type(output).__name__} of {len(output)}: expected a position from 0 to {len(output) - 1}"
-    names = output.keys() if hasattr(output, "keys") else vars(output)
+    names = output if isinstance(output, dict) else vars(output)
     return f"a {type(output).__name__} with {', '.join(map(repr, names))}"

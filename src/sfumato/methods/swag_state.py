@@ -1,4 +1,4 @@
-"""Where the weights of a network went while it was trained."""
+"""Moments of the weights of a network along its training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from sfumato.methods.deterministic import normal
+from sfumato.errors import ConfigError
+from sfumato.methods.base import normal
+
+BLOCK = 1 << 14  # weights whose deviations are computed at a time, so that they stay in the cache
 
 
 class SWAGState(nn.Module):
-    """Moments of a network's weights along training: their mean, their variances, and the last K of them in full.
+    """Moments of a network's weights along training: their mean, their variances, and the last K snapshots in full.
 
-    The Gaussian they amount to is ``N(θ̄, ½ diag(s²) + ½ D Dᵀ / (K − 1))``, with s² the variances over all snapshots
-    and the columns of D the last K snapshots less θ̄. With n = K it has the variances of the snapshots, exactly, and
-    half their covariances.
+    ``N(θ̄, ½ diag(s²) + ½ D Dᵀ / (K − 1))`` is the Gaussian they define. s² are the variances over all n snapshots, and
+    the columns of D are the last K snapshots minus θ̄. With n = K it has exactly the variances of the snapshots, and
+    half of their covariances.
 
     Args:
-        network: whose learnable parameters are followed; it is not kept.
-        rank: K ≥ 2, snapshots that are kept in full, each as large as the weights.
+        network: The network whose learnable parameters are followed. It is not kept.
+        rank: The number K ≥ 2 of snapshots that are kept in full, each as large as the weights. Default 20.
 
-    Source: Maddox et al. (2019), who subtract the running mean of each snapshot's time, so that their first column is
-    always 0; here θ̄ is the mean of all.
+    Raises:
+        ConfigError: If ``rank`` is less than 2, or the network has nothing to learn.
+
+    Source: Maddox et al. (2019). They subtract the running mean at the time of each snapshot, so that their first
+    column is always 0; here θ̄ is the mean of all snapshots.
     """
 
     count: Tensor
@@ -34,14 +40,12 @@ class SWAGState(nn.Module):
     def __init__(self, network: nn.Module, rank: int = 20) -> None:
         super().__init__()
         if rank < 2:
-            raise ValueError(f"rank is {rank}, expected at least 2: one snapshot has no spread")
+            raise ConfigError(f"rank is {rank}, expected at least 2: one snapshot has no spread")
         self.rank = rank
         self.shapes = {name: p.shape for name, p in network.named_parameters() if p.requires_grad}
         size = sum(shape.numel() for shape in self.shapes.values())
         if size == 0:
-            raise ValueError(
-                f"{type(network).__name__} has no parameter that can be learned: there is nothing to follow"
-            )
+            raise ConfigError(f"{type(network).__name__} has no parameter that requires gradients: nothing to follow")
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("squares", torch.zeros(size))  # squared deviations from the mean, summed
@@ -49,16 +53,16 @@ class SWAGState(nn.Module):
 
     @torch.no_grad()
     def collect(self, weights: nn.Module | Mapping[str, Tensor]) -> None:
-        """Count in the weights of a network as they are now, or those of a state dict.
+        """Add the present weights of a network, or those of a state dict.
 
         Raises:
-            ValueError: if they are not those of the network that is followed.
+            ConfigError: If they do not fit the network that is followed.
         """
         found = dict(weights.named_parameters()) if isinstance(weights, nn.Module) else weights
         for name, shape in self.shapes.items():
             if name not in found or found[name].shape != shape:
                 got = tuple(found[name].shape) if name in found else "missing"
-                raise ValueError(
+                raise ConfigError(
                     f"snapshot {int(self.count)}: {name} is {got}, expected {tuple(shape)}: another network"
                 )
         now = torch.cat([found[name].detach().flatten().to(self.mean) for name in self.shapes])
@@ -69,14 +73,16 @@ class SWAGState(nn.Module):
         self.squares += change * (now - self.mean)  # Welford: no difference of large squares
 
     def average(self) -> dict[str, Tensor]:
-        """The mean weights by name."""
+        """The mean weights, by name."""
         return self._named(self.mean)
 
     def draw(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Weights from the Gaussian, by name."""
+        """Weights drawn from the Gaussian, by name."""
         along = normal((self.rank,), self.mean, generator)
         apart = normal(self.mean.shape, self.mean, generator)
-        deviation = (along @ self.recent - along.sum() * self.mean) / math.sqrt(2 * (self.rank - 1))
+        blocks = zip(self.recent.split(BLOCK, 1), self.mean.split(BLOCK), strict=True)
+        deviation = torch.cat([along @ (recent - mean) for recent, mean in blocks])
+        deviation = deviation / math.sqrt(2 * (self.rank - 1))
         return self._named(self.mean + deviation + (self.squares / (2 * (self.count - 1))).sqrt() * apart)
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:

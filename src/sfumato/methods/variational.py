@@ -1,24 +1,23 @@
-"""Mean-field variational inference: a Gaussian for each weight of its own."""
+"""Mean-field variational inference: every weight has a Gaussian distribution of its own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sfumato.methods.attachment import Attachment, Posterior, attach, fan_in, posteriors
-from sfumato.methods.deterministic import called, normal
-
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+from sfumato.errors import ConfigError
+from sfumato.methods.base import BaseMethod, called, normal, require_samples
+from sfumato.methods.conversion import LAYERS, Conversion, Where, add_children, disable_dropout
+from sfumato.methods.posterior import NAME, Posterior, fan_in, kl_divergence, posteriors
+from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, only
 
 
 class MeanField(Posterior):
-    """The logarithms of the standard deviations of a layer's weights and biases, whose means they are themselves."""
+    """The logarithms of the standard deviations of a layer's weights and biases. The weights are the means."""
 
     def __init__(self, layer: nn.Module, prior: float, spread: float) -> None:
         super().__init__()
@@ -27,7 +26,7 @@ class MeanField(Posterior):
             self.register_parameter(name, nn.Parameter(torch.full_like(mean, math.log(spread * self.prior))))
 
     def kl(self, layer: nn.Module) -> Tensor:
-        """Σ log(σ₀ / σ) + (σ² + μ²) / (2 σ₀²) − ½, over weights and biases."""
+        """``Σ log(σ₀ / σ) + (σ² + μ²) / (2 σ₀²) − ½`` over weights and biases."""
         terms = []
         for name, log_std in self.named_parameters():
             log_ratio = log_std - math.log(self.prior)
@@ -37,97 +36,95 @@ class MeanField(Posterior):
 
 
 def make_variational(
-    network: nn.Module,
-    *,
-    prior: float = 1.0,
-    spread: float = 0.05,
-    where: str | type | tuple[type, ...] = LAYERS,
-) -> Attachment:
-    r"""Give the weights of a network, trained or not, standard deviations that training learns, in place.
+    network: nn.Module, *, where: Where = LAYERS, prior: float = 1.0, spread: float = 0.05
+) -> Conversion:
+    r"""Give the weights of a network standard deviations that training learns, in place.
 
-    The weights themselves become the means, ``q(w) = N(μ, σ²)`` for each; in evaluation mode the network computes what
-    it did before. While training it adds noise to the outputs of each layer, by Flipout: each image has weights of its
-    own, ``μ + (r sᵀ) ∘ σ ∘ ε``, with ε drawn once for the batch and random signs r, s for each image, which costs a
-    second convolution. Add ``kl_divergence(network) / N`` to the mean loss, and no weight decay, which the prior is.
-    Predict with :class:`Variational`.
+    ``q(w) = N(μ, σ²)`` for each weight, where μ is the weight itself. So in evaluation mode the network computes what
+    it did before. In training mode noise is added to the outputs of each layer by Flipout: each image has its own
+    weights ``μ + (r sᵀ) ∘ σ ∘ ε``, with ε drawn once for the batch and random signs r, s for each image. This costs a
+    second convolution. Add ``kl_divergence(network) / N`` to the mean loss and use no weight decay, which the prior
+    replaces. Predict with :class:`Variational`.
 
-    Why Flipout: the local reparametrization trick has less noisy gradients, but it draws the noise of each output pixel
-    independently, as if each pixel had weights of its own. A convolution has the same weights everywhere; what the
-    layers after it combine is correlated, and a network trained against noise that averages out underrates it.
+    The local reparametrization trick has gradients with less noise. But it draws the noise of each output pixel
+    independently, as if each pixel had its own weights. A convolution uses the same weights at every pixel, so the
+    noise of neighboring pixels is correlated, and averaging over pixels does not remove it.
 
     Args:
-        network: its code stays as it is; its state gets entries named ``….posterior.weight``.
-        prior: weights and biases are a priori ``N(0, prior² / fan-in)``, so that a layer's outputs are of the size of
-            its inputs times ``prior``; above 0.
-        spread: standard deviations to begin with, as a share of the prior's; above 0.
-        where: a regular expression that matches the whole names of modules, or types of modules. Of them, convolutions
-            and linear layers are converted; subclasses, which may do something else with their weights, are not.
+        network: Any module, trained or not. Its code stays as it is. Its state gets entries named
+            ``….posterior.weight``.
+        where: A regular expression that matches the whole names of modules, or types of modules. Of them, convolutions
+            and linear layers are converted; subclasses are not. Default: all of them.
+        prior: Weights and biases are a priori ``N(0, prior² / fan-in)``, so that a layer's outputs have the size of its
+            inputs times ``prior``. Above 0. Default 1.
+        spread: Standard deviations at the start, as a share of the prior's. Above 0. Default 0.05.
 
     Returns:
-        What was done, to undo it with ``remove()``.
+        What was done. Its ``remove()`` takes the standard deviations away again.
 
     Raises:
-        ValueError: if ``prior`` or ``spread`` is not above 0, no such layer is meant, or one has been converted before.
+        ConfigError: If ``prior`` or ``spread`` is not above 0, no such layer is selected, or a layer has a learned
+            distribution already.
 
     Source: Blundell et al. (2015), "Weight uncertainty in neural networks"; Wen et al. (2018), "Flipout".
-    Pitfall: mean field cannot say that weights go together, so its variances are those with all other weights known:
-    too small. Under Adam the logarithm of a deviation moves by about the learning rate a step, so a short training
-    leaves deviations near ``spread``. The network's own dropout is noise on top of noise: set its p to 0.
+    Pitfall: Mean field ignores correlations between weights, so its variances are too small. With Adam the logarithm of
+    a deviation changes by about the learning rate in each step, so a short training leaves deviations near ``spread``.
+    Set the network's own dropout to 0, because it adds noise to the noise.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
     >>> make_variational(net).modules
     ('0', '2')
     """
     if min(prior, spread) <= 0:
-        raise ValueError(f"prior is {prior} and spread {spread}, expected both above 0")
-    return attach(
+        raise ConfigError(f"prior is {prior} and spread {spread}, expected both above 0")
+    return add_children(
         network,
         where,
-        LAYERS,
+        NAME,
         lambda layer: MeanField(layer, prior, spread),
-        lambda layer: layer.register_forward_hook(_flipout, with_kwargs=True),
+        lambda layer: [layer.register_forward_hook(_flipout, with_kwargs=True)],
     )
 
 
-@dataclass(frozen=True)
-class Variational:
-    """Weights drawn from the Gaussians that training learned; each draw is a plausible network.
+class Variational(BaseMethod):
+    """Weights drawn from the Gaussians that training learned. Each draw is a plausible network.
 
     A draw has the same weights for all pixels and images and costs one pass. The running statistics of batch
-    normalization are those of training, which saw weights drawn like these.
+    normalization are those of training, which used weights drawn in the same way.
 
     Args:
-        network: converted by :func:`make_variational`, and trained since.
-        samples: T ≥ 1, the number of draws.
+        network: A network that :func:`make_variational` converted and that was trained since.
+        samples: The number T ≥ 1 of draws. Default 20.
 
     Raises:
-        ValueError: if no layer was converted, or ``samples`` is less than 1.
+        ConfigError: If no layer was converted, or ``samples`` is less than 1.
 
     Source: Graves (2011), "Practical variational inference for neural networks"; Blundell et al. (2015).
-    Pitfall: deviations that were never trained say how the conversion was called, and nothing about the data.
+    Pitfall: Standard deviations that were never trained depend only on ``spread``, and not on the data.
     """
 
+    stochastic = True
     network: nn.Module
-    samples: int = 20
 
-    def __post_init__(self) -> None:
-        if not any(isinstance(posterior, MeanField) for _, _, posterior in posteriors(self.network)):
-            raise ValueError(
-                f"{type(self.network).__name__} has no layer whose weights have deviations: convert it with "
+    def __init__(self, network: nn.Module, samples: int = 20) -> None:
+        super().__init__()
+        if not any(isinstance(posterior, MeanField) for _, _, posterior in posteriors(network)):
+            raise ConfigError(
+                f"{type(network).__name__} has no layer whose weights have deviations: convert it with "
                 "make_variational and train it"
             )
-        if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}, expected at least 1")
+        require_samples(samples)
+        self.network, self.samples = network, samples
 
-    def draws(self, *inputs: Any, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-        """T outputs (1, B, C, H, W), each of other weights."""
+    def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """T outputs (1, B, C, *event), each with other weights."""
         for _ in range(self.samples):
-            yield called(self.network, _drawn(self.network, generator), inputs)[None]
+            yield called(self.network, _weights(self.network, generator), inputs)[None]
 
 
 @torch.no_grad()
-def _drawn(network: nn.Module, generator: torch.Generator | None) -> dict[str, Tensor]:
-    """Weights from the posterior, by name."""
+def _weights(network: nn.Module, generator: torch.Generator | None) -> dict[str, Tensor]:
+    """Weights drawn from the posterior, by name."""
     weights = {}
     for layer_name, layer, posterior in posteriors(network):
         for name, log_std in posterior.named_parameters() if isinstance(posterior, MeanField) else ():
@@ -136,19 +133,18 @@ def _drawn(network: nn.Module, generator: torch.Generator | None) -> dict[str, T
     return weights
 
 
-def _flipout(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
-    """The output for weights of each image's own."""
+def _flipout(layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
+    """The output with other weights for each image, in training mode."""
     if not layer.training:
         return None
     x = args[0] if args else kwargs["input"]
-    noise = {
-        name: log.exp() * torch.randn_like(log) for name, log in layer.get_submodule("posterior").named_parameters()
-    }
+    noise = {name: log.exp() * torch.randn_like(log) for name, log in layer.get_submodule(NAME).named_parameters()}
     flipped = x * _signs(layer, x)
     if isinstance(layer, nn.Linear):
         change = F.linear(flipped, noise["weight"], noise.get("bias"))
-    else:  # torch's own, for it knows how the layer pads
-        change = layer._conv_forward(flipped, noise["weight"], noise.get("bias"))  # pyright: ignore[reportCallIssue]
+    else:
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        change = layer._conv_forward(flipped, noise["weight"], noise.get("bias"))  # pads as the layer does
     return output + change * _signs(layer, change)
 
 
@@ -158,3 +154,15 @@ def _signs(layer: nn.Module, x: Tensor) -> Tensor:
     feature = x.ndim - 1 - trailing
     shape = [size if axis in (0, feature) else 1 for axis, size in enumerate(x.shape)]
     return torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(0.5).mul_(2).sub_(1)
+
+
+def _attach(network: nn.Module, members: int) -> None:
+    disable_dropout(network)
+    make_variational(network)
+
+
+def _build(networks: Networks, samples: int, state: State = NO_STATE) -> Variational:
+    return Variational(only(networks), samples)
+
+
+TRAINING = MethodTraining(_build, attach=_attach, penalty=kl_divergence)

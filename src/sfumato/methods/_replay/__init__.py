@@ -1,1 +1,1 @@
-"""Record one run of a network and repeat only the operations that depend on a random mask. Private."""
+"""Record one run of a network, and replay only the operations that depend on random masks. Private."""

@@ -1,61 +1,161 @@
-"""Modules that drop by their own mode, of which no call to a dropout tells: attention, dropout of one's own, depth."""
+"""Dropout of every kind that is active whatever the mode of its network, with masks that depend only on a seed."""
 
 from __future__ import annotations
 
-import re
-import sys
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from sfumato.methods._replay.module_dropout import calling_modules, require_active_dropout
+
+Shape = Callable[[Tensor], tuple[int, ...]]
+Formula = Callable[[Tensor, Tensor, float], Tensor]
 
 
-class DropoutInactive(Exception):  # noqa: N818  (a finding, not an error: the caller wakes it and runs again)
-    """A module that would have dropped in training mode; ``args`` hold its type."""
+class ForcedDropout(TorchFunctionMode):
+    """While it is entered, every dropout drops, whether module or function, whatever the mode of its network.
 
+    There is one generator per draw and device, so the masks of a draw depend only on its seed. Other random numbers,
+    such as those of fused attention and of stochastic depth, come from torch's global generators, which
+    :meth:`seeded` sets.
 
-def dropout_modules(network: nn.Module, stochastic_depth: bool) -> list[nn.Module]:
-    """Modules that do nothing but drop, which torch does not know: hand-made dropout, or stochastic depth.
-
-    They have no parameters, buffers or children, and hold a probability as ``p`` or ``drop_prob``, so waking them
-    changes nothing else. Those named after paths or depth are stochastic depth.
+    Args:
+        count: The number of draws that are computed together.
+        forced: Modules that drop only in training mode.
+        devices: Devices on which the network may draw random numbers itself.
     """
-    return [
-        module
-        for module in network.modules()
-        if only_drops(module) and bool(re.search("path|depth", type(module).__name__, re.I)) == stochastic_depth
-    ]
+
+    def __init__(self, count: int, forced: list[nn.Module], devices: Iterable[torch.device]) -> None:
+        super().__init__()
+        self.seeds = [0] * count
+        self.forced = forced
+        self.devices = devices
+        self.index: Tensor | None = None  # which of the draws, inside vmap
+        self.found = False
+        self.watched = True  # whether to note the modules in which a dropout is found
+        self.active: set[nn.Module] = set()
+        self.generators: dict[torch.device, list[torch.Generator]] = {}
+
+    def seed(self, seeds: list[int]) -> None:
+        """Start the draws that belong to these seeds."""
+        self.seeds = seeds
+        for generators in self.generators.values():
+            for generator, seed in zip(generators, seeds, strict=True):
+                generator.manual_seed(seed)
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Set torch's global generators by the seed of the present draw. Afterwards they are as they were."""
+        generators = [torch.default_generator]
+        generators += [torch.cuda.default_generators[d.index or 0] for d in self.devices if d.type == "cuda"]
+        states = [generator.get_state() for generator in generators]
+        for generator in generators:
+            generator.manual_seed(self.seeds[0] + 1)  # not the seed of the masks: the two must not be correlated
+        try:
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _KINDS:
+            return self._drop(*_KINDS[func], *args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            p = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
+            if p == 0:
+                require_active_dropout(layers=True)
+            else:
+                self._note()
+        if func is F.multi_head_attention_forward:
+            bound = _ATTENTION.bind(*args, **kwargs)
+            bound.arguments["training"] = True
+            if bound.arguments["dropout_p"] > 0:
+                self._note()
+            return func(*bound.args, **bound.kwargs)
+        return func(*args, **kwargs)
+
+    def _drop(
+        self, shape: Shape, formula: Formula, input: Tensor, p: float = 0.5, *modes: bool, **named: bool
+    ) -> Tensor:
+        if p == 0:
+            require_active_dropout(layers=False)
+            return input
+        self._note()
+        dropped = formula(input, self._mask(input, shape(input), p), p)
+        inplace = named.get("inplace", modes[1] if len(modes) > 1 else False)
+        return input.copy_(dropped) if inplace else dropped
+
+    def _note(self) -> None:
+        self.found = True
+        if self.watched:
+            self.active.update(calling_modules())
+
+    def _mask(self, x: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
+        if x.device not in self.generators:
+            self.generators[x.device] = [torch.Generator(x.device).manual_seed(seed) for seed in self.seeds]
+        keep = [_kept(shape, p, generator) for generator in self.generators[x.device]]
+        return keep[0] if self.index is None else torch.stack(keep)[self.index.to(x.device)]
 
 
-def only_drops(module: nn.Module) -> bool:
-    """Whether dropping is all that its mode decides."""
-    if type(module).__module__.startswith("torch.nn.") or next(module.children(), None) is not None:
-        return False
-    if next(module.parameters(), None) is not None or next(module.buffers(), None) is not None:
-        return False
-    held = (getattr(module, name, None) for name in ("p", "drop_prob"))
-    return any(isinstance(p, int | float) and not isinstance(p, bool) and 0 < p <= 1 for p in held)
+def _kept(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
+    """A mask, False with probability ``p``, rounded to 1/65536.
 
-
-def may_drop(module: nn.Module, layers: bool) -> bool:
-    """Whether it keeps a probability above 0 under a name with "drop" in it or, if ``layers``, as a dropout layer."""
-    if any("drop" in name and isinstance(value, float) and 0 < value <= 1 for name, value in vars(module).items()):
-        return True
-    return layers and any(isinstance(c, nn.modules.dropout._DropoutNd) and c.p > 0 for c in module.children())
-
-
-def require_active_dropout(layers: bool) -> None:
-    """For a function that was called with probability 0: was it because the module that calls it is not in training?
-
-    Networks write ``dropout_p=self.p if self.training else 0.0``, and of the choice nothing but the 0 arrives. The
-    module is the innermost one on Python's stack; hooks would tell too, but not which thread they were called from.
-
-    Raises:
-        DropoutInactive: if that module keeps a probability to drop with.
+    Random bits make up the cost of a mask, so it uses few of them.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_locals.get("self")
-        if isinstance(module, nn.Module):
-            if not module.training and may_drop(module, layers):
-                raise DropoutInactive(type(module))
-            return
-        frame = frame.f_back
+    kind, levels = (torch.int8, 2**8) if float(p * 2**8).is_integer() else (torch.int16, 2**16)
+    count, per_word = math.prod(shape), 64 // torch.iinfo(kind).bits
+    words = torch.randint(-(2**63), 2**63 - 1, (-(-count // per_word),), generator=generator, device=generator.device)
+    return words.view(kind)[:count].view(shape) >= min(round(p * levels), levels - 1) - levels // 2
+
+
+def _elements(x: Tensor) -> tuple[int, ...]:
+    return tuple(x.shape)
+
+
+def _features(x: Tensor, unbatched: int = 0) -> tuple[int, ...]:
+    """One number for each feature map of (B, C, …), or of (C, …) if ``x`` has ``unbatched`` dimensions."""
+    kept = 1 if x.ndim == unbatched else 2
+    return tuple(x.shape[:kept]) + (1,) * (x.ndim - kept)
+
+
+def _zeroed(x: Tensor, mask: Tensor, p: float) -> Tensor:
+    # In this order, because the scaling is the same for every draw, so it is computed once.
+    return x * (1 / (1 - p) if p < 1 else 0.0) * mask
+
+
+def _saturated(x: Tensor, mask: Tensor, p: float) -> Tensor:
+    """Dropped elements get the lower limit of SELU. Scale and shift keep mean 0 and variance 1."""
+    limit = -1.7580993408473766
+    scale = 1 / math.sqrt((1 - p) * (1 + p * limit**2)) if p < 1 else 0.0
+    return (x * scale - limit * scale) * mask + limit * scale * (1 - p)
+
+
+_ATTENTION = inspect.signature(F.multi_head_attention_forward)
+
+_KINDS: dict[Callable[..., Tensor], tuple[Shape, Formula]] = {
+    F.dropout: (_elements, _zeroed),
+    F.dropout1d: (partial(_features, unbatched=2), _zeroed),
+    F.dropout2d: (_features, _zeroed),
+    F.dropout3d: (partial(_features, unbatched=4), _zeroed),
+    F.alpha_dropout: (_elements, _saturated),
+    F.feature_alpha_dropout: (_features, _saturated),
+    torch.dropout: (_elements, _zeroed),
+    torch.feature_dropout: (_features, _zeroed),
+    torch.alpha_dropout: (_elements, _saturated),
+    torch.feature_alpha_dropout: (_features, _saturated),
+}

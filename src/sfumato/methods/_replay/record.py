@@ -1,8 +1,8 @@
-"""Repeat a random computation without repeating what does not depend on chance.
+"""Repeat a random computation without repeating what does not depend on random numbers.
 
-One run is recorded operation by operation, below every module, view and in-place call, where only storages and
-operators exist. An operation *differs* between runs if it draws random numbers or reads a storage that differs. Only
-those are kept, with the tensors that the rest handed them, and only those run again.
+One run is recorded operation by operation, at the level of operators and storages, below modules, views and in-place
+calls. An operation *differs* between runs if it draws random numbers or reads a storage that differs. Only those
+operations are kept, with the tensors that they read from the rest, and only those are replayed.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ _FLOW = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ESCAPES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.__dlpack__}
 
 
-class NotRecordable(Exception):  # noqa: N818  (a finding, not an error: the caller runs the whole network instead)
+class NotRecordable(Exception):  # noqa: N818  (it is not an error: the caller runs the whole network instead)
     """Why a computation cannot be recorded."""
 
 
 class _Overwritten(Exception):  # noqa: N818
-    """The result of this operation is overwritten later on: record again, and keep a copy of it."""
+    """The result of this operation is overwritten later: record again, and keep a copy of it."""
 
 
 class _Recorder(TorchDispatchMode):
-    """Runs every operation, and notes the ones that differ."""
+    """Runs every operation, and keeps the ones that differ."""
 
     def __init__(self, copied: set[int]) -> None:
         super().__init__()
         self.copied = copied
         self.operations = 0
-        self.own_chance = False
+        self.global_random = False
         self.steps: list[Step] = []
-        # Weak references as keys: they hold no memory, but no later storage can take the address of an earlier one.
+        # Weak references as keys: they keep no memory alive, but no later storage gets the address of an earlier one.
         self.origin: dict[StorageWeakRef, int] = {}
         self.slots: dict[StorageWeakRef, int] = {}
-        self.handed: set[StorageWeakRef] = set()
+        self.read_later: set[StorageWeakRef] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Torch would wrap the method below against being compiled, and import its compiler: seconds, for nothing."""
+        """Otherwise torch would wrap the method below and import its compiler, which takes seconds."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -56,10 +56,10 @@ class _Recorder(TorchDispatchMode):
         index, self.operations = self.operations, self.operations + 1
         read = {_storage(leaf) for leaf in leaves_of((args, kwargs)) if isinstance(leaf, Tensor)}
         draws = _draws(func, args, kwargs)
-        self.own_chance |= draws and _named(func, args, kwargs).get("generator") is None
+        self.global_random |= draws and _named(func, args, kwargs).get("generator") is None
         differs = draws or any(storage in self.slots for storage in read)
-        if differs and _steers(func, args):
-            raise NotRecordable(f"what it does next depends on chance, through {func}")
+        if differs and _decides_flow(func, args):
+            raise NotRecordable(f"what it does next depends on random numbers, through {func}")
         written = _written(func, args, kwargs)
         self._protect(written, differs)
         noted: Any = mapped(self.place, (args, kwargs)) if differs else ((), {})
@@ -70,18 +70,18 @@ class _Recorder(TorchDispatchMode):
         if index in self.copied and not differs:
             for i in fresh:
                 self._note((torch.clone, (leaves[i].clone(),), {}), leaves[i : i + 1], [0])
-        elif differs and (fresh or written):  # otherwise a view, which its place describes
+        elif differs and (fresh or written):  # otherwise it is a view, which its place describes
             self._note((func, *noted), leaves, fresh, written, draws)
         return result
 
     def _protect(self, written: dict[StorageWeakRef, Tensor], differs: bool) -> None:
-        """What is about to be overwritten has to be there again when the draw is repeated."""
+        """Keep what is about to be overwritten, because the replay needs it again."""
         for storage, tensor in written.items():
-            if storage in self.slots or not (differs or storage in self.handed):
+            if storage in self.slots or not (differs or storage in self.read_later):
                 continue
             if storage not in self.origin:
                 raise NotRecordable("it overwrites its own parameters or buffers")
-            if storage in self.handed:  # a step already noted reads it, as it was when it was made
+            if storage in self.read_later:  # a step that was kept reads it, as it was when it was made
                 raise _Overwritten(self.origin[storage])
             whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
             self._note((torch.clone, (whole.clone(),), {}), [whole], [0])
@@ -104,17 +104,17 @@ class _Recorder(TorchDispatchMode):
             return leaf
         slot = self.slots.get(_storage(leaf))
         if slot is None:
-            self.handed.add(_storage(leaf))
+            self.read_later.add(_storage(leaf))
             return leaf
         return Place(slot, leaf.shape, leaf.stride(), int(leaf.storage_offset()), leaf.dtype)
 
 
-class _Watch(TorchFunctionMode):
-    """Operators are all the recorder sees: values must not leave torch."""
+class _NoEscapes(TorchFunctionMode):
+    """The recorder sees only operators, so values must not leave torch."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _ESCAPES:
-            raise NotRecordable(f"it hands values out of torch, through {func.__name__}")
+            raise NotRecordable(f"it passes values out of torch, through {func.__name__}")
         return func(*args, **(kwargs or {}))
 
 
@@ -125,13 +125,13 @@ def _storage(tensor: Tensor) -> StorageWeakRef:
 
 
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether ``func`` draws random numbers; fused attention is marked so, but does only if its own dropout is on."""
+    """Whether ``func`` draws random numbers. Fused attention is tagged so, but draws only with an active dropout."""
     return torch.Tag.nondeterministic_seeded in func.tags and _named(func, args, kwargs).get("dropout_p") != 0
 
 
-def _steers(func: Any, args: Any) -> bool:
-    """Whether shapes or the flow of Python may depend on the values that ``func`` reads."""
-    if func is torch.ops.aten.index.Tensor:  # tagged, but only masks make its shape depend on values
+def _decides_flow(func: Any, args: Any) -> bool:
+    """Whether shapes or the flow of the Python code may depend on the values that ``func`` reads."""
+    if func is torch.ops.aten.index.Tensor:  # it is tagged, but only masks make its shape depend on values
         return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     return not _FLOW.isdisjoint(func.tags)
 
@@ -150,23 +150,23 @@ def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def record(run: Callable[[], Tensor]) -> Recording:
-    """Run once, and note what must run again for another draw.
+    """Run once, and keep what must run again for another draw.
 
     Args:
-        run: a computation whose only chance comes from torch's random operators; it may be started several times.
+        run: A computation whose random numbers all come from torch's operators. It may be started several times.
 
     Raises:
-        NotRecordable: if its flow or its state depends on chance.
+        NotRecordable: If its flow or its state depends on random numbers.
     """
     copied: set[int] = set()
     while True:
         try:
-            with torch.no_grad(), _Watch(), _Recorder(copied) as recorder:
+            with torch.no_grad(), _NoEscapes(), _Recorder(copied) as recorder:
                 output = run()
                 place = recorder.place(output)
             result = place if isinstance(place, Place) else output.clone()
             steps = pruned(recorder.steps, result)
-            return Recording(output, recorder.operations, steps, result, recorder.own_chance)
+            return Recording(output, recorder.operations, steps, result, recorder.global_random)
         except _Overwritten as overwritten:
             (operation,) = overwritten.args
             if operation in copied:

@@ -1,4 +1,4 @@
-"""What runs again for another draw: operations, on storages that differ from draw to draw."""
+"""The operations that run again for another draw, on storages that differ between draws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor that differs between runs lies in its storage."""
+    """The place, in its storage, of a tensor that differs between runs."""
 
     slot: int
     size: torch.Size
@@ -21,7 +21,7 @@ class Place:
     dtype: torch.dtype
 
     def view(self, storages: dict[int, Tensor]) -> Tensor:
-        """The tensor that lies here, given one tensor on each storage."""
+        """The tensor at this place, given one tensor on each storage."""
         base = storages[self.slot]
         if base.dtype != self.dtype:
             base = torch.empty(0, dtype=self.dtype, device=base.device).set_(base.untyped_storage())
@@ -32,8 +32,8 @@ class Place:
 class Step:
     """An operation that runs again.
 
-    ``makes`` pairs a position among its results with the slot of the storage made there; ``changes`` holds the slots
-    it makes or writes into, ``frees`` those nobody reads after it.
+    ``makes`` pairs a position among its results with the slot of the storage made there. ``changes`` holds the slots
+    that it makes or writes into, ``frees`` those that nothing reads after it.
     """
 
     operator: Callable[..., Any]
@@ -47,24 +47,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Recording:
-    """What :func:`record` saw.
+    """What :func:`record` found.
 
     Args:
-        output: of the recorded run.
-        operations: how many operations that run took.
-        steps: those of them that run again in :meth:`replay`.
-        result: the output's place, or the output where it does not differ.
-        own_chance: whether random numbers were drawn from torch's global generators.
+        output: The output of the recorded run.
+        operations: The number of operations of that run.
+        steps: The operations that run again in :meth:`replay`.
+        result: The place of the output, or the output itself where it does not differ.
+        global_random: Whether random numbers were drawn from torch's global generators.
     """
 
     output: Tensor
     operations: int
     steps: list[Step]
     result: Any
-    own_chance: bool = False
+    global_random: bool = False
 
     def replay(self) -> Tensor:
-        """The output of another run, drawn from the same generators in their present state."""
+        """The output of another run, with the same generators in their present state."""
         storages: dict[int, Tensor] = {}
 
         def present(leaf: Any) -> Any:
@@ -80,7 +80,7 @@ class Recording:
 
 
 def pruned(steps: list[Step], result: Any) -> list[Step]:
-    """The steps that the result needs, each told which slots nobody needs after it; draws stay, to keep the order."""
+    """The steps that the result needs, each with the slots that nothing needs after it. Random draws stay, in order."""
     needed = {result.slot} if isinstance(result, Place) else set()
     kept: list[Step] = []
     for step in reversed(steps):
@@ -93,7 +93,7 @@ def pruned(steps: list[Step], result: Any) -> list[Step]:
 
 
 def leaves_of(value: Any) -> list[Any]:
-    """What operators take or return, flat: torch's own pytree does this for every type, and 5 times slower."""
+    """What operators take or return, as a flat list. It is 5 times faster than torch's pytree."""
     if isinstance(value, list | tuple):
         return [leaf for item in value for leaf in leaves_of(item)]
     return leaves_of(list(value.values())) if isinstance(value, dict) else [value]

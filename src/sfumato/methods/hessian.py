@@ -1,0 +1,88 @@
+"""Second derivatives of a loss with respect to the weights of a last layer that is linear."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.contracts import Loss
+from sfumato.errors import ConfigError, ResourceError
+
+STRUCTURES = ("full", "diagonal")
+
+
+def bytes_needed(head: nn.Conv2d, structure: str) -> int:
+    """The memory in bytes that the fit of a posterior over the weights of this layer needs.
+
+    ``4 · 8 · P²`` with P = C (F + 1): the sum, the part of one batch, the eigenvectors and the factor, in float64. For
+    the diagonal it is ``4 · 8 · P``.
+    """
+    weights = head.out_channels * (head.in_channels + 1)
+    return 4 * 8 * (weights**2 if structure == "full" else weights)
+
+
+def require_memory(head: nn.Conv2d, structure: str, limit: int) -> None:
+    """Check the memory that a fit needs.
+
+    Raises:
+        ResourceError: If it is more than ``limit`` bytes.
+    """
+    size = bytes_needed(head, structure)
+    if size > limit:
+        weights = head.out_channels * (head.in_channels + 1)
+        raise ResourceError(
+            f"the {structure} posterior of the last layer needs about {size / 2**30:.1f} GiB: it has {weights} weights "
+            f"({head.out_channels} channels of {head.in_channels} features each). The limit is "
+            f"{limit / 2**30:.1f} GiB: use structure='diagonal', or raise memory_limit"
+        )
+
+
+def hessian(features: Tensor, output: Tensor, target: Tensor, valid: Tensor, nll: Loss, structure: str) -> Tensor:
+    """``Σ_n (φ φᵀ) ⊗ Λ`` over the pixels of a batch, in float64: (P, P) with channels fastest, or its diagonal (P,).
+
+    Args:
+        features: φ (B, F, H, W), what the layer reads. A 1 is appended for the bias.
+        output: (B, C, H, W).
+        target: As ``nll`` takes it.
+        valid: (B, H, W) bool.
+        nll: The loss of each pixel (B, H, W).
+        structure: One of :data:`STRUCTURES`.
+
+    Raises:
+        ConfigError: If the loss cannot be differentiated twice.
+    """
+    full = structure == "full"
+    count, channels = features.shape[1] + 1, output.shape[1]
+    total = features.new_zeros(*((count, channels) * (2 if full else 1)), dtype=torch.float64)
+    for image in range(len(features)):  # one at a time, because the second derivatives are C maps for each channel
+        one = slice(image, image + 1)
+        phi = torch.cat([features[image], torch.ones_like(features[image, :1])]).flatten(1).double()  # (F + 1, N)
+        rows = _second_derivatives(nll, output[one], target[one], valid[one])
+        for c, row in enumerate(rows):
+            if not full:
+                total[:, c] += phi.square() @ row[c]
+                continue
+            for d in range(c, channels):
+                total[:, c, :, d] += (phi * row[d]) @ phi.T
+    if not full:
+        return total.flatten()
+    for c in range(channels):
+        for d in range(c):
+            total[:, c, :, d] = total[:, d, :, c]
+    return total.view(count * channels, -1)
+
+
+def _second_derivatives(nll: Loss, output: Tensor, target: Tensor, valid: Tensor) -> list[Tensor]:
+    """For each channel the derivatives (C, N) of its slope with respect to the outputs of the same pixel."""
+    with torch.enable_grad():
+        output = output.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(nll(output, target, valid).sum(), output, create_graph=True)
+        try:
+            rows = [
+                torch.autograd.grad(slope[:, c].sum(), output, retain_graph=True)[0] for c in range(output.shape[1])
+            ]
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the loss cannot be differentiated twice ({error}): use Categorical or Gaussian"
+            ) from error
+    return [row[0].flatten(1).double() for row in rows]
