@@ -89,9 +89,7 @@ def tensors_to_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping
     try:
         save_file(ready, path, {METADATA: json.dumps(dict(metadata or {}), sort_keys=True)})
     except SafetensorError as error:
-        raise ResourceError(
-            f"{path.with_suffix('')} was not written ({error}): free some space and run again"
-        ) from error
+        raise ResourceError(f"{path} was not written ({error}): free some space and run again") from error
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

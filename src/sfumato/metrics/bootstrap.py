@@ -1,4 +1,4 @@
-"""Bootstrap by image: how far could a pooled score be from what other images of the same kind would give?"""
+"""Bootstrap over images: how much would a pooled score change with other images of the same kind?"""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ RESAMPLES = 1000
 
 
 def resampled(rows: S, seed: int) -> S:
-    """Pooled statistics of 1000 draws of n images out of n, with replacement.
+    """Pooled statistics of 1000 resamples: n images out of n, with replacement.
 
-    The draws are tied to what the images hold, not to their order, so that the same images give the same draws.
+    Images are sorted by their statistics first, so the same images in another order give the same resamples.
+
+    Args:
+        rows: Statistics with leading dimension n.
+        seed: Seed of the resamples.
     """
     n = len(next(iter(fields(rows).values())))
     real = [t.reshape(n, -1) for t in fields(rows).values() if t.is_floating_point()]
@@ -30,7 +34,7 @@ def resampled(rows: S, seed: int) -> S:
     def pooled(tensor: Tensor) -> Tensor:
         flat = tensor.reshape(n, -1)
         total = torch.zeros(RESAMPLES, flat.shape[1], dtype=torch.float64, device=flat.device)
-        for w, part in zip(weights.to(flat.device).split(512, 1), flat.split(512)):  # few as floats at a time
+        for w, part in zip(weights.to(flat.device).split(512, 1), flat.split(512)):  # few at a time as float64
             total.addmm_(w.double(), part.double())
         return total.view(RESAMPLES, *tensor.shape[1:])
 
@@ -40,8 +44,14 @@ def resampled(rows: S, seed: int) -> S:
 def intervals(rows: Statistics, exact: dict[str, Tensor], level: float, seed: int) -> dict[str, tuple[float, float]]:
     """Percentile interval of each pooled score.
 
-    The rows hold coarse histograms, the exact scores come from fine ones: the interval of the coarse scores is moved
-    by the difference of the two, so that coarseness can only blur its width.
+    The rows hold coarse histograms, while the exact scores come from fine ones. The interval of the coarse scores is
+    shifted by the difference of the two, so that coarse histograms change its width only.
+
+    Args:
+        rows: Statistics with leading dimension n.
+        exact: Exact pooled scores by name.
+        level: Nominal coverage in (0, 1).
+        seed: Seed of the resamples.
     """
     pooled = type(rows)(**{name: tensor.sum(0) for name, tensor in fields(rows).items()}).scores()
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Calibration of confidences: of the pixels called 80 % sure, are 80 % right?"""
+"""Calibration errors: of the pixels with confidence 80 %, are 80 % right?"""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def reliability(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
     """Bin the confidences into 15 intervals (a, b] of equal width.
 
     Args:
-        confidence: (N,) in [0, 1].
-        correct: (N,) bool.
+        confidence: Confidence (N,) in [0, 1].
+        correct: Whether the label is right (N,), bool.
 
     Returns:
-        Counts (2, 15) of wrong and of right pixels, and the sum of confidences (15,), float64.
+        Counts (2, 15) of wrong and right pixels, and the sums of confidences (15,), float64.
 
     >>> counts, _ = reliability(torch.tensor([0.2, 0.21]), torch.tensor([True, False]))
-    >>> counts[1].nonzero().item(), counts[0].nonzero().item()  # 0.2 = 3/15 closes its bin
+    >>> counts[1].nonzero().item(), counts[0].nonzero().item()  # 0.2 = 3/15 is the end of its bin
     (2, 3)
     """
     bins = _bin(confidence)
@@ -34,7 +34,7 @@ def reliability(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaps(counts: Tensor, confidence: Tensor) -> Tensor:
-    """``|accuracy − mean confidence|`` of each bin (…, bins); NaN where it is empty."""
+    """``|accuracy − mean confidence|`` of each bin (…, bins). NaN for an empty bin."""
     total = counts.sum(-2).double()
     return (counts[..., 1, :] - confidence).abs() / total
 
@@ -43,45 +43,45 @@ def ece(counts: Tensor, confidence: Tensor) -> Tensor:
     """Expected calibration error ``Σ_b n_b/N |acc_b − conf_b|`` (…).
 
     Args:
-        counts: (…, 2, bins) wrong and right pixels of each bin.
-        confidence: (…, bins) sums of confidences.
+        counts: Wrong and right pixels of each bin (…, 2, bins).
+        confidence: Sums of confidences (…, bins).
 
     Returns:
         In [0, 1]; NaN without pixels.
 
     Source: Naeini et al. (2015); Guo et al. (2017), 15 equal-width bins of the top label.
-    Pitfall: the pooled number is not the mean of per-image numbers, which is larger; equal-width bins hide
-    miscalibration of the almost-sure pixels that fill the last bin.
+    Pitfall: The pooled number is not the mean of per-image numbers, which is larger. Bins of equal width hide the
+    miscalibration of the most confident pixels, which are all in the last bin.
     """
     return (counts[..., 1, :] - confidence).abs().sum(-1) / counts.sum((-2, -1)).double()
 
 
 def mce(counts: Tensor, confidence: Tensor) -> Tensor:
-    """Maximum calibration error: the largest gap of a bin that holds pixels (…).
+    """Maximum calibration error: the largest gap of a bin with pixels (…).
 
     Source: Naeini et al. (2015).
-    Pitfall: decided by the emptiest bin; look at the counts.
+    Pitfall: The bin with the fewest pixels often decides. Look at the counts.
     """
     worst = gaps(counts, confidence).nan_to_num(-1).amax(-1)
     return worst.where(worst >= 0, torch.nan)
 
 
 def classwise(probs: Tensor, label: Tensor, confidence: Tensor, target: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Bin the probabilities of every class, likely or not, into 15 intervals (a, b] of equal width.
+    """Bin the probabilities of every class into 15 intervals (a, b] of equal width.
 
     Args:
-        probs: (K, N), summing to 1 over K.
-        label: (N,) the most probable class.
-        confidence: (N,) its probability.
-        target: (N,) classes in [0, K).
-        true: (N,) their probabilities.
+        probs: Probabilities (K, N), with sum 1 over K.
+        label: The most probable class (N,).
+        confidence: Its probability (N,).
+        target: True classes (N,) in [0, K).
+        true: Their probabilities (N,).
 
     Returns:
         Counts (K, 15) of pixels, and *sum of probabilities − pixels of the class* (K, 15), float64.
     """
     classes, pixels = probs.shape
-    # Most probabilities lie in the first bin, which is what the others leave over of all; of a pixel whose confidence
-    # lies in the last, all but one do.
+    # Most probabilities are in the first bin. Its numbers are computed as all minus the other bins. A pixel whose
+    # confidence is in the last bin has all its other probabilities in the first one.
     last = 1 - 1 / BINS
     sure, unsure = (mask.nonzero()[:, 0] for mask in (confidence > last, confidence <= last))
     rest = probs.index_select(1, unsure)
@@ -97,10 +97,10 @@ def classwise(probs: Tensor, label: Tensor, confidence: Tensor, target: Tensor, 
 
 
 def classwise_ece(counts: Tensor, gap: Tensor) -> Tensor:
-    """ECE of each class against the rest, ``1/K Σ_k Σ_b n_kb/N |freq_kb − conf_kb|`` (…), of :func:`classwise`.
+    """ECE of each class against the rest, ``1/K Σ_k Σ_b n_kb/N |freq_kb − conf_kb|`` (…), from :func:`classwise`.
 
     Source: Kull et al. (2019), "Beyond temperature scaling"; Nixon et al. (2019) call it static calibration error.
-    Pitfall: falls as 1/K, because most classes are never likely: compare at equal K only.
+    Pitfall: It falls as 1/K, because most classes are never likely. Compare at equal K only.
     """
     pixels = counts[..., 0, :].sum(-1).double()
     return gap.abs().sum((-2, -1)) / (pixels * counts.shape[-2])
@@ -109,10 +109,10 @@ def classwise_ece(counts: Tensor, gap: Tensor) -> Tensor:
 def brier_calibration(counts: Tensor, gap: Tensor) -> Tensor:
     """The part of the Brier score that recalibration could remove, ``Σ_kb n_kb/N (freq_kb − conf_kb)²`` (…) ≥ 0.
 
-    The rest, *Brier − calibration*, is the refinement: what is lost by not telling apart what differs.
+    The rest, *Brier − calibration*, is the refinement: it measures how badly the probabilities separate the classes.
 
     Source: Murphy (1973); DeGroot and Fienberg (1983).
-    Pitfall: with bins, a spread of probabilities inside a bin counts as refinement, so this is a lower bound.
+    Pitfall: Different probabilities within a bin count as refinement, so this is a lower bound.
     """
     pixels = counts[..., 0, :].sum(-1).double()
     return (gap.square() / counts.clamp_min(1)).sum((-2, -1)) / pixels
@@ -122,14 +122,14 @@ def adaptive_ece(right: Tensor, wrong: Tensor, doubt: Tensor) -> Tensor:
     """ECE of the top label over 15 bins of equal mass (…), from histograms of *1 − confidence*.
 
     Args:
-        right: (…, keys) right pixels.
-        wrong: (…, keys) wrong pixels.
-        doubt: (…, keys) sum of 1 − confidence.
+        right: Right pixels (…, keys).
+        wrong: Wrong pixels (…, keys).
+        doubt: Sums of 1 − confidence (…, keys).
 
     Source: Nguyen and O'Connor (2015); Nixon et al. (2019).
     """
     pixels = right + wrong
-    excess = equal_mass(pixels, doubt.double() - wrong, BINS)  # above 0 where the network doubts more than it errs
+    excess = equal_mass(pixels, doubt.double() - wrong, BINS)  # above 0 where the network is underconfident
     return excess.abs().sum(-1) / pixels.sum(-1).double()
 
 
@@ -137,10 +137,10 @@ def quantile_calibration(levels: Tensor) -> Tensor:
     """Mean over levels of ``|share of targets below the predicted quantile − level|`` (…).
 
     Args:
-        levels: (…, L) values by the predicted probability of a smaller one, in L bins of equal width.
+        levels: Values by the predicted probability of a smaller value (…, L), in L bins of equal width.
 
     Source: Kuleshov et al. (2018), with the mean absolute difference in place of their sum of squares.
-    Pitfall: a law that ignores its input can be calibrated so; :func:`ence` looks at each size of σ by itself.
+    Pitfall: A distribution that ignores its input can have error 0. :func:`ence` looks at each size of σ separately.
     """
     bins = levels.shape[-1]
     observed = levels.double().cumsum(-1) / levels.sum(-1, keepdim=True)
@@ -152,12 +152,12 @@ def ence(weight: Tensor, square: Tensor, variance: Tensor) -> Tensor:
     """Expected normalized calibration error: mean of ``|√mean σ² − RMSE| / √mean σ²`` over 15 bins of equal mass (…).
 
     Args:
-        weight: (…, keys) pixels by σ.
-        square: (…, keys) sum of squared errors by σ.
-        variance: (…, keys) sum of σ² by σ.
+        weight: Pixels by σ (…, keys).
+        square: Sums of squared errors by σ (…, keys).
+        variance: Sums of σ² by σ (…, keys).
 
     Source: Levi et al. (2019), "Evaluating and calibrating uncertainty prediction in regression tasks".
-    Pitfall: above 0 for a perfect law too, by noise, the more the fewer pixels a bin holds.
+    Pitfall: Noise makes it larger than 0 for a perfect prediction too, more so with few pixels in a bin.
     """
     rmse, predicted = (equal_mass(weight, x, BINS).clamp_min(0).sqrt() for x in (square, variance))
     return ((predicted - rmse).abs() / predicted).mean(-1)

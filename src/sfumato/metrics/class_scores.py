@@ -1,34 +1,38 @@
-"""Every score of a class prediction, in one pass over its pixels."""
+"""All scores of class predictions, in one pass over the pixels."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from sfumato.contracts import Task
+from sfumato.errors import DataError, NotFiniteError
 from sfumato.metrics import calibration, confusion, histogram, ranking, sparsification
-from sfumato.metrics.scores import Scores
-from sfumato.predictions import ClassPrediction
+from sfumato.metrics.pixels import check_mask, select
+from sfumato.metrics.scores import Scores, class_names
+from sfumato.predictions import UNCERTAINTIES, ClassPrediction
 
-KINDS = ("total", "aleatoric", "epistemic", "confidence")
+KINDS = (*UNCERTAINTIES, "confidence")
 """What pixels are ranked by: the three uncertainties in nats, and one minus the confidence."""
 
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """What the scores of a set of pixels are computed from. Adding the fields of two sets gives those of their union.
+    """Statistics of a set of pixels. Adding the fields of two sets gives those of their union.
 
     Args:
-        overlap: (…, 3, K) hits, predicted and true pixels of each class.
-        bins: (…, 2, 15) wrong and right pixels by confidence.
-        confidence: (…, 15) sum of confidences of each bin.
-        class_bins: (…, K, 15) pixels by probability of each class.
-        class_gap: (…, K, 15) sum of probabilities minus pixels of the class.
-        proper: (…, 2) sums of negative log likelihood (nats) and of the Brier score.
-        ranks: (…, 4, 2, keys) right and wrong pixels by uncertainty, one histogram for each of :data:`KINDS`.
-        doubt: (…, keys) sum of 1 − confidence, by itself.
+        overlap: Hits, predicted and true pixels of each class (…, 3, K).
+        bins: Wrong and right pixels by confidence (…, 2, 15).
+        confidence: Sum of the confidences in each bin (…, 15).
+        class_bins: Pixels by the probability of each class (…, K, 15).
+        class_gap: Sum of the probabilities minus number of pixels of the class (…, K, 15).
+        proper: Sums of the negative log likelihood (nats) and of the Brier score (…, 2).
+        ranks: Right and wrong pixels by uncertainty (…, 4, 2, keys), one histogram for each of :data:`KINDS`.
+        doubt: Sum of 1 − confidence by 1 − confidence (…, keys).
     """
 
     overlap: Tensor
@@ -70,7 +74,7 @@ class ClassStatistics:
         }
 
     def per_class(self) -> dict[str, Tensor]:
-        """Scores of each class (…, K), NaN for classes that leave them undefined."""
+        """Scores of each class (…, K). A score is NaN for a class that does not define it."""
         return {
             "iou": confusion.iou(self.overlap),
             "f1": confusion.f1(self.overlap),
@@ -81,7 +85,7 @@ class ClassStatistics:
         }
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """Reliability of confidences; and by total uncertainty: accuracy over coverage, ROC of errors, PAvPU."""
+        """Reliability of the confidence; and by total uncertainty: accuracy over coverage, ROC of errors, PAvPU."""
         total = self.bins.sum(-2)
         good, bad = self.ranks[..., 0, :, :].unbind(-2)
         coverage = torch.arange(1, 101, dtype=torch.float64, device=total.device) / 100
@@ -105,21 +109,22 @@ def count(probs: Tensor, aleatoric: Tensor, target: Tensor) -> tuple[ClassStatis
     """Statistics of the valid pixels of one image.
 
     Args:
-        probs: (K, N), summing to 1 over K.
-        aleatoric: (N,) in nats.
-        target: (N,) int64 classes in [0, K).
+        probs: Probabilities (K, N), with sum 1 over K.
+        aleatoric: Aleatoric uncertainty (N,) in nats.
+        target: Classes (N,), int64, in [0, K).
 
     Returns:
-        The statistics, their histograms coarse; and the fine ranks (4, 2, 65536) and doubt (65536,).
+        The statistics with coarse histograms, and the fine ranks (4, 2, 65536) and doubt (65536,).
 
     Raises:
-        ValueError: if a pixel holds no law or an unknown class.
+        NotFiniteError: If a pixel has no finite probabilities that sum to 1.
+        DataError: If a target is not a class.
     """
     _check_target(target, len(probs))
     label, top, total, square = _over_classes(probs)
-    _check_law(probs, total, aleatoric)
+    _check_probs(probs, total, aleatoric)
     wrong = label != target
-    # Entropies carry rounding errors of this size, so that a smaller difference of two of them means nothing.
+    # Entropies have rounding errors of this size, so a smaller difference of two entropies means nothing.
     epistemic = torch.nn.functional.threshold(total - aleatoric, 2**-20, 0.0)
     half = wrong.int() * histogram.KEYS
     ranks = torch.stack([
@@ -146,11 +151,11 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def _over_classes(probs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Label, confidence, entropy and Σp² of pixels (K, N), class by class: faster than argmax, and no copy of probs."""
+    """Label, confidence, entropy and Σp² of pixels (K, N), class by class: faster than argmax, without a copy."""
     top = probs.amax(0)
     label = torch.zeros(top.shape, dtype=torch.int32, device=top.device)
     total, square = torch.zeros_like(top), torch.zeros_like(top)
-    for k in reversed(range(len(probs))):  # backwards, so that the first of equals wins, as argmax has it
+    for k in reversed(range(len(probs))):  # backwards, so that the first of equal classes wins, as in argmax
         p = probs[k]
         label.masked_fill_(p == top, k)
         total.addcmul_(p, p.clamp_min(_TINY).log_(), value=-1)
@@ -161,25 +166,25 @@ def _over_classes(probs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _check_target(target: Tensor, classes: int) -> None:
     low, high = (int(end) for end in target.aminmax()) if len(target) else (0, 0)
     if low < 0 or high >= classes:
-        raise ValueError(
-            f"target holds class {low if low < 0 else high}, expected 0 to {classes - 1}: mark such pixels as not valid"
+        raise DataError(
+            f"target holds class {low if low < 0 else high}, expected 0 to {classes - 1}: set valid to False there"
         )
 
 
-def _check_law(probs: Tensor, total: Tensor, aleatoric: Tensor) -> None:
+def _check_probs(probs: Tensor, total: Tensor, aleatoric: Tensor) -> None:
     if not len(total):
         return
     low, high = (float(end) for end in probs.sum(0).aminmax())
     least, most = float(probs.min()), float(aleatoric.max())
     if not (least >= 0 and low > 0.99 and high < 1.01 and math.isfinite(float(total.max()) + most)):
-        raise ValueError(
+        raise NotFiniteError(
             f"probabilities are at least {least:.3g} and sum to {low:.3g} … {high:.3g}, aleatoric is up to {most:.3g}: "
             f"expected finite probabilities that sum to 1 over dim 1 (were logits passed?)"
         )
 
 
 class ClassScores(Scores[ClassStatistics]):
-    """Every score of class predictions over all valid pixels of a data set.
+    """All scores of class predictions over the valid pixels of a data set.
 
     Args:
         classes: K ≥ 2.
@@ -187,6 +192,7 @@ class ClassScores(Scores[ClassStatistics]):
     Memory: 4 MB, and about 5 KB per image and 180 B per image and class.
     """
 
+    target: ClassVar[str] = "class"
     headline: tuple[str, ...] = (
         "miou",
         "accuracy",
@@ -202,32 +208,38 @@ class ClassScores(Scores[ClassStatistics]):
         super().__init__(*count(torch.zeros(classes, 0), torch.zeros(0), torch.zeros(0, dtype=torch.int64)))
         self.classes = classes
 
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Fresh scores, with as many classes as the task has."""
+        return cls(len(class_names(task)))
+
     def update(self, prediction: ClassPrediction, target: Tensor, valid: Tensor) -> None:
         """Add the pixels of a batch.
 
         Args:
-            prediction: of B images.
-            target: (B, H, W) int64 classes in [0, K), anything where not ``valid``.
-            valid: (B, H, W) bool.
+            prediction: Predictions of B images.
+            target: Classes (B, *event), int64, in [0, K), anything where not ``valid``.
+            valid: (B, *event) bool.
 
         Raises:
-            ValueError: if shapes differ, or valid pixels hold no law or an unknown class.
+            DataError: If the shapes differ, or a valid target is not a class.
+            NotFiniteError: If a valid pixel has no finite probabilities that sum to 1.
         """
         expected = (len(target), self.classes, *target.shape[1:])
-        if tuple(prediction.probs.shape) != expected or valid.shape != target.shape:
-            raise ValueError(
-                f"probs {tuple(prediction.probs.shape)}, target {tuple(target.shape)}, valid {tuple(valid.shape)}: "
-                f"expected (B, {self.classes}, H, W) and twice (B, H, W) of the same B, H and W"
+        if tuple(prediction.probs.shape) != expected:
+            raise DataError(
+                f"probs {tuple(prediction.probs.shape)}, target {tuple(target.shape)}: expected (B, {self.classes}, H, W)"
+                " and (B, H, W) of the same B, H and W"
             )
-        for probs, aleatoric, truth, mask in zip(prediction.probs, prediction.aleatoric, target, valid):
-            index = mask.flatten().nonzero()[:, 0]
-            maps = (probs.flatten(1).float(), aleatoric.flatten().float(), truth.flatten().long())
-            self.add(*count(*(x.index_select(-1, index) for x in maps)))
+        check_mask(valid, target.shape, "target")
+        for probs, aleatoric, classes, mask in zip(prediction.probs, prediction.aleatoric, target, valid):
+            maps = (probs.float(), aleatoric.float(), classes.long())
+            self.add(*count(*(select(x, mask) for x in maps)))
 
     def per_class(self) -> dict[str, Tensor]:
-        """Pooled IoU, F1, precision, recall, ECE and pixels of each class (K,); NaN for one that leaves it undefined.
+        """Pooled IoU, F1, precision, recall, ECE and number of pixels of each class (K,).
 
-        All processes must call this.
+        A score is NaN for a class that does not define it. All processes must call this.
         """
         with self.sync_context():
             return self._pooled().per_class()

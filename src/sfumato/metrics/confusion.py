@@ -1,4 +1,4 @@
-"""Scores of labels, from how often class i was called class j."""
+"""Scores of labels, from the confusion matrix."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def confusion(label: Tensor, target: Tensor, classes: int) -> Tensor:
     """Counts (K, K) of pixels: row = true class, column = predicted class.
 
     Args:
-        label: (N,) predicted classes in [0, K).
-        target: (N,) true classes in [0, K).
+        label: Predicted classes (N,) in [0, K).
+        target: True classes (N,) in [0, K).
         classes: K.
 
     >>> confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
@@ -28,10 +28,10 @@ def overlap(confusion: Tensor) -> Tensor:
 def iou(overlap: Tensor) -> Tensor:
     """Intersection over union ``hits / (predicted + true − hits)`` of each class (…, K).
 
-    NaN for a class that is neither there nor predicted, so that ``nanmean`` is the mIoU over the others.
+    NaN for a class that occurs neither in the target nor in the prediction, so ``nanmean`` is the mIoU of the others.
 
     Source: Everingham et al. (2010), Pascal VOC.
-    Pitfall: the mean over images of per-image mIoU is another number than the mIoU of the pooled pixels.
+    Pitfall: The mean over images of per-image mIoU is another number than the mIoU of the pooled pixels.
     """
     hits, predicted, true = overlap.double().unbind(-2)
     return hits / (predicted + true - hits)

@@ -1,29 +1,34 @@
-"""Does a student say what its teacher says? Scores of one prediction's uncertainty against another's."""
+"""How close is a student to its teacher? Scores of one prediction's uncertainty against another's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sfumato.metrics.ood_scores import KINDS, pixels, uncertainties
-from sfumato.metrics.scores import Scores
+from sfumato.contracts import Task
+from sfumato.errors import DataError
+from sfumato.metrics.pixels import check_mask, select, select_uncertainties, uncertainty_maps
+from sfumato.metrics.ranking import spearman
+from sfumato.metrics.scores import Scores, class_names
+from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction
 
-STEPS, LOW, HIGH = 16, -20, 6  # keys per octave, and the octaves that uncertainties are told apart in
+STEPS, LOW, HIGH = 16, -20, 6  # keys per octave, and the range in octaves
 KEYS = STEPS * (HIGH - LOW)
-COARSE = 8  # neighboring keys that are one for a single image
+COARSE = 8  # number of neighboring keys that are joined for a single image
 
 
 @dataclass(frozen=True)
 class FidelityStatistics:
-    """What the scores of a set of pixels are computed from. Adding the fields of two sets gives those of their union.
+    """Statistics of a set of pixels. Adding the fields of two sets gives those of their union.
 
     Args:
-        pairs: (…, 3, keys, keys) pixels by the teacher's and the student's uncertainty, one for each of :data:`KINDS`.
-        gaps: (…, 3, 2) sums of absolute differences and of the teacher's uncertainties.
-        classes: (…, 2, K, 4) of pixels that teacher and student take for a class: how many, and the sums of their
+        pairs: Pixels by the teacher's and the student's uncertainty (…, 3, keys, keys), one joint histogram for each
+            uncertainty.
+        gaps: Sums of the absolute differences and of the teacher's uncertainties (…, 3, 2).
+        classes: Of the pixels that teacher and student assign to a class (…, 2, K, 4): their number, and the sums of
             total, aleatoric and epistemic uncertainty. Values have one class.
     """
 
@@ -39,82 +44,92 @@ class FidelityStatistics:
         count, sums = self.classes[..., :1], self.classes[..., 1:]
         error = (sums / count).diff(dim=-3)[..., 0, :, :].abs().nanmean(-2)
         columns = {"spearman": rank, "mae": mae, "mean": self.gaps[..., 1] / pixels, "class_error": error}
-        return {f"{name}_{kind}": column[..., k] for name, column in columns.items() for k, kind in enumerate(KINDS)}
+        kinds = list(enumerate(UNCERTAINTIES))
+        return {f"{name}_{kind}": column[..., k] for name, column in columns.items() for k, kind in kinds}
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """None."""
+        """No curves."""
         return {}
 
 
-def spearman(pairs: Tensor) -> Tensor:
-    """Rank correlation (…) of pairs counted in a joint histogram (…, keys, keys); ties take the mean of their ranks.
-
-    NaN where one of the two is constant.
-
-    >>> spearman(torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]))
-    tensor(0.5000, dtype=torch.float64)
-    """
-    pairs = pairs.double()
-    rows, columns = pairs.sum(-1), pairs.sum(-2)
-    half = pairs.sum((-2, -1), keepdim=True)[..., 0] / 2
-    x, y = (m.cumsum(-1) - m / 2 - half for m in (rows, columns))  # centered ranks
-    both = (pairs * x[..., :, None] * y[..., None, :]).sum((-2, -1))
-    return both / ((rows * x * x).sum(-1) * (columns * y * y).sum(-1)).sqrt()
-
-
 def key(values: Tensor) -> Tensor:
-    """A whole number in [0, 416) that never falls as the value grows: 16 to an octave, from 2⁻²⁰ to 2⁶."""
-    # The head of the float's own bits: exponent, then the first four bits of the mantissa.
+    """An integer in [0, 416) that never falls as the value grows: 16 per octave, from 2⁻²⁰ to 2⁶."""
+    # The first bits of the float: its exponent, then four bits of its mantissa.
     bits = values.float().clamp(2.0**LOW, 2.0**HIGH * 0.999).view(torch.int32).bitwise_right_shift(19)
     return bits - STEPS * (127 + LOW)
 
 
 class FidelityScores(Scores[FidelityStatistics]):
-    """How near a student's uncertainty is to its teacher's, over all valid pixels of a data set.
+    """How close a student's uncertainty is to its teacher's, over all valid pixels of a data set.
 
-    For each of total, aleatoric and epistemic: Spearman's rank correlation, mean absolute error (and the teacher's mean
-    to compare it with), and the class error, the mean over classes of how far the mean uncertainties of the pixels that
-    teacher and student take for the class are apart. In nats of classes, in the unit's square of values.
+    For each of total, aleatoric and epistemic uncertainty: Spearman's rank correlation, the mean absolute error (and
+    the teacher's mean, to compare it with), and the class error. The class error is the mean over classes of the
+    difference between the mean uncertainty of the pixels that the teacher assigns to the class and of those that the
+    student does. The unit is nats for classes and the square of the unit for values.
 
     Args:
-        classes: K; 1 for values.
+        classes: K; 1 for values. Default 1.
 
-    Source: Landgraf et al. (2023), DUDES, for the class error; there of one uncertainty and as a mean over batches.
-    Pitfall: a student that is near its teacher need not be as useful; compare error detection too.
+    Source: Landgraf et al. (2023), DUDES, for the class error; there for one uncertainty and as a mean over batches.
+    Pitfall: A student that is close to its teacher need not be as useful. Compare the detection of errors too.
     """
 
-    headline: tuple[str, ...] = tuple(f"{name}_{kind}" for name in ("spearman", "mae") for kind in KINDS)
+    target: ClassVar[str] = "any"
+    headline: tuple[str, ...] = tuple(f"{name}_{kind}" for name in ("spearman", "mae") for kind in UNCERTAINTIES)
 
     def __init__(self, classes: int = 1) -> None:
         self.classes = classes
         nothing = torch.zeros(0, dtype=torch.int64)
-        super().__init__(*count(torch.zeros(2, len(KINDS), 0), nothing, nothing, classes))
+        super().__init__(*count(torch.zeros(2, len(UNCERTAINTIES), 0), nothing, nothing, classes))
 
-    def update(self, student: Any, teacher: Any, valid: Tensor) -> None:
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Fresh scores, with as many classes as the task has."""
+        return cls(len(class_names(task)) if task.kind == "class" else 1)
+
+    def update(
+        self, prediction: ClassPrediction | ValuePrediction, target: ClassPrediction | ValuePrediction, valid: Tensor
+    ) -> None:
         """Add the pixels of a batch.
 
         Args:
-            student: its prediction of B images.
-            teacher: its prediction of the same images.
-            valid: (B, H, W) bool, False for pixels to leave out.
+            prediction: The student's predictions of B images.
+            target: The teacher's predictions of the same images.
+            valid: (B, *event) bool, False for pixels to leave out.
 
         Raises:
-            ValueError: if shapes differ, or an uncertainty is NaN at a valid pixel.
+            DataError: If the shapes differ.
+            NotFiniteError: If an uncertainty is NaN at a valid pixel.
         """
-        maps = torch.stack([uncertainties(student), uncertainties(teacher)])
-        labels = [getattr(p, "label", torch.zeros_like(valid, dtype=torch.int64)) for p in (student, teacher)]
-        if not maps[0, :, 0].shape == valid.shape:
-            raise ValueError(
-                f"uncertainties {tuple(maps[0, :, 0].shape)}, valid {tuple(valid.shape)}: expected one shape"
-            )
-        for image in range(len(valid)):
-            mask = valid[image]
-            ours, theirs = (label[image][mask] for label in labels)
-            self.add(*count(pixels(maps[:, image], mask), ours, theirs, self.classes))
+        student, teacher = uncertainty_maps(prediction), uncertainty_maps(target)
+        if student.shape != teacher.shape:
+            raise DataError(f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}: expected one shape")
+        check_mask(valid, student[:, 0].shape, "prediction")
+        maps, labels = torch.stack([student, teacher], 1), torch.stack([_labels(prediction), _labels(target)], 1)
+        for pair, label, mask in zip(maps, labels, valid):
+            ours, theirs = select(label, mask)
+            self.add(*count(select_uncertainties(pair, mask), ours, theirs, self.classes))
+
+
+def _labels(prediction: ClassPrediction | ValuePrediction) -> Tensor:
+    """Labels (B, *event); 0 for values."""
+    if isinstance(prediction, ClassPrediction):
+        return prediction.label
+    return torch.zeros_like(prediction.aleatoric, dtype=torch.int64)
 
 
 def count(maps: Tensor, student: Tensor, teacher: Tensor, classes: int) -> tuple[FidelityStatistics, dict[str, Tensor]]:
-    """Statistics of the pixels of one image: ``maps`` (2, 3, N) of student and teacher, and their labels (N,)."""
+    """Statistics of the pixels of one image.
+
+    Args:
+        maps: Uncertainties (2, 3, N) of student and teacher.
+        student: Labels (N,) of the student.
+        teacher: Labels (N,) of the teacher.
+        classes: K.
+
+    Returns:
+        The statistics with coarse histograms, and the fine joint histograms ``pairs`` (3, 416, 416).
+    """
     ours, theirs = maps
     joint = key(theirs).long() * KEYS + key(ours)
     fine = torch.stack([torch.bincount(row, minlength=KEYS * KEYS).view(KEYS, KEYS) for row in joint])

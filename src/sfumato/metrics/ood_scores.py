@@ -1,30 +1,40 @@
-"""Are unseen things more uncertain than known ones? Scores of uncertainty as a detector of novelty."""
+"""Does uncertainty detect what training did not show? Scores of each uncertainty as a detector of novel pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sfumato.contracts import Prediction
+from sfumato.contracts import Task
+from sfumato.errors import DataError
 from sfumato.metrics import histogram, ranking
+from sfumato.metrics.pixels import check_mask, select_uncertainties, uncertainty_maps
 from sfumato.metrics.scores import Scores
+from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction
 
-KINDS = ("total", "aleatoric", "epistemic")
+KINDS = (*UNCERTAINTIES, "novelty")
+"""What pixels are ranked by. The novelty score is there only if the method gives one."""
 
 
 @dataclass(frozen=True)
 class OODStatistics:
-    """What the scores of a set of pixels are computed from. Adding the fields of two sets gives those of their union.
+    """Statistics of a set of pixels. Adding the fields of two sets gives those of their union.
 
     Args:
-        ranks: (…, 3, 2, keys) known and novel pixels by uncertainty, one histogram for each of :data:`KINDS`.
-        sums: (…, 3, 2) uncertainties summed over known and over novel pixels.
+        ranks: Known and novel pixels by uncertainty (…, 4, 2, keys), one histogram for each of :data:`KINDS`.
+        sums: Sums of the uncertainties over known and over novel pixels (…, 4, 2).
     """
 
     ranks: Tensor
     sums: Tensor
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that the predictions have."""
+        return KINDS if bool(self.ranks[..., -1, :, :].any()) else UNCERTAINTIES
 
     def scores(self) -> dict[str, Tensor]:
         """All scores (…), the headline first."""
@@ -36,78 +46,77 @@ class OODStatistics:
             "fpr95": ranking.fpr95(known, novel),
             "ratio": mean[1] / mean[0],
         }
-        found = {
-            f"ood_{name}_{kind}": column[..., k] for name, column in columns.items() for k, kind in enumerate(KINDS)
-        }
+        kinds = list(enumerate(self.kinds))
+        found = {f"ood_{name}_{kind}": column[..., k] for name, column in columns.items() for k, kind in kinds}
         return found | {"novel_pixels": novel[..., 0, :].sum(-1), "known_pixels": known[..., 0, :].sum(-1)}
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """ROC of each uncertainty."""
-        rates = {kind: ranking.roc(known, novel) for kind, (known, novel) in zip(KINDS, self.ranks)}
+        """ROC curve of each uncertainty."""
+        rates = {kind: ranking.roc(known, novel) for kind, (known, novel) in zip(self.kinds, self.ranks)}
         return {f"roc_{kind}": {"false_positive_rate": f, "true_positive_rate": t} for kind, (f, t) in rates.items()}
 
 
-def uncertainties(prediction: Prediction) -> Tensor:
-    """Total, aleatoric and epistemic (B, 3, H, W) of a prediction."""
-    return torch.stack([getattr(prediction, kind) for kind in KINDS], 1).float()
-
-
-def pixels(maps: Tensor, valid: Tensor) -> Tensor:
-    """The uncertainties (…, N) of the valid pixels of maps (…, H, W).
-
-    Raises:
-        ValueError: if one is NaN.
-    """
-    found = maps.flatten(-2).index_select(-1, valid.flatten().nonzero()[:, 0])
-    if bool(found.isnan().any()):
-        raise ValueError("an uncertainty is NaN at a valid pixel: mark such pixels as not valid")
-    return found
-
-
 def count(maps: Tensor, novel: Tensor) -> tuple[OODStatistics, dict[str, Tensor]]:
-    """Statistics of the pixels of one image: uncertainties ``maps`` (3, N), ``novel`` (N,) bool; and the fine ranks."""
+    """Statistics of the pixels of one image.
+
+    Args:
+        maps: Uncertainties (3, N), or (4, N) with the novelty score.
+        novel: Whether each pixel is novel (N,), bool.
+
+    Returns:
+        The statistics with coarse histograms, and the fine histograms ``ranks`` (4, 2, 65536).
+    """
     half = novel.int() * histogram.KEYS
-    fine = torch.stack([
-        torch.bincount(histogram.key(u) + half, minlength=2 * histogram.KEYS).view(2, -1) for u in maps
-    ])  # fmt: skip
-    wide = maps.double()
-    sums = torch.stack([(wide * ~novel).sum(-1), (wide * novel).sum(-1)], -1)
-    return OODStatistics(histogram.coarsen(fine), sums), {"ranks": fine}
+    fine = torch.zeros(len(KINDS), 2, histogram.KEYS, dtype=torch.int64, device=maps.device)
+    sums = torch.zeros(len(KINDS), 2, dtype=torch.float64, device=maps.device)
+    for k, u in enumerate(maps):
+        fine[k] = torch.bincount(histogram.key(u) + half, minlength=2 * histogram.KEYS).view(2, -1)
+        sums[k] = torch.stack([(u.double() * ~novel).sum(), (u.double() * novel).sum()])
+    coarse = torch.cat([histogram.coarsen(fine[:-1]), histogram.coarsen_wide(fine[-1:])])
+    return OODStatistics(coarse, sums), {"ranks": fine}
 
 
 class OODScores(Scores[OODStatistics]):
-    """How well each uncertainty tells novel pixels from known ones, pooled over all valid pixels of a data set.
+    """How well each uncertainty separates novel pixels from known ones, pooled over all valid pixels of a data set.
 
-    AUROC, average precision and the false-positive rate at 95 % found, with novel as the positive class; and the
-    ratio of the mean uncertainties, novel over known.
+    AUROC, average precision and the false-positive rate at 95 % recall, with novel as the positive class; and the ratio
+    of the mean uncertainties, novel over known. If predictions carry a novelty score, it is scored too.
 
     Source: Chan et al. (2021), SegmentMeIfYouCan: pooled over pixels.
-    Pitfall: the mean over images of per-image scores (:meth:`per_image`) is another number, and leaves out the images
-    that hold one kind of pixel only.
+    Pitfall: The mean over images of per-image scores (:meth:`per_image`) is another number, and leaves out images with
+    one kind of pixel only.
     """
 
-    headline: tuple[str, ...] = tuple(f"ood_auroc_{kind}" for kind in KINDS)
+    target: ClassVar[str] = "any"
+    headline: tuple[str, ...] = tuple(f"ood_auroc_{kind}" for kind in UNCERTAINTIES)
 
     def __init__(self) -> None:
-        nothing = count(torch.zeros(len(KINDS), 0), torch.zeros(0, dtype=torch.bool))
-        super().__init__(*nothing)
+        super().__init__(*count(torch.zeros(len(KINDS), 0), torch.zeros(0, dtype=torch.bool)))
 
-    def update(self, prediction: Prediction, novel: Tensor, valid: Tensor) -> None:
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Fresh scores; they are the same for every task."""
+        return cls()
+
+    def update(self, prediction: ClassPrediction | ValuePrediction, target: Tensor, valid: Tensor) -> None:
         """Add the pixels of a batch.
 
         Args:
-            prediction: of B images; only its uncertainties (B, H, W) are read.
-            novel: (B, H, W) bool, True for pixels of a kind that training did not hold.
-            valid: (B, H, W) bool, False for pixels to leave out.
+            prediction: Predictions of B images. Only their uncertainties (B, *event) are read.
+            target: (B, *event) bool, True for novel pixels, of a kind that the training data do not show.
+            valid: (B, *event) bool, False for pixels to leave out.
 
         Raises:
-            ValueError: if shapes differ, or an uncertainty is NaN at a valid pixel.
+            DataError: If the shapes differ.
+            NotFiniteError: If an uncertainty is NaN at a valid pixel.
         """
-        maps = uncertainties(prediction)
-        if not maps[:, 0].shape == novel.shape == valid.shape:
-            raise ValueError(
-                f"uncertainties {tuple(maps[:, 0].shape)}, novel {tuple(novel.shape)}, valid {tuple(valid.shape)}: "
-                f"expected the same (B, H, W)"
+        maps = uncertainty_maps(prediction)
+        if prediction.novelty is not None:
+            maps = torch.cat([maps, prediction.novelty[:, None].float()], 1)
+        if maps[:, 0].shape != target.shape:
+            raise DataError(
+                f"uncertainties {tuple(maps[:, 0].shape)}, target {tuple(target.shape)}: expected the same (B, H, W)"
             )
-        for image, new, mask in zip(maps, novel.bool(), valid.bool()):
-            self.add(*count(pixels(image, mask), new[mask]))
+        check_mask(valid, target.shape, "target")
+        for image, novel, mask in zip(maps, target.bool(), valid):
+            self.add(*count(select_uncertainties(image, mask), novel[mask]))

@@ -1,26 +1,29 @@
-"""Panoptic quality: are all things and all stuff found, each once?"""
+"""Panoptic quality: is every instance, and every class without instances, found once?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sfumato.metrics import segments
-from sfumato.metrics.scores import Scores
-from sfumato.metrics.segments import Segments
+from sfumato.contracts import Task
+from sfumato.errors import DataError
+from sfumato.instances import PanopticMaps, Segments, check_things, overlaps
+from sfumato.metrics.pixels import check_mask
+from sfumato.metrics.scores import Scores, class_names
 
 
 @dataclass(frozen=True)
 class PanopticStatistics:
-    """What the scores of a set of images are computed from. Adding the fields of two sets gives those of their union.
+    """Statistics of a set of images. Adding the fields of two sets gives those of their union.
 
     Args:
-        matches: (…, 3, K) true positives, false positives and false negatives of each class.
-        thing: (…, K) images for classes of things, 0 for the others.
-        overlap: (…, K) IoU summed over the true positives.
+        matches: True positives, false positives and false negatives of each class (…, 3, K).
+        thing: For classes of things the number of images (…, K), 0 for the others.
+        overlap: IoU summed over the true positives (…, K).
     """
 
     matches: Tensor
@@ -28,7 +31,7 @@ class PanopticStatistics:
     overlap: Tensor
 
     def per_class(self) -> dict[str, Tensor]:
-        """PQ, SQ and RQ of each class (…, K), NaN for classes that are neither there nor predicted."""
+        """PQ, SQ and RQ of each class (…, K). NaN for classes that occur neither in the target nor in a prediction."""
         true, extra, missed = self.matches.double().unbind(-2)
         segment = true + extra / 2 + missed / 2
         seen = segment > 0
@@ -51,29 +54,29 @@ class PanopticStatistics:
         return means | {"segments": quality["segments"].sum(-1)}
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """None."""
+        """No curves."""
         return {}
 
 
 def count(found: Segments, true: Segments, classes: int) -> tuple[Tensor, Tensor]:
     """True positives, false positives, false negatives (3, K) and the sum of IoU (K,) of one image.
 
-    A predicted and a true segment match if they are of one class and IoU > ½, which no two predicted segments of one
-    truth can be. The union leaves out what the prediction holds of void. A predicted segment without a match is left
-    out if more than half of it lies on void or on a crowd of its class; so is a crowd that was not found.
+    A predicted and a true segment match if they have the same class and IoU > ½. No two predicted segments can match
+    one true segment. The union does not count void pixels of the prediction. A predicted segment without a match is
+    ignored if more than half of it lies on void or on a crowd of its class. A crowd that is not found is ignored too.
     """
-    shared = segments.overlaps(found, true)
-    area, truth = shared.sum(1), shared.sum(0)
+    shared = overlaps(found, true)
+    area, size = shared.sum(1), shared.sum(0)
     same = (found.classes[:, None] == true.classes) & ~found.crowd[:, None] & ~true.crowd
     same[0], same[:, 0] = False, False
-    union = area[:, None] + truth - shared - shared[:, :1]
+    union = area[:, None] + size - shared - shared[:, :1]
     iou = (shared.double() / union.clamp_min(1)).where(same, 0.0)
     match = iou > 0.5
     own_crowd = (found.classes[:, None] == true.classes) & true.crowd
     ignored = 2 * (shared[:, 0] + (shared * own_crowd).sum(1)) > area
-    # A crowd of the prediction is what it calls a thing without saying which: no segment.
+    # A predicted crowd is pixels of a thing's class without an instance: it is no segment.
     extra = (area > 0) & ~match.any(1) & ~ignored & ~found.crowd & (found.classes >= 0)
-    missed = (truth > 0) & ~match.any(0) & ~true.crowd & (true.classes >= 0)
+    missed = (size > 0) & ~match.any(0) & ~true.crowd & (true.classes >= 0)
     hit = match.any(0)
     tally = [torch.bincount(s.classes[m], minlength=classes) for s, m in ((true, hit), (found, extra), (true, missed))]
     quality = torch.zeros(classes, dtype=torch.float64, device=iou.device)
@@ -85,38 +88,45 @@ class PanopticScores(Scores[PanopticStatistics]):
 
     Args:
         classes: K.
-        things: ids of the classes that have instances; the others are stuff, one segment an image each.
+        things: Ids of the classes that have instances. Each other class is one segment in each image (stuff).
 
-    Source: Kirillov et al. (2019), "Panoptic segmentation"; void and crowds as their ``panopticapi`` treats them.
-    Pitfall: the mean of SQ counts a class without a match as 0, as ``panopticapi`` does, so the means do not multiply.
+    Raises:
+        ConfigError: If ``things`` are no classes.
+
+    Source: Kirillov et al. (2019), "Panoptic segmentation"; void and crowds as in their ``panopticapi``.
+    Pitfall: The mean of SQ counts a class without a match as 0, as ``panopticapi`` does, so PQ is not SQ · RQ of means.
     """
 
+    target: ClassVar[str] = "instances"
     headline: tuple[str, ...] = ("pq", "sq", "rq", "pq_things", "pq_stuff")
 
     def __init__(self, classes: int, things: Sequence[int]) -> None:
-        if not all(0 <= thing < classes for thing in things):
-            raise ValueError(f"things are {list(things)}, expected ids of {classes} classes, 0 to {classes - 1}")
+        self.classes, self.things = classes, check_things(things, classes)
         nothing = torch.zeros(classes, dtype=torch.int64)
         super().__init__(PanopticStatistics(nothing.expand(3, -1), nothing, nothing.double()), {})
-        self.classes, self.things = classes, tuple(things)
 
-    def update(self, label: Tensor, ids: Tensor, classes: Tensor, truth: Tensor, valid: Tensor) -> None:
-        """Add the pixels of a batch, all (B, H, W).
+    @classmethod
+    def for_task(cls, task: Task, things: Sequence[int] = ()) -> Self:
+        """Fresh scores for the classes of a task, of which ``things`` have instances."""
+        return cls(len(class_names(task)), things)
+
+    def update(self, prediction: PanopticMaps, target: PanopticMaps, valid: Tensor) -> None:
+        """Add the pixels of a batch.
 
         Args:
-            label: predicted classes, in instances those of the instance (:meth:`sfumato.Instances.painted`).
-            ids: of predicted instances, 0 for none.
-            classes: true ones, anything where not ``valid``.
-            truth: ids of true instances, 0 for none; with a thing's class, a crowd.
-            valid: False for void.
+            prediction: Predicted classes and instances, see :meth:`sfumato.instances.PanopticMaps.of`.
+            target: True classes and instances, anything where not ``valid``. Pixels of a thing's class without an
+                instance are a crowd.
+            valid: (B, H, W) bool, False for void.
 
         Raises:
-            ValueError: if shapes differ, or a class or an id is none.
+            DataError: If the shapes differ, or a class or an id is out of range.
 
-        Pitfall: the class of a true instance is its most frequent one; an id used for two things joins them.
+        Pitfall: The class of a true instance is its most frequent one. An id that is used for two things joins them.
         """
-        segments.check(label, ids, classes, truth, valid, self.classes)
-        for image in zip(*(t.flatten(1) for t in (label, ids, classes, truth, valid.bool()))):
+        check_maps(prediction, target, valid, self.classes)
+        maps = (prediction.classes, prediction.ids, target.classes, target.ids, valid)
+        for image in zip(*(t.flatten(1) for t in maps)):
             guess, owner, kind, true, mask = image
             found = Segments.of(guess, owner, torch.ones_like(mask), self.classes, self.things)
             matches, overlap = count(found, Segments.of(kind, true, mask, self.classes, self.things), self.classes)
@@ -128,3 +138,23 @@ class PanopticScores(Scores[PanopticStatistics]):
         """PQ, SQ, RQ and the number of true segments of each class (K,), pooled over all images."""
         with self.sync_context():
             return self._pooled().per_class()
+
+
+def check_maps(prediction: PanopticMaps, target: PanopticMaps, valid: Tensor, classes: int) -> None:
+    """Raise unless the maps have one shape, and hold classes in [0, ``classes``) and ids ≥ 0 where ``valid``.
+
+    Raises:
+        DataError: If they do not. The message says what was found.
+    """
+    if prediction.ids.shape != target.ids.shape:
+        shapes = tuple(prediction.ids.shape), tuple(target.ids.shape)
+        raise DataError(f"prediction {shapes[0]} and target {shapes[1]}: expected one shape (B, H, W)")
+    check_mask(valid, target.ids.shape, "target")
+    for name, values in (("predicted", prediction.classes), ("true", target.classes[valid])):
+        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < classes:
+            raise DataError(
+                f"{name} class from {int(values.min())} to {int(values.max())}, expected 0 to {classes - 1}"
+            )
+    for name, values in (("predicted", prediction.ids), ("true", target.ids[valid])):
+        if values.is_floating_point() or (values.numel() and int(values.min()) < 0):
+            raise DataError(f"{name} ids of instances are {values.dtype} or negative, expected int64, 0 for none")

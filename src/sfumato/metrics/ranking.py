@@ -1,7 +1,6 @@
 """Does uncertainty rank the bad pixels above the good ones? Scores of a detector, from two histograms.
 
-``good`` and ``bad`` are counts (…, keys) over keys that rise with the uncertainty. Within a key the order is lost:
-such pixels are ties, as equal scores are everywhere.
+``good`` and ``bad`` are counts (…, keys) over keys that rise with the uncertainty. Pixels of one key count as ties.
 """
 
 from __future__ import annotations
@@ -13,7 +12,12 @@ from sfumato.metrics.histogram import lowest
 
 
 def pavpu(good: Tensor, bad: Tensor, certain: Tensor) -> dict[str, Tensor]:
-    """Accuracy against certainty, where shares ``certain`` (m,) of the pixels, the least uncertain, pass as certain.
+    """Accuracy against certainty, where the least uncertain share ``certain`` (m,) of the pixels counts as certain.
+
+    Args:
+        good: Right pixels (…, keys).
+        bad: Wrong pixels (…, keys).
+        certain: Shares (m,) in (0, 1].
 
     Returns:
         Each (…, m): ``accurate_if_certain`` is p(accurate | certain), ``uncertain_if_wrong`` is
@@ -21,8 +25,8 @@ def pavpu(good: Tensor, bad: Tensor, certain: Tensor) -> dict[str, Tensor]:
 
     Source: Mukhoti and Gal (2018), "Evaluating Bayesian deep learning methods for semantic segmentation", with
     single pixels as patches.
-    Pitfall: all three depend on the threshold. A share, as here, compares networks whose uncertainties differ in size;
-    a fixed threshold in nats does not.
+    Pitfall: All three depend on the threshold. A share can compare networks whose uncertainties differ in size; a fixed
+    threshold in nats cannot.
     """
     pixels, wrong = (good + bad).sum(-1, keepdim=True).double(), bad.sum(-1, keepdim=True).double()
     certain = certain.to(pixels)
@@ -46,10 +50,10 @@ def _above(histogram: Tensor) -> Tensor:
 def auroc(good: Tensor, bad: Tensor) -> Tensor:
     """Area under the ROC: ``P(u_bad > u_good) + ½ P(u_bad = u_good)`` (…).
 
-    The error against a full sort is at most :func:`auroc_bound`. NaN unless there are good and bad pixels.
+    The error against a full sort is at most :func:`auroc_bound`. NaN without good or without bad pixels.
 
     Source: Hendrycks and Gimpel (2017), for the detection of errors.
-    Pitfall: comparing two networks by it favors the one whose errors are easier to detect, not the one that has fewer.
+    Pitfall: It favors the network whose errors are easier to detect, not the one with fewer errors.
 
     >>> auroc(torch.tensor([2, 1]), torch.tensor([0, 1]))  # two good below, one good tied
     tensor(0.8333, dtype=torch.float64)
@@ -59,7 +63,7 @@ def auroc(good: Tensor, bad: Tensor) -> Tensor:
 
 
 def auroc_bound(good: Tensor, bad: Tensor) -> Tensor:
-    """How far :func:`auroc` can be from a full sort: half the mass of the good–bad pairs that share a key (…)."""
+    """The largest error of :func:`auroc` against a full sort: half the share of good–bad pairs within a key (…)."""
     good, bad = good.double(), bad.double()
     return (good * bad).sum(-1) / (2 * good.sum(-1) * bad.sum(-1))
 
@@ -68,7 +72,7 @@ def aupr(good: Tensor, bad: Tensor) -> Tensor:
     """Average precision ``Σ_n (R_n − R_{n−1}) P_n`` of the detector of bad pixels (…); NaN without a bad pixel.
 
     Source: Davis and Goadrich (2006); the convention of scikit-learn and of SegmentMeIfYouCan (Chan et al. 2021).
-    Pitfall: chance level is the share of bad pixels, so it does not compare across data sets.
+    Pitfall: The chance level is the share of bad pixels, so the number cannot be compared between data sets.
     """
     good, bad = good.double(), bad.double()
     hits, alarms = _above(bad), _above(good + bad)
@@ -77,9 +81,9 @@ def aupr(good: Tensor, bad: Tensor) -> Tensor:
 
 
 def fpr95(good: Tensor, bad: Tensor) -> Tensor:
-    """Share of good pixels that are flagged when at least 95 % of the bad ones are (…); lower is better.
+    """Share of good pixels that are flagged when at least 95 % of the bad ones are flagged (…); lower is better.
 
-    Source: Liang et al. (2018). Pooled over pixels as SegmentMeIfYouCan does; the mean over images is another number.
+    Source: Liang et al. (2018). Pooled over pixels as in SegmentMeIfYouCan; the mean over images is another number.
     """
     good, bad = good.double(), bad.double()
     reached = _above(bad) >= 0.95 * bad.sum(-1, keepdim=True)
@@ -102,3 +106,34 @@ def scores(good: Tensor, bad: Tensor) -> dict[str, Tensor]:
         "error_fpr95": fpr95(good, bad),
         **{name: column[..., 0] for name, column in pavpu(good, bad, torch.tensor([0.5])).items()},
     }
+
+
+def spearman(pairs: Tensor) -> Tensor:
+    """Rank correlation (…) of pairs counted in a joint histogram (…, keys, keys). Ties get the mean of their ranks.
+
+    NaN where one of the two is constant.
+
+    >>> spearman(torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]))
+    tensor(0.5000, dtype=torch.float64)
+    """
+    pairs = pairs.double()
+    rows, columns = pairs.sum(-1), pairs.sum(-2)
+    x, y = _mean_ranks(rows), _mean_ranks(columns)
+    both = (pairs * x[..., :, None] * y[..., None, :]).sum((-2, -1))
+    return both / ((rows * x * x).sum(-1) * (columns * y * y).sum(-1)).sqrt()
+
+
+def spearman_of_values(a: Tensor, b: Tensor) -> Tensor:
+    """As :func:`spearman`, of the values (N,) and (N,) themselves.
+
+    >>> spearman_of_values(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0]))
+    tensor(0.5000, dtype=torch.float64)
+    """
+    groups = (values.unique(return_inverse=True, return_counts=True)[1:] for values in (a, b))
+    x, y = (_mean_ranks(counts.double())[group] for group, counts in groups)
+    return (x * y).sum() / (x.square().sum() * y.square().sum()).sqrt()
+
+
+def _mean_ranks(counts: Tensor) -> Tensor:
+    """Mean rank of each key (…, keys), minus the mean of all ranks."""
+    return counts.cumsum(-1) - counts / 2 - counts.sum(-1, keepdim=True) / 2

@@ -1,35 +1,36 @@
-"""One row of statistics per image, kept in two tensors: whole numbers and sums."""
+"""One row of statistics per image, stored in two tensors: integers and floating-point sums."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 
 class Statistics(Protocol):
-    """A frozen dataclass of tensors that add up, each with the same leading dimensions; its scores are per entry."""
+    """A frozen dataclass of tensors that add up. All have the same leading dimensions (…)."""
 
     def scores(self) -> dict[str, Tensor]:
-        """Scores (…), over the leading dimensions."""
+        """Scores (…) by name, one for each entry of the leading dimensions."""
         ...
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """What the report draws: name → columns."""
+        """Curves for the report by name, each with its columns."""
         ...
 
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Statistics)
 
 
-def fields(statistics: Any) -> dict[str, Tensor]:
-    """The tensors by name."""
-    return {field.name: getattr(statistics, field.name) for field in dataclasses.fields(statistics)}
+def fields(statistics: Statistics) -> dict[str, Tensor]:
+    """The tensors of a statistics dataclass by name."""
+    names = dataclasses.fields(statistics)  # pyright: ignore[reportArgumentType] statistics are dataclasses
+    return {field.name: getattr(statistics, field.name) for field in names}
 
 
-def pack(statistics: Any) -> tuple[Tensor, Tensor]:
+def pack(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """One image's statistics as int32 (1, …) and float64 (1, …) rows."""
     whole = [t.flatten() for t in fields(statistics).values() if not t.is_floating_point()]
     real = [t.flatten() for t in fields(statistics).values() if t.is_floating_point()]
@@ -37,7 +38,7 @@ def pack(statistics: Any) -> tuple[Tensor, Tensor]:
 
 
 def unpack(counts: Tensor, sums: Tensor, like: S) -> S:
-    """Rows (n, …) as statistics with leading dimension n; ``like`` gives the shapes."""
+    """Statistics with leading dimension n from rows (n, …); ``like`` gives the shapes."""
     rest, tensors = {False: counts, True: sums}, {}
     for name, tensor in fields(like).items():
         kind = tensor.is_floating_point()

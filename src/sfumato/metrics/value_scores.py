@@ -1,34 +1,38 @@
-"""Every score of a value prediction, in one pass over its pixels."""
+"""All scores of value predictions, in one pass over the pixels."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from sfumato.contracts import Task
+from sfumato.errors import DataError
 from sfumato.metrics import calibration, histogram, sparsification, values
+from sfumato.metrics.pixels import check_mask, select
 from sfumato.metrics.scores import Scores
-from sfumato.predictions import ValuePrediction
+from sfumato.predictions import ValuePrediction, with_channels
 
 LEVELS = 20
-"""Bins of the cumulative probability at which the target fell."""
+"""Number of bins of the cumulative probability of the target."""
 
 
 @dataclass(frozen=True)
 class ValueStatistics:
-    """What the scores of a set of pixels are computed from. Adding the fields of two sets gives those of their union.
+    """Statistics of a set of pixels. Adding the fields of two sets gives those of their union.
 
     Args:
-        images: (…) with at least one valid pixel.
-        pixels: (…).
-        near: (…, 3) pixels with ratio below 1.25, 1.25² and 1.25³.
-        levels: (…, 20) values by the predicted probability of a smaller one.
-        covered: (…) values inside their 90 % interval.
-        sums: (…, 9) over pixels, in the order of :data:`sfumato.metrics.values.SUMS`.
-        sparsified: (…, 6) sums over images of AUSE and AURG by Poggi's definition, by RMSE, abs-rel and δ1.
-        ranks: (…, 5, keys) pixels and their squared error by σ, pixels and their squared error by error; σ² by σ.
+        images: Number of images with at least one valid pixel (…).
+        pixels: Number of valid pixels (…).
+        near: Pixels with a ratio below 1.25, 1.25² and 1.25³ (…, 3).
+        levels: Values by the predicted probability of a smaller value (…, 20).
+        covered: Number of values inside their 90 % interval (…).
+        sums: Sums over pixels (…, 9), in the order of :data:`sfumato.metrics.values.SUMS`.
+        sparsified: Sums over images of AUSE and AURG as Poggi et al. define them (…, 6), by RMSE, abs-rel and δ1.
+        ranks: Pixels and their squared error by σ, pixels and their squared error by error, σ² by σ (…, 5, keys).
     """
 
     images: Tensor
@@ -74,7 +78,7 @@ class ValueStatistics:
         }
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """Observed against nominal quantile levels; RMSE over coverage by σ, and by the error itself."""
+        """Observed and nominal quantile levels; RMSE over coverage by σ, and by the error itself."""
         observed = self.levels.cumsum(-1) / self.levels.sum(-1, keepdim=True).double()
         coverage = torch.arange(1, 101, dtype=torch.float64, device=observed.device) / 100
         by_spread, by_error = (
@@ -93,16 +97,16 @@ def count(
     """Statistics of the valid pixels of one image.
 
     Args:
-        mean: (D, N) in the target's unit.
-        variance: (D, N) in its square, ≥ 0.
-        target: (D, N).
-        quantiles: of the standardized error; None for those of the normal law.
+        mean: Mean (D, N) in the target's unit.
+        variance: Variance (D, N) in its square, ≥ 0.
+        target: Target (D, N).
+        quantiles: Quantiles of the standardized error. None for a normal distribution.
 
     Returns:
         The statistics with coarse ranks, and the fine ranks (5, 65536).
     """
-    law = ValuePrediction(mean, variance, torch.zeros_like(variance), quantiles=quantiles)
-    low, high = law.interval(0.9)
+    predicted = ValuePrediction(mean, variance, torch.zeros_like(variance), quantiles=quantiles)
+    low, high = predicted.interval(0.9)
     pixels = (*values.per_pixel(mean, variance, target), (high - low).mean(0))
     square, spread = (mean - target).square().sum(0), variance.sum(0).sqrt()
     by_spread, by_error = histogram.key(spread), histogram.key(square.sqrt())
@@ -131,18 +135,19 @@ def count(
 
 
 class ValueScores(Scores[ValueStatistics]):
-    """Every score of value predictions over all valid pixels of a data set.
+    """All scores of value predictions over the valid pixels of a data set.
 
-    NLL and CRPS are those of the normal law with the predicted moments, also where a prediction carries the quantiles
-    of another law; coverage, width and quantile calibration follow the quantiles.
+    NLL and CRPS are those of the normal distribution with the predicted moments, also where a prediction has quantiles
+    of its own. Coverage, width and quantile calibration follow those quantiles.
 
     Args:
-        unit: of the values, as in ``"m"``.
-        headline: names of the scores that are shown first; None for those of depth.
+        unit: Unit of the values, such as ``"m"``. Default: none.
+        headline: Names of the scores that are shown first. Default: those of depth.
 
     Memory: 3 MB, and about 5.5 KB per image.
     """
 
+    target: ClassVar[str] = "value"
     headline: tuple[str, ...] = (
         "rmse", "abs_rel", "log10", "delta1", "delta2", "delta3", "nll", "coverage90", "ause", "aurg",
     )  # fmt: skip
@@ -153,26 +158,31 @@ class ValueScores(Scores[ValueStatistics]):
         if headline is not None:
             self.headline = headline
 
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Fresh scores with the unit and the headline of the task."""
+        return cls(getattr(task, "unit", ""), getattr(task, "headline", None))
+
     def update(self, prediction: ValuePrediction, target: Tensor, valid: Tensor) -> None:
         """Add the pixels of a batch.
 
         Args:
-            prediction: of B images, with D value dimensions.
-            target: (B, D, H, W), or (B, H, W) where D is 1; anything where not ``valid``.
-            valid: (B, H, W) bool.
+            prediction: Predictions of B images, with D values per pixel.
+            target: Values (B, D, *event), or (B, *event) where D is 1; anything where not ``valid``.
+            valid: (B, *event) bool.
 
         Raises:
-            ValueError: if shapes differ, or valid pixels hold a value that is not finite or a variance below 0.
+            DataError: If the shapes differ, or a valid target is not finite.
+            NotFiniteError: If a valid pixel has a mean that is not finite, or a variance that is not finite or below 0.
         """
-        target = target.unsqueeze(1) if target.ndim == 3 else target
+        target = with_channels(target, prediction.mean)
         shape = tuple(target.shape)
-        if prediction.mean.shape != shape or prediction.variance.shape != shape or valid.shape != shape[:1] + shape[2:]:
-            raise ValueError(
-                f"mean {tuple(prediction.mean.shape)}, target {shape}, valid {tuple(valid.shape)}: "
-                f"expected twice (B, D, H, W), then (B, H, W), of the same B, H and W"
+        if prediction.mean.shape != shape or prediction.variance.shape != shape:
+            raise DataError(
+                f"mean {tuple(prediction.mean.shape)}, target {shape}: expected twice (B, D, H, W) of the same size"
             )
-        for mean, variance, truth, mask in zip(prediction.mean.float(), prediction.variance.float(), target, valid):
-            index = mask.flatten().nonzero()[:, 0]
-            m, v, t = (x.flatten(1).index_select(1, index) for x in (mean, variance, truth.float()))
+        check_mask(valid, shape[:1] + shape[2:], "target")
+        for mean, variance, true, mask in zip(prediction.mean, prediction.variance, target, valid):
+            m, v, t = (select(x.float(), mask) for x in (mean, variance, true))
             values.check(m, v, t)
             self.add(*count(m, v, t, prediction.quantiles))

@@ -1,28 +1,33 @@
-"""What comes out: predictions of classes, of values and of several tasks, the fold that builds one, and instances."""
+"""Predictions of classes, of values and of several tasks, and how they are computed from the draws of a method."""
 
 from sfumato.predictions.aggregate import predict
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
-from sfumato.predictions.instances import Instances, find_instances
-from sfumato.predictions.joint import JointMoments, JointPrediction
+from sfumato.predictions.event import over_channels, resize_maps, with_channels
+from sfumato.predictions.joint import JointMoments, JointPrediction, TaskPrediction
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.stream import predict_streamed, read_window
 from sfumato.predictions.tiles import predict_tiled
+from sfumato.predictions.uncertainties import UNCERTAINTIES, uncertainties
 from sfumato.predictions.values import ValueMoments, ValuePrediction
 
 __all__ = [
+    "UNCERTAINTIES",
     "ClassMoments",
     "ClassPrediction",
-    "Instances",
     "JointMoments",
     "JointPrediction",
     "PredictionInterval",
     "PredictionSet",
+    "TaskPrediction",
     "ValueMoments",
     "ValuePrediction",
     "entropy",
-    "find_instances",
+    "over_channels",
     "predict",
     "predict_streamed",
     "predict_tiled",
     "read_window",
+    "resize_maps",
+    "uncertainties",
+    "with_channels",
 ]

@@ -1,4 +1,4 @@
-"""Predictions of classes, and the moments they are folded from."""
+"""Predictions of classes, and the moments of draws that they are computed from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sfumato.predictions.event import EventPrediction, resize_all, shape_text
 from sfumato.predictions.notebook import strip
-from sfumato.predictions.resize import resized
-from sfumato.storage import Stored
+from sfumato.predictions.uncertainties import uncertainties
 
 
 def entropy(probs: Tensor, dim: int = 1) -> Tensor:
@@ -23,77 +23,103 @@ def entropy(probs: Tensor, dim: int = 1) -> Tensor:
     return (probs * -probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim)
 
 
-@dataclass(frozen=True)
-class ClassPrediction(Stored):
-    """The law of a class at every pixel.
+@dataclass(frozen=True, repr=False)
+class ClassPrediction(EventPrediction):
+    """The distribution of a class at every pixel, or of one class for each image.
 
-    ``total = H[mean p]``, ``aleatoric = mean H[p]``, ``epistemic = total − aleatoric``: the mutual information
-    between the class and the network.
+    ``total = H[mean p]``, ``aleatoric = mean H[p]``, ``epistemic = total − aleatoric``. The epistemic part is the
+    mutual information between the class and the network.
 
     Args:
-        probs: (B, K, H, W) in [0, 1], summing to 1 over K: the mean over draws.
-        aleatoric: (B, H, W) nats, the mean entropy of a draw; between 0 and ``total``.
-        draws: how many draws were folded; with 1 the epistemic part is 0 because it was not asked for.
-        image: (B, 3, H, W) in [0, 1], only to be looked at.
+        probs: Probabilities (B, K, *event) in [0, 1], with sum 1 over K: the mean over draws.
+        aleatoric: Mean entropy of a draw (B, *event) in nats, between 0 and ``total``.
+        draws: Number of draws. Default 1. With one draw the epistemic part is 0, because it is not measured.
+        image: Image (B, 3, H, W) in [0, 1] that pictures show. Default: none.
+        novelty: Score (B, *event), larger for inputs that differ more from the training data. None if the method gives
+            none.
 
     Source: Houlsby et al. (2011), "Bayesian active learning by disagreement"; Depeweg et al. (2018).
-    Pitfall: an entropy of softmaxes is not a probability of error; calibrate before acting on its size.
+    Pitfall: The entropy of a softmax is not a probability of error. Calibrate before you use its size.
+
+    >>> ClassPrediction(torch.full((2, 4, 6, 8), 0.25), torch.zeros(2, 6, 8), draws=20)
+    ClassPrediction(2 × 4 classes × 6 × 8, 20 draws)
     """
 
     probs: Tensor
     aleatoric: Tensor
     draws: int = 1
     image: Tensor | None = None
+    novelty: Tensor | None = None
+
+    def __repr__(self) -> str:
+        batch, classes = self.probs.shape[:2]
+        return f"ClassPrediction({batch} × {classes} classes{shape_text(self.event)}, {self.draws} draws)"
+
+    @property
+    def channels(self) -> Tensor:
+        """The probabilities (B, K, *event)."""
+        return self.probs
 
     @property
     def label(self) -> Tensor:
-        """The most probable class (B, H, W), int64."""
+        """The most probable class (B, *event), int64."""
         return self.probs.argmax(1)
 
     @property
     def confidence(self) -> Tensor:
-        """The probability of :attr:`label` (B, H, W) in [1/K, 1]."""
+        """The probability of :attr:`label` (B, *event) in [1/K, 1]."""
         return self.probs.amax(1)
 
     @property
     def total(self) -> Tensor:
-        """Entropy of the mean law (B, H, W) in nats."""
+        """Entropy of the mean distribution (B, *event) in nats."""
         return entropy(self.probs)
 
     @property
     def epistemic(self) -> Tensor:
-        """Mutual information between class and network (B, H, W) in nats, ≥ 0."""
+        """Mutual information between class and network (B, *event) in nats, ≥ 0."""
         return (self.total - self.aleatoric).clamp_min(0)
 
     @property
     def best(self) -> Tensor:
-        """The best guess to compare with a target: :attr:`label`."""
+        """The best guess, which is compared with a target: :attr:`label`."""
         return self.label
 
     def with_probs(self, probs: Tensor) -> Self:
-        """The same prediction with another law (B, K, H, W); its parts keep their shares of the total."""
+        """The same prediction with other probabilities (B, K, *event). The parts keep their shares of the total."""
         before = self.total
         share = (self.aleatoric / before).where(before > 0, 1.0)
         return replace(self, probs=probs, aleatoric=share.clamp(0, 1) * entropy(probs))
 
     def resized(self, size: tuple[int, int]) -> Self:
-        """The same prediction at another (height, width).
+        """The same prediction at another (height, width). A prediction that is no map is returned as it is.
 
-        Between two pixels that disagree the interpolated law is a mixture; that doubt is about where the edge lies, not
-        about the network, so the epistemic part is interpolated and the aleatoric part is what is left of the total.
+        Between two pixels of different classes the interpolated distribution is a mixture. This uncertainty is about
+        the place of the edge, not about the network. So the epistemic part is interpolated, and the aleatoric part is
+        the rest of the total.
         """
-        probs, epistemic = resized(self.probs, size), resized(self.epistemic, size)
-        image = None if self.image is None else resized(self.image, size)
-        return replace(self, probs=probs, aleatoric=(entropy(probs) - epistemic).clamp_min(0), image=image)
+        if not self.is_map:
+            return self
+        maps = {"probs": self.probs, "epistemic": self.epistemic, "image": self.image, "novelty": self.novelty}
+        found = resize_all(maps, size)
+        probs, epistemic = found["probs"], found.pop("epistemic")
+        assert probs is not None
+        assert epistemic is not None
+        return replace(self, **found, aleatoric=(entropy(probs) - epistemic).clamp_min(0))
 
     def _repr_html_(self) -> str:
-        return strip(self, {"label": self.label, "total": self.total, "aleatoric": self.aleatoric,
-                            "epistemic": self.epistemic}, unit="nats", categorical=("label",))  # fmt: skip
+        return strip(self, {"label": self.label, **uncertainties(self)}, unit="nats", categorical=("label",))
 
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Sums over draws: ``Σ p`` (B, K, H, W) and ``Σ H[p]`` (B, H, W), of one draw at most H of its law."""
+    """Sums over draws.
+
+    Args:
+        draws: Number of draws.
+        probs: ``Σ p`` (B, K, *event).
+        entropy: ``Σ H[p]`` (B, *event) in nats; for one draw at most the entropy of its distribution.
+    """
 
     draws: int
     probs: Tensor
@@ -101,17 +127,17 @@ class ClassMoments:
 
     @classmethod
     def of(cls, probs: Tensor) -> Self:
-        """The contribution of one draw whose law is ``probs`` (B, K, H, W)."""
+        """The moments of one draw with the probabilities ``probs`` (B, K, *event)."""
         return cls(1, probs, entropy(probs))
 
     def merge(self, other: Self) -> Self:
-        """Both together; adds into the memory of ``self``."""
+        """Moments of both sets of draws together. The sums are added into the memory of ``self``."""
         return type(self)(self.draws + other.draws, self.probs.add_(other.probs), self.entropy.add_(other.entropy))
 
     def prediction(self) -> ClassPrediction:
-        """Mean law and mean entropy; rounding never makes the aleatoric part exceed the total.
+        """Mean probabilities and mean entropy. Rounding never makes the aleatoric part exceed the total.
 
-        One draw is taken as it is: the likelihood that made it has seen to that.
+        One draw is returned as it is: its likelihood keeps the aleatoric part below the total.
         """
         if self.draws == 1:
             return ClassPrediction(self.probs, self.entropy)

@@ -1,4 +1,4 @@
-"""What a guarantee is about: sets of classes and intervals of values."""
+"""Conformal predictions: sets of classes and intervals of values."""
 
 from __future__ import annotations
 
@@ -6,51 +6,56 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sfumato.predictions.event import shape_text
 from sfumato.predictions.notebook import strip
 from sfumato.storage import Stored
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictionSet(Stored):
     """The classes that each pixel may have.
 
     Args:
-        members: (B, K, H, W) bool; the most probable class always is one.
-        level: 1 − the risk that was allowed, in (0, 1).
-        image: (B, 3, H, W) in [0, 1], only to be looked at.
+        members: (B, K, *event) bool. The most probable class always is a member.
+        level: 1 − the allowed risk, in (0, 1).
+        image: Image (B, 3, H, W) in [0, 1] that pictures show. Default: none.
 
-    Pitfall: the guarantee is about the mean over images, not about each pixel or each image.
+    Pitfall: The level holds for the mean over images, not for each pixel or each image.
     """
 
     members: Tensor
     level: float
     image: Tensor | None = None
 
+    def __repr__(self) -> str:
+        batch, classes, *event = self.members.shape
+        return f"PredictionSet({batch} × {classes} classes{shape_text(tuple(event))}, level {self.level})"
+
     @property
     def size(self) -> Tensor:
-        """How many classes each pixel may have (B, H, W), int64, from 1 to K."""
+        """Number of classes in each set (B, *event), int64, from 1 to K."""
         return self.members.sum(1)
 
     def missed(self, target: Tensor) -> Tensor:
-        """Where the set lacks the class (B, H, W) that is the target's; bool (B, H, W)."""
+        """Where the set does not hold the target's class (B, *event); bool (B, *event)."""
         return ~self.members.gather(1, target[:, None])[:, 0]
 
     def _repr_html_(self) -> str:
         return strip(self, {"set size": self.size.float()}, unit="classes", categorical=())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictionInterval(Stored):
-    """Where the value of each pixel lies.
+    """An interval for the value of each pixel.
 
     Args:
-        lower: (B, D, H, W) in ``unit``.
-        upper: (B, D, H, W) in ``unit``, at least ``lower``.
-        level: 1 − the risk that was allowed, in (0, 1).
-        unit: as in ``"m"``.
-        image: (B, 3, H, W) in [0, 1], only to be looked at.
+        lower: Lower end (B, D, *event) in ``unit``.
+        upper: Upper end (B, D, *event) in ``unit``, at least ``lower``.
+        level: 1 − the allowed risk, in (0, 1).
+        unit: Unit of the ends, such as ``"m"``. Default: none.
+        image: Image (B, 3, H, W) in [0, 1] that pictures show. Default: none.
 
-    Pitfall: with D > 1 a pixel counts as missed if any of its D values lies outside.
+    Pitfall: With D > 1 a pixel counts as missed if any of its D values lies outside.
     """
 
     lower: Tensor
@@ -59,13 +64,18 @@ class PredictionInterval(Stored):
     unit: str = ""
     image: Tensor | None = None
 
+    def __repr__(self) -> str:
+        batch, dims, *event = self.lower.shape
+        unit = f", {self.unit}" if self.unit else ""
+        return f"PredictionInterval({batch} × {dims}{shape_text(tuple(event))}{unit}, level {self.level})"
+
     @property
     def size(self) -> Tensor:
-        """Width of the interval, the mean over D (B, H, W), in ``unit``."""
+        """Width of the interval, mean over D (B, *event), in ``unit``."""
         return (self.upper - self.lower).mean(1)
 
     def missed(self, target: Tensor) -> Tensor:
-        """Where a value (B, D, H, W) lies outside; bool (B, H, W)."""
+        """Where a value of the target (B, D, *event) lies outside; bool (B, *event)."""
         return ((target < self.lower) | (target > self.upper)).any(1)
 
     def _repr_html_(self) -> str:

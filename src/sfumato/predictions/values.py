@@ -1,4 +1,4 @@
-"""Predictions of values, and the moments they are folded from."""
+"""Predictions of values, and the moments of draws that they are computed from."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from sfumato.errors import ConfigError
+from sfumato.predictions.event import EventPrediction, resize_all, shape_text
 from sfumato.predictions.notebook import strip
-from sfumato.predictions.resize import resized
-from sfumato.storage import Stored
+from sfumato.predictions.uncertainties import uncertainties
 
 
-@dataclass(frozen=True)
-class ValuePrediction(Stored):
-    """The law of a value (depth, disparity, flow, …) at every pixel, by its first two moments.
+@dataclass(frozen=True, repr=False)
+class ValuePrediction(EventPrediction):
+    """Mean and variance of a value (depth, disparity, flow, …) at every pixel, or of one value for each image.
 
-    ``aleatoric = mean σ²``, ``epistemic = variance of the means``: the law of total variance.
+    ``aleatoric = mean σ²``, ``epistemic = variance of the means`` (law of total variance).
 
     Args:
-        mean: (B, D, H, W) in ``unit``.
-        aleatoric_variance: (B, D, H, W) in ``unit²``, ≥ 0.
-        epistemic_variance: (B, D, H, W) in ``unit²``, ≥ 0.
-        unit: of the mean, as in ``"m"``.
-        draws: how many draws were folded; with 1 the epistemic part is 0 because it was not asked for.
-        image: (B, 3, H, W) in [0, 1], only to be looked at.
-        quantiles: (Q,) of ``(y − mean) / std`` at levels ``i / (Q + 1)``, the same in every pixel, where the law is
-            known to have another shape than the normal one; None for that.
+        mean: Mean (B, D, *event) in ``unit``.
+        aleatoric_variance: Mean variance of a draw (B, D, *event) in ``unit²``, ≥ 0.
+        epistemic_variance: Variance of the means of the draws (B, D, *event) in ``unit²``, ≥ 0.
+        unit: Unit of the mean, such as ``"m"``. Default: none.
+        draws: Number of draws. Default 1. With one draw the epistemic part is 0, because it is not measured.
+        image: Image (B, 3, H, W) in [0, 1] that pictures show. Default: none.
+        quantiles: Quantiles (Q,) of ``(y − mean) / std`` at the levels ``i / (Q + 1)``, the same in every pixel. None
+            for a normal distribution.
+        novelty: Score (B, *event), larger for inputs that differ more from the training data. None if the method gives
+            none.
 
     Source: Kendall and Gal (2017), "What uncertainties do we need", §3.
-    Pitfall: variances add, standard deviations do not.
+    Pitfall: Variances add, standard deviations do not.
+
+    >>> one = torch.ones(2, 7)
+    >>> ValuePrediction(one, one, 0 * one, "m", draws=5)  # one value (7 numbers) for each of two images
+    ValuePrediction(2 × 7, m, 5 draws)
     """
 
     mean: Tensor
@@ -41,47 +48,58 @@ class ValuePrediction(Stored):
     draws: int = 1
     image: Tensor | None = None
     quantiles: Tensor | None = None
+    novelty: Tensor | None = None
+
+    def __repr__(self) -> str:
+        batch, dims = self.mean.shape[:2]
+        unit = f", {self.unit}" if self.unit else ""
+        return f"ValuePrediction({batch} × {dims}{shape_text(self.event)}{unit}, {self.draws} draws)"
+
+    @property
+    def channels(self) -> Tensor:
+        """The mean (B, D, *event) in ``unit``."""
+        return self.mean
 
     @property
     def variance(self) -> Tensor:
-        """Predictive variance (B, D, H, W) in ``unit²``."""
+        """Predictive variance (B, D, *event) in ``unit²``."""
         return self.aleatoric_variance + self.epistemic_variance
 
     @property
     def std(self) -> Tensor:
-        """Predictive standard deviation (B, D, H, W) in ``unit``."""
+        """Predictive standard deviation (B, D, *event) in ``unit``."""
         return self.variance.sqrt()
 
     @property
     def total(self) -> Tensor:
-        """Variance summed over D (B, H, W), in ``unit²``."""
+        """Variance summed over D (B, *event), in ``unit²``."""
         return self.aleatoric + self.epistemic
 
     @property
     def aleatoric(self) -> Tensor:
-        """Aleatoric variance summed over D (B, H, W), in ``unit²``."""
+        """Aleatoric variance summed over D (B, *event), in ``unit²``."""
         return self.aleatoric_variance.sum(1)
 
     @property
     def epistemic(self) -> Tensor:
-        """Epistemic variance summed over D (B, H, W), in ``unit²``."""
+        """Epistemic variance summed over D (B, *event), in ``unit²``."""
         return self.epistemic_variance.sum(1)
 
     @property
     def best(self) -> Tensor:
-        """The best guess to compare with a target: :attr:`mean`."""
+        """The best guess, which is compared with a target: :attr:`mean`."""
         return self.mean
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Central interval of the law, each end (B, D, H, W) in ``unit``.
+        """Central interval, each end (B, D, *event) in ``unit``.
 
-        Of the normal law with these moments, unless the prediction carries the quantiles of another.
+        It is that of a normal distribution with these moments, unless the prediction has quantiles of its own.
 
         Args:
-            level: nominal coverage in (0, 1).
+            level: Nominal coverage in (0, 1). Default 0.9.
 
         Raises:
-            ValueError: if ``level`` is not in (0, 1).
+            ConfigError: If ``level`` is not in (0, 1).
 
         >>> one = torch.ones(1, 1, 1, 1)
         >>> low, high = ValuePrediction(0 * one, one, 0 * one).interval(0.95)
@@ -89,7 +107,7 @@ class ValuePrediction(Stored):
         1.96
         """
         if not 0 < level < 1:
-            raise ValueError(f"level is {level}, expected a coverage in (0, 1) such as 0.9")
+            raise ConfigError(f"level is {level}, expected a coverage in (0, 1) such as 0.9")
         low, high = (self.standard_quantile((1 + sign * level) / 2) for sign in (-1, 1))
         return self.mean + low * self.std, self.mean + high * self.std
 
@@ -102,21 +120,32 @@ class ValuePrediction(Stored):
         return float(torch.lerp(low, high, place - math.floor(place)))
 
     def resized(self, size: tuple[int, int]) -> Self:
-        """The same prediction at another (height, width); mean and variances are interpolated."""
-        maps = {"mean": self.mean, "aleatoric_variance": self.aleatoric_variance}
-        maps |= {"epistemic_variance": self.epistemic_variance}
-        maps |= {} if self.image is None else {"image": self.image}
-        return replace(self, **{name: resized(values, size) for name, values in maps.items()})
+        """The same prediction at another (height, width): all maps are interpolated.
+
+        A prediction that is no map is returned as it is.
+        """
+        if not self.is_map:
+            return self
+        names = ("mean", "aleatoric_variance", "epistemic_variance", "image", "novelty")
+        return replace(self, **resize_all({name: getattr(self, name) for name in names}, size))
 
     def _repr_html_(self) -> str:
-        return strip(self, {"mean": self.mean.norm(dim=1) if self.mean.shape[1] > 1 else self.mean[:, 0],
-                            "total σ": self.total.sqrt(), "aleatoric σ": self.aleatoric.sqrt(),
-                            "epistemic σ": self.epistemic.sqrt()}, unit=self.unit, categorical=())  # fmt: skip
+        best = self.mean.norm(dim=1) if self.mean.shape[1] > 1 else self.mean[:, 0]
+        maps = {"mean": best} | {f"{name} σ": part.sqrt() for name, part in uncertainties(self).items()}
+        return strip(self, maps, unit=self.unit, categorical=())
 
 
 @dataclass(frozen=True)
 class ValueMoments:
-    """Over draws: mean of means, sum of squared deviations of means, sum of variances; all (B, D, H, W)."""
+    """Statistics over draws, all (B, D, *event).
+
+    Args:
+        draws: Number of draws.
+        mean: Mean of their means.
+        deviation: Sum of the squared deviations of their means.
+        variance: Sum of their variances.
+        unit: Unit of the mean. Default: none.
+    """
 
     draws: int
     mean: Tensor
@@ -126,11 +155,11 @@ class ValueMoments:
 
     @classmethod
     def of(cls, mean: Tensor, variance: Tensor, unit: str = "") -> Self:
-        """The contribution of one draw whose law has this mean and variance."""
+        """The moments of one draw with this mean and variance (B, D, *event)."""
         return cls(1, mean, torch.zeros_like(mean), variance, unit)
 
     def merge(self, other: Self) -> Self:
-        """Both together, by Chan's formula, which does not cancel as ``Σx² − (Σx)²`` does."""
+        """Moments of both sets of draws together, by Chan's formula, which does not cancel as ``Σx² − (Σx)²`` does."""
         draws = self.draws + other.draws
         delta = other.mean - self.mean
         deviation = self.deviation.add_(other.deviation).addcmul_(delta, delta, value=self.draws * other.draws / draws)
@@ -138,7 +167,6 @@ class ValueMoments:
         return type(self)(draws, mean, deviation, self.variance.add_(other.variance), self.unit)
 
     def prediction(self) -> ValuePrediction:
-        """Mean of means, mean of variances, variance of means (divided by S, so that the total law is exact)."""
-        return ValuePrediction(
-            self.mean, self.variance / self.draws, self.deviation / self.draws, self.unit, self.draws
-        )  # fmt: skip
+        """Mean of means, mean of variances, variance of means (divided by S, so that the total variance is exact)."""
+        variance, deviation = self.variance / self.draws, self.deviation / self.draws
+        return ValuePrediction(self.mean, variance, deviation, self.unit, self.draws)
