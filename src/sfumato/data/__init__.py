@@ -1,39 +1,61 @@
-"""Images with their truth: the procedural scenes, public data sets, a user's own folder, augmentation."""
+"""Data sets: procedural scenes, public data sets, a user's own folder; and how they are read, resized and augmented."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sfumato.data.augmentation import Augmentation
+    from sfumato.data.cache import CachedDataset
     from sfumato.data.camvid import CamVid
     from sfumato.data.catalog import load
     from sfumato.data.cityscapes import Cityscapes
     from sfumato.data.folder import Folder
+    from sfumato.data.loading import SelectedDataset
     from sfumato.data.nyuv2 import NYUv2
     from sfumato.data.scenes import Scenes
     from sfumato.data.sevenscenes import SevenScenes
+    from sfumato.data.transforms import Augmentation
+    from sfumato.data.views import DatasetSlice, DatasetView, subset
 
-__all__ = ["Augmentation", "CamVid", "Cityscapes", "Folder", "NYUv2", "Scenes", "SevenScenes", "load"]
+__all__ = [
+    "Augmentation",
+    "CachedDataset",
+    "CamVid",
+    "Cityscapes",
+    "DatasetSlice",
+    "DatasetView",
+    "Folder",
+    "NYUv2",
+    "Scenes",
+    "SelectedDataset",
+    "SevenScenes",
+    "load",
+    "subset",
+]
 
-_HOME = {
-    "Augmentation": "augmentation",
+_MODULES = {
+    "Augmentation": "transforms",
+    "CachedDataset": "cache",
     "CamVid": "camvid",
     "Cityscapes": "cityscapes",
+    "DatasetSlice": "views",
+    "DatasetView": "views",
     "Folder": "folder",
     "NYUv2": "nyuv2",
     "Scenes": "scenes",
+    "SelectedDataset": "loading",
     "SevenScenes": "sevenscenes",
     "load": "catalog",
+    "subset": "views",
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Looked up when asked for: scenes need neither kornia, as augmentation does, nor YAML, as folders do.
-    if name not in _HOME:
+def __getattr__(name: str) -> object:
+    # Imported when it is used, because folders need YAML and scenes do not.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

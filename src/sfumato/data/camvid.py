@@ -1,14 +1,17 @@
-"""CamVid: driving through Cambridge, 11 classes."""
+"""CamVid: street scenes in 11 classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch.utils.data import Dataset
 
-from sfumato.data.images import read_image, read_labels, resized
+from sfumato.contracts import Sample
+from sfumato.data.images import read_image, read_labels
 from sfumato.data.pairs import pairs
+from sfumato.data.transforms import resize
+from sfumato.errors import ConfigError
 from sfumato.tasks import Semantic
 
 CLASSES = {
@@ -27,40 +30,49 @@ CLASSES = {
 VOID = 11
 
 
-class CamVid(Dataset[dict[str, Any]]):
-    """CamVid in the 11 classes, the colors and the folders of the SegNet tutorial.
+class CamVid(Dataset[Sample]):
+    """CamVid with the 11 classes, the colors and the folders of the SegNet tutorial.
+
+    A sample holds ``name``, ``image`` (3, H, W) uint8, ``classes`` (H, W) int64 and ``classes_valid`` (H, W) bool,
+    which is False where the file says void (11).
 
     Args:
-        root: holds ``train``, ``trainannot``, ``val``, ``valannot`` (and ``test``, ``testannot``).
-        split: ``train``, ``val`` or ``test``.
-        size: (height, width) to resize to, pixels; None for the files' own 360 × 480.
-
-    A sample holds ``name``, ``image`` (3, H, W) in [0, 1], ``classes`` (H, W) int64 and ``classes_valid`` (H, W) bool,
-    False where the file says void (11).
+        root: Folder that holds ``train``, ``trainannot``, ``val``, ``valannot`` (and ``test``, ``testannot``).
+        split: ``train``, ``val`` or ``test``. Default ``train``.
+        size: (height, width) to resize to, pixels. None for the 360 × 480 of the files. Default None.
 
     Raises:
-        FileNotFoundError: if a folder or a label is missing.
-        ValueError: for an unknown split or an empty folder.
+        ConfigError: If the split is unknown.
+        MissingFileError: If a folder or a label is missing.
+        DataError: If a folder is empty.
 
     Source: Brostow, Fauqueur and Cipolla (2009); Badrinarayanan, Kendall and Cipolla (2017) for the 11 classes.
-    Pitfall: frames are consecutive in four videos, one second apart; neighbors are not independent.
+    Pitfall: The frames of four videos follow each other at intervals of a second, so neighbors are not independent.
     """
+
+    inputs: tuple[str, ...] = ("image",)
 
     tasks: ClassVar[dict[str, Semantic]] = {"classes": Semantic(tuple(CLASSES), tuple(CLASSES.values()))}
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    needs_root: ClassVar[bool] = True
 
     def __init__(self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None) -> None:
         if split not in self.splits:
-            raise ValueError(f"split is {split!r}, expected one of {list(self.splits)}")
+            raise ConfigError(f"split is {split!r}, expected one of {list(self.splits)}")
         self.size = size
         self._pairs = pairs(Path(root) / split, Path(root) / f"{split}annot")
+        self.names = [image.stem for image, _ in self._pairs]
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Sample:
         path, label = self._pairs[index]
         image = read_image(path)
         classes, valid = read_labels(label, len(CLASSES), VOID, image.shape[1:])
-        sample = {"name": path.stem, "image": image, "classes": classes, "classes_valid": valid}
-        return resized(sample, self.size)
+        sample: Sample = {"name": path.stem, "image": image, "classes": classes, "classes_valid": valid}
+        return resize(sample, self.size)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The image and its label."""
+        return self._pairs[index]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def centers(instances: np.ndarray) -> np.ndarray:
-    """Vectors (2, H, W) float32 (dx, dy), px, from pixels to the centroid of their instance; 0 where that is 0.
+    """Vectors (dx, dy) from each pixel to the centroid of its instance.
 
     Args:
-        instances: (H, W) whole numbers ≥ 0; 0 where no instance is.
+        instances: (H, W) whole numbers ≥ 0; 0 where there is no instance.
+
+    Returns:
+        (2, H, W) float32, pixels; 0 where there is no instance.
 
     Source: Kendall, Gal and Cipolla (2018), §3.
-    Pitfall: the centroid of what is seen, which moves where something stands in front, and may lie outside a shape
-    that is not convex.
+    Pitfall: It is the centroid of the visible part. It moves if something covers the instance, and it may lie outside a
+    shape that is not convex.
 
     >>> centers(np.array([[7, 7, 0]])).tolist()
     [[[0.5, -0.5, 0.0]], [[0.0, 0.0, 0.0]]]
@@ -23,3 +28,8 @@ def centers(instances: np.ndarray) -> np.ndarray:
     area = np.maximum(np.bincount(flat), 1)
     vectors = np.stack([(np.bincount(flat, along) / area)[flat] - along for along in (x, y)]) * (flat > 0)
     return vectors.astype(np.float32).reshape(2, *instances.shape)
+
+
+def center_entries(instances: Tensor) -> dict[str, Tensor]:
+    """The entries ``centers`` (2, H, W) and ``centers_valid`` (H, W) of an instance map (H, W)."""
+    return {"centers": torch.from_numpy(centers(instances.numpy())), "centers_valid": instances > 0}

@@ -42,6 +42,18 @@ def resize(sample: Sample, size: Size | None, entries: Kinds = ENTRIES) -> Sampl
     return out | {key: kinds[key].resize(value, old, size) for key, value in tensors.items()}
 
 
+def tensor(sample: Mapping[str, object], key: str) -> Tensor:
+    """An entry of a sample that is a tensor.
+
+    Raises:
+        DataError: If there is none.
+    """
+    value = sample.get(key)
+    if not isinstance(value, Tensor):
+        raise DataError(f"the sample {sample.get('name', '')} has no tensor {key!r}: it holds {', '.join(sample)}")
+    return value
+
+
 def to_float(batch: Mapping[str, object], entries: Kinds = ENTRIES) -> Tensors:
     """The tensors of a batch with every image as float32 in [0, 1]."""
     tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
@@ -51,21 +63,28 @@ def to_float(batch: Mapping[str, object], entries: Kinds = ENTRIES) -> Tensors:
     }
 
 
-def map_size(tensors: Mapping[str, Tensor], kinds: Kinds) -> Size:
+def map_size(tensors: Mapping[str, Tensor], kinds: Kinds, where: str = "") -> Size:
     """Height and width that all maps have.
+
+    Args:
+        tensors: Entries by name.
+        kinds: The kind of each of them.
+        where: What a message begins with, as in ``"sample 'a': "``. Default: nothing.
 
     Raises:
         DataError: If there is no map, or two maps differ in size.
     """
     found = {key: (value.shape[-2], value.shape[-1]) for key, value in tensors.items() if kinds[key].is_map}
     if not found:
-        raise DataError(f"the entries {', '.join(tensors) or '(none)'} hold no map: expected an image, as in 'image'")
+        raise DataError(
+            f"{where}the entries {', '.join(tensors) or '(none)'} hold no map: expected an image, as in 'image'"
+        )
     first, size = next(iter(found.items()))
     for key, other in found.items():
         if other != size:
             raise DataError(
-                f"{first} has {size[0]} × {size[1]} pixels but {key} has {other[0]} × {other[1]} (height × width): "
-                "make both the same size"
+                f"{where}{first} has {size[0]} × {size[1]} pixels but {key} has {other[0]} × {other[1]} "
+                "(height × width): make both the same size"
             )
     return size
 

@@ -25,13 +25,13 @@ class Material:
         pattern: mixes the two colors over the surface.
         palette: pairs of colors (sRGB, 0 to 1), one of which each solid takes.
         sigma: σ of the logarithm of depth at 10 m; see :func:`depth_sigma`.
-        law: class → probability, for materials whose class is ambiguous; without, a solid's kind is its class.
+        class_probs: Probabilities of classes, for a material whose class is ambiguous. Default: the kind of the solid.
     """
 
     pattern: Pattern
     palette: tuple[tuple[Color, Color], ...]
     sigma: float
-    law: dict[str, float] = field(default_factory=dict)
+    class_probs: dict[str, float] = field(default_factory=dict)
 
 
 def depth_sigma(sigma: np.ndarray, depth: np.ndarray) -> np.ndarray:

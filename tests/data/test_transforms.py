@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato.data.augmentation import Augmentation
+from sfumato.data.transforms import Augmentation, to_float
+from sfumato.errors import DataError
+from sfumato.targets import ENTRIES, ClassMap, Depth, Image, ImageValue, Stacked, VectorMap
 
 often = settings(deadline=None, max_examples=40)
 
@@ -123,9 +125,7 @@ def test_nothing_is_made_up(size, crop, scale, seed):
     for key in ("classes", "depth", "centers"):
         mask = out[f"{key}_valid"] if out[key].ndim == 3 else out[f"{key}_valid"][:, None]
         assert not out[key].where(mask, 0).ne(out[key]).any()
-    assert {key: out[key].dtype for key in out if key != "name"} == {
-        key: batch[key].dtype for key in batch if key != "name"
-    }
+    assert {key: out[key].dtype for key in out} == {key: batch[key].dtype for key in batch if key != "name"}
     assert out["image"].min() >= 0
     assert out["image"].max() <= 1
 
@@ -146,7 +146,7 @@ def test_what_void_holds_does_not_matter(size, crop, seed):
     other = {**batch, "depth": batch["depth"].where(batch["depth_valid"][:, None], torch.nan)}
     other["classes"] = batch["classes"].where(batch["classes_valid"], 255)
     a, b = (augmented(x, seed, crop=crop) for x in (batch, other))
-    assert all(torch.equal(a[key], b[key]) for key in a if key != "name")
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_a_crop_alone_is_a_slice():
@@ -169,12 +169,11 @@ def test_flipped_twice_is_not_flipped():
     assert mirrored.any()
     assert not mirrored.all()
     assert torch.equal(once[IDS][mirrored], batch[IDS][mirrored].flip(-1))
-    for key in batch:
-        if key != "name":
-            assert torch.allclose(twice[key].float(), batch[key].float(), atol=1e-4), key
+    for key in twice:
+        assert torch.allclose(twice[key].float(), batch[key].float(), atol=1e-4), key
 
 
-def test_stereo_is_zoomed_but_never_mirrored():
+def test_stereo_is_zoomed_but_not_flipped_without_both_disparities():
     shift = 3.0
     batch = ramps((16, 24))
     batch["right"] = batch["image"] + torch.tensor([shift / 24, 0, 0]).view(3, 1, 1)  # x_right = x − 3
@@ -187,16 +186,156 @@ def test_stereo_is_zoomed_but_never_mirrored():
     assert torch.allclose(out["disparity"][:, 0, 8, 12], apart / slope, rtol=1e-3)
 
 
-def test_poses_are_left_out():
-    assert "world_from_camera" not in augmented(
-        ramps((4, 5)) | {"world_from_camera": torch.eye(4).expand(B, -1, -1)}, 0
-    )
+def stereo_pair(seed=0):
+    """Two views of a wall of random columns whose disparity is 2 px left of the middle and 5 px right of it."""
+    generator = torch.Generator().manual_seed(seed)
+    scene = torch.rand(B, 3, 1, 40, generator=generator).expand(-1, -1, 4, -1)
+    columns = torch.arange(24)
+    left = torch.where(columns < 12, 2, 5)  # x_right = x − left[x]
+    right = torch.where(
+        columns < 7, 2, 5
+    )  # x_left = x + right[x]; three columns are hidden
+    batch = {"image": scene[..., :24].clone(), "disparity": left.float().expand(B, 1, 4, 24).clone()}
+    batch["right"] = scene[..., columns + right].clone()
+    batch["disparity_right"] = right.float().expand(B, 1, 4, 24).clone()
+    seen = (columns >= left) & ((columns < 9) | (columns >= 12))
+    batch["disparity_valid"] = seen.expand(B, 4, 24).clone()
+    batch["disparity_right_valid"] = (columns + right < 24).expand(B, 4, 24).clone()
+    return batch
+
+
+def matches(batch, left="image", right="right", disparity="disparity", sign=-1):
+    """Whether each valid pixel of one view shows what the other view shows at the disparity."""
+    columns = torch.arange(24) + sign * batch[disparity][:, 0].long()
+    found = batch[right].gather(3, columns.clamp(0, 23)[:, None].expand(-1, 3, -1, -1))
+    return ((found - batch[left]).abs().amax(1) < 1e-4)[batch[f"{disparity}_valid"]].all()
+
+
+def test_a_flip_of_a_stereo_pair_exchanges_its_views():
+    batch = stereo_pair()
+    assert matches(batch)
+    assert matches(batch, "right", "image", "disparity_right", 1)
+    out = augmented(batch, 0, scale=(1, 1), color=0.0)
+    flipped = (out["image"] - batch["right"].flip(-1)).abs().amax((1, 2, 3)) < 1e-4
+    assert flipped.any()
+    assert not flipped.all()
+    assert torch.allclose(out["right"][flipped], batch["image"][flipped].flip(-1), atol=1e-4)
+    assert torch.equal(out["disparity_valid"][flipped], batch["disparity_right_valid"][flipped].flip(-1))
+    assert matches(out)
+    assert matches(out, "right", "image", "disparity_right", 1)
+
+
+def test_a_target_of_one_view_keeps_a_stereo_pair_unflipped():
+    batch = stereo_pair() | {"classes": torch.arange(24).expand(B, 4, 24)}
+    out = augmented(batch, 0, scale=(1, 1), color=0.0)
+    assert torch.allclose(out["image"], batch["image"], atol=1e-4)
+    single = {key: batch[key] for key in ("image", "classes")}  # a network that takes one view is trained with flips
+    assert (augmented(single, 0, scale=(1, 1))["classes"][:, 0, 0] == 23).any()
+
+
+def test_poses_hold_only_where_nothing_moved():
+    pose = {"world_from_camera": torch.eye(4).expand(B, -1, -1).clone()}
+    assert "world_from_camera" not in augmented(ramps((4, 5)) | pose, 0)
+    kept = augmented(ramps((4, 5)) | pose, 0, scale=(1, 1), flip=False)
+    assert torch.equal(kept["world_from_camera"], pose["world_from_camera"])
+    masked = ramps((4, 5)) | pose | {"world_from_camera_valid": torch.ones(B, dtype=torch.bool)}
+    out = augmented(masked, 0, scale=(1, 1))
+    flipped = out[IDS][:, 0, 0] == 4
+    assert flipped.any()
+    assert torch.equal(out["world_from_camera_valid"], ~flipped)
+    assert not out["world_from_camera"][flipped].any()
+
+
+def test_values_of_the_image_stay():
+    entries = {**ENTRIES, "label": ImageValue(dims=0), "angle": ImageValue(invariant=False)}
+    batch = ramps((4, 5)) | {
+        "label": torch.tensor([3, 1, 4, 1]),
+        "label_valid": torch.tensor([True, True, False, True]),
+        "angle": torch.ones(B, 1),
+        "angle_valid": torch.ones(B, dtype=torch.bool),
+    }
+    torch.manual_seed(0)
+    out = Augmentation()(batch, entries)
+    assert out["label"].tolist() == [3, 1, 0, 1]
+    assert out["label_valid"].tolist() == [True, True, False, True]
+    assert not out["angle_valid"].any()
+
+
+def test_the_zoomed_scene_has_other_normals():
+    """A plane Z = c + aX + bY becomes Z = (c + aX + bY) / s under a zoom by s; a flip turns a."""
+    a, b = 0.3, -0.2
+    size = (5, 6)
+    normal = torch.tensor([a, b, -1.0])
+    batch = ramps(size) | {"normals": (normal / normal.norm()).view(1, 3, 1, 1).expand(B, 3, *size).clone()}
+    out = augmented(batch, 3, scale=(2, 2))
+    for i in range(B):
+        columns = out[IDS][i, 2] % size[1]
+        sign = 1.0 if columns[-1] > columns[0] else -1.0
+        expected = torch.tensor([sign * a / 2, b / 2, -1.0])
+        assert torch.allclose(out["normals"][i, :, 2, 2], expected / expected.norm(), atol=1e-5)
+
+
+def test_stacked_maps_change_like_each_of_them():
+    batch = ramps((6, 8))
+    kinds = ((Depth(), 1), (ClassMap(), 1), (VectorMap(), 2), (VectorMap().spread(), 2))
+    spread = batch["centers"].abs()
+    parts = [batch["depth"], batch["classes"][:, None].float(), batch["centers"], spread]
+    batch |= {"both": torch.cat(parts, 1), "both_valid": batch["depth_valid"], "depth_valid": batch["depth_valid"]}
+    torch.manual_seed(0)
+    out = Augmentation()(batch, {**ENTRIES, "both": Stacked(kinds)})
+    depth, classes, centers, spread = out["both"].split([1, 1, 2, 2], 1)
+    valid = out["both_valid"]
+    assert valid.any()
+    assert torch.equal(depth, out["depth"])
+    assert torch.equal(classes[:, 0][valid].long(), out["classes"][valid])
+    assert torch.equal(centers.where(valid[:, None], 0), out["centers"].where(valid[:, None], 0))
+    assert torch.equal(spread, centers.abs())
+
+
+def test_half_precision_targets_are_widened():
+    batch = {"image": torch.rand(B, 3, 4, 5), "depth": torch.full((B, 1, 4, 5), 60000.0).half()}
+    out = augmented(batch, 0, scale=(0.5, 0.5))
+    assert out["depth"].dtype == torch.float32
+    assert out["depth"].max() == 2 * 60000.0
+
+
+def test_bytes_become_floats_and_unknown_entries_are_left_out():
+    pixels = torch.randint(0, 256, (B, 3, 6, 7), dtype=torch.uint8)
+    batch = {"name": list("abcd"), "image": pixels, "notes": torch.zeros(B, 3)}
+    out = augmented(batch, 0)
+    assert out.keys() == {"image"}
+    assert torch.equal(out["image"], augmented({"image": pixels.float() / 255}, 0)["image"])
+
+
+def test_images_of_other_bands_change_only_in_brightness():
+    thermal = {"thermal": torch.rand(B, 1, 5, 6)}
+    torch.manual_seed(0)
+    out = Augmentation(scale=(1, 1), flip=False, color=0.2)(thermal, {"thermal": Image(bands=1)})
+    ratio = (out["thermal"] / thermal["thermal"]).flatten(1)
+    dark = out["thermal"].flatten(1) < 1
+    assert ((ratio - ratio.amax(1, keepdim=True)).abs() < 1e-3)[dark].all()
+
+
+def test_maps_of_different_sizes():
+    with pytest.raises(DataError, match=r"image has 4 × 5 pixels but depth has 2 × 2 .* make both the same size"):
+        augmented({"image": torch.rand(B, 3, 4, 5), "depth": torch.rand(B, 1, 2, 2)}, 0)
+
+
+def test_validation_batches_become_floats_only():
+    batch = {
+        "image": torch.full((2, 3, 1, 1), 51, dtype=torch.uint8),
+        "classes": torch.zeros(2, 1, 1, dtype=torch.int64),
+    }
+    out = to_float(batch | {"name": ["a", "b"]})
+    assert out["image"].flatten().tolist() == pytest.approx([0.2] * 6)
+    assert out["classes"].dtype == torch.int64
+    assert "name" not in out
 
 
 def test_a_seed_says_everything():
     batch = ramps((12, 16))
     a, b, c = (augmented(batch, seed) for seed in (5, 5, 6))
-    assert all(torch.equal(a[key], b[key]) for key in a if key != "name")
+    assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["image"], c["image"])
 
 
@@ -214,7 +353,7 @@ def test_mixed_precision_changes_nothing():
     plain = augmented(batch, 0)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = augmented(batch, 0)
-    assert all(torch.equal(plain[key], mixed[key]) for key in plain if key != "name")
+    assert all(torch.equal(plain[key], mixed[key]) for key in plain)
 
 
 def test_color_is_drawn_for_each_image_and_shared_by_its_views():
