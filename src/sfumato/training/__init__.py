@@ -1,40 +1,24 @@
-"""One LightningModule for all tasks, plans, runs and their evaluation."""
+"""Training: from a configuration and data to a run."""
 
-from sfumato.training.calibrating import calibrate, fit_conformal, forget
-from sfumato.training.distillation import Taught, Teacher, distil, teacher_of
-from sfumato.training.evaluation import Evaluation, evaluate, evaluate_each, predict_image, predicted, predictions
-from sfumato.training.plan import Plan, derive, fast_precision, working_size
-from sfumato.training.questions import objective, question, resolve_tasks, with_target_statistics
-from sfumato.training.recipes import METHODS, MethodTraining
-from sfumato.training.run import Run, fit, generator_for, print_rank_zero, subset
+from sfumato.training.devices import fast_precision, lightning_devices, working_size
+from sfumato.training.fit import fit
+from sfumato.training.folder import check_output_dir, print_rank_zero, warn_rank_zero
+from sfumato.training.module import TrainingModule
+from sfumato.training.post_hoc import fit_post_hoc, post_hoc_methods
+from sfumato.training.prepare import make_plan
+from sfumato.training.teacher import teacher_of
 
 __all__ = [
-    "METHODS",
-    "Evaluation",
-    "MethodTraining",
-    "Plan",
-    "Run",
-    "Taught",
-    "Teacher",
-    "calibrate",
-    "derive",
-    "distil",
-    "evaluate",
-    "evaluate_each",
+    "TrainingModule",
+    "check_output_dir",
     "fast_precision",
     "fit",
-    "fit_conformal",
-    "forget",
-    "generator_for",
-    "objective",
-    "predict_image",
-    "predicted",
-    "predictions",
+    "fit_post_hoc",
+    "lightning_devices",
+    "make_plan",
+    "post_hoc_methods",
     "print_rank_zero",
-    "question",
-    "resolve_tasks",
-    "subset",
     "teacher_of",
-    "with_target_statistics",
+    "warn_rank_zero",
     "working_size",
 ]

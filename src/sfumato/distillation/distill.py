@@ -1,0 +1,157 @@
+"""Train a student that predicts in one pass what its teacher predicts in many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rich.progress import track
+
+from sfumato.contracts import Task
+from sfumato.data.views import Samples, subset
+from sfumato.distillation.dataset import DistillationDataset
+from sfumato.distillation.teacher import Teacher
+from sfumato.errors import ConfigError
+from sfumato.registry import NO_TRUST, Trust
+from sfumato.runs import Config, Plan, Run, likelihood_names, task_and_likelihood
+from sfumato.training import check_output_dir, fit
+from sfumato.training.folder import is_first
+
+
+def distill(
+    run: Run,
+    train: Samples,
+    val: Samples | None,
+    folder: str | Path,
+    *,
+    likelihood: str = "",
+    unlabeled: Samples | None = None,
+    samples: int | None = None,
+    on_the_fly: bool = False,
+    resume: bool = False,
+    device: str = "",
+    devices: int = 1,
+    num_nodes: int = 1,
+    progress: bool = True,
+    workers: int = -1,
+    cache: str = "auto",
+    cache_gb: float = 2.0,
+    deterministic: bool = False,
+    trust: Trust | bool | str = NO_TRUST,
+    **choices: object,
+) -> Run:
+    """Train a student of a run, and leave it as a run of its own.
+
+    Args:
+        run: The teacher: an ensemble, MC dropout, or any other run whose predictions have an epistemic part. Its draws
+            are learned and not its calibration. A run of several tasks teaches all of them; seen as one of its tasks
+            (``run.select_task(name)``), it teaches that one.
+        train: Labeled images at the size of the run's plan.
+        val: Validation images; None for none.
+        folder: The folder of the student. It is made if it does not exist.
+        likelihood: A student's likelihood, with commas between those of several tasks. Empty for the one that fits the
+            teacher's.
+        unlabeled: Further images at the same size, of which only the teacher's predictions are learned. Default: none.
+        samples: Number of samples of a stochastic teacher. None for that in its plan.
+        on_the_fly: Whether the teacher predicts every augmented image, which costs its passes at every step, instead of
+            every image once. Default False.
+        resume: Whether an interrupted distillation is continued. Stored distillation targets are used in any case.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Empty for the device of the run.
+        devices: Number of processes or GPUs on this node. Default 1.
+        num_nodes: Number of nodes. Default 1.
+        progress: Whether a bar is shown. Default True.
+        workers: As of :func:`sfumato.training.fit`.
+        cache: As of :func:`sfumato.training.fit`.
+        cache_gb: As of :func:`sfumato.training.fit`.
+        deterministic: As of :func:`sfumato.training.fit`.
+        trust: Further class paths outside this package that may be imported. Those in ``choices`` are trusted.
+        **choices: Fields of the configuration that differ from the teacher's, such as ``network``, ``epochs``, ``seed``
+            or ``init_from``.
+
+    Returns:
+        The student's run.
+
+    Raises:
+        ConfigError: If the teacher has no epistemic part, or the likelihood is not a student's.
+        RunExistsError: If the folder holds a run and ``resume`` is False.
+    """
+    folder = Path(folder)
+    plan = student_plan(run, likelihood, choices, trust)
+    teacher = Teacher(run, task_and_likelihood(plan)[1], samples)
+    labeled = subset(train, plan.config.limit)
+    _probe(teacher, labeled)  # a teacher without a spread is refused before anything is written
+    images = len(labeled) + (0 if unlabeled is None else len(unlabeled))
+    plan = replace(plan, config=replace(plan.config, limit=0), facts=replace(plan.facts, images=images))
+    check_output_dir(plan, folder, resume)  # before the teacher predicts for a long time
+    dataset = DistillationDataset(teacher, labeled, unlabeled, cached=not on_the_fly)
+    if not on_the_fly and is_first():
+        for index in track(range(len(dataset)), "ask the teacher", disable=not progress, transient=True):
+            _ = dataset[index]
+    return fit(
+        plan, dataset, val, folder, resume=resume, device=device or run.device.type, devices=devices,
+        num_nodes=num_nodes, progress=progress, batch_transform=teacher.add_targets if on_the_fly else None,
+        workers=workers, cache=cache, cache_gb=cache_gb, deterministic=deterministic,
+    )  # fmt: skip
+
+
+def student_plan(
+    run: Run,
+    likelihood: str = "",
+    choices: Mapping[str, object] | None = None,
+    trust: Trust | bool | str = NO_TRUST,
+) -> Plan:
+    """The plan of a student: that of its teacher, with one network and one pass.
+
+    Args:
+        run: The teacher.
+        likelihood: A student's likelihood, with commas between those of several tasks. Empty for the one that fits.
+        choices: Fields of the configuration that differ from the teacher's.
+        trust: Further class paths outside this package that may be imported.
+
+    Raises:
+        ConfigError: If the likelihood is not a student's, or a choice is no field of the configuration.
+    """
+    given, config, tasks = dict(choices or {}), run.config, list(run.task.parts.values())
+    if unknown := [name for name in given if name not in Config.__dataclass_fields__]:
+        raise ConfigError(f"{unknown[0]!r} is no choice of a training, expected a field of Config")
+    requested = likelihood.split(",") if likelihood else [""] * len(tasks)
+    if len(requested) != len(tasks):
+        raise ConfigError(f"likelihood is {likelihood!r}, expected one for each of {','.join(run.task.parts)}")
+    pairs = zip(tasks, requested, config.likelihood_names, strict=True)
+    fixed: dict[str, object] = {
+        "likelihood": ",".join(_student(*each) for each in pairs), "method": "deterministic", "members": 1,
+        "objective": "", "objective_args": {}, "init_from": "",
+    }  # fmt: skip
+    if config.tasks:  # the loss of a student has a noise of its own
+        fixed |= {"weighting": "uncertainty", "weights": ()}
+    elif run.prefix and config.network in ("", "joint-unet"):  # it learns one task of several
+        fixed["network"] = ""
+    known = replace(config, **{**fixed, **given}, teacher=str(run.folder.absolute()))  # pyright: ignore[reportArgumentType] # fields were checked above, Config checks their values
+    named = [name for name in known.code_paths() if name not in config.code_paths()]
+    trusted = Trust.of(trust)
+    mine = Trust(run.plan.trust.everything or trusted.everything, (*run.plan.trust.paths, *trusted.paths))
+    return Plan(known, run.facts, mine.naming(*named))
+
+
+def _student(task: Task, likelihood: str, teacher: str) -> str:
+    """The name of the likelihood that was requested, or of the one that fits the teacher's."""
+    known = likelihood_names(task, student=True)
+    if likelihood and "." not in likelihood and likelihood not in known:
+        raise ConfigError(f"likelihood is {likelihood!r}, expected that of a student: one of {', '.join(known)}")
+    if not known and not likelihood:
+        raise ConfigError(f"no likelihood of a student is known for {task.key}: name one with --likelihood")
+    kind = "laplace" if teacher == "l1" else teacher
+    return likelihood or next((name for name in known if name.endswith(f"-{kind}")), known[0])
+
+
+def _probe(teacher: Teacher, dataset: Samples) -> None:
+    """Ask the teacher about the first image, cut to the size of a crop.
+
+    Raises:
+        ConfigError: If the teacher has no epistemic part.
+    """
+    run, sample = teacher.run, dataset[0]
+    height, width = run.config.crop
+    ready = run.prepare(*run.inputs_of(sample))
+    teacher(*(value[..., :height, :width] if value.ndim == 4 and height else value for value in ready))

@@ -1,0 +1,87 @@
+"""What training does around its steps: averaged weights, the steps of a method, whole checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from sfumato.errors import RunError
+from sfumato.storage import atomic_write
+from sfumato.training.module import TrainingModule
+
+
+class EMA(WeightAveraging):
+    """Exponentially averaged weights, which are validated and stored in place of the last ones.
+
+    The decay at step n is ``min(decay, (1 + n) / (10 + n))``: an average with a fixed decay would still hold the random
+    first weights at the end of a short training.
+
+    Args:
+        decay: The largest decay per step, in [0, 1).
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+            get_ema_multi_avg_fn(warmed_decay(decay, int(count)))(averaged, current, count)
+
+        super().__init__(multi_avg_fn=average)
+
+
+def warmed_decay(decay: float, step: int) -> float:
+    """``min(decay, (1 + n) / (10 + n))`` for step n.
+
+    >>> warmed_decay(0.99, 0), warmed_decay(0.99, 10_000)
+    (0.1, 0.99)
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+class AfterSteps(Callback):
+    """Does after each step what the training of a method says.
+
+    Args:
+        after: The method's function, called with (network, step, steps, members, keep).
+        members: Number of members.
+        keep: Stores the present weights as those of a member.
+    """
+
+    def __init__(self, after: Callable[..., None], members: int, keep: Callable[[int], None]) -> None:
+        self.after, self.members, self.keep = after, members, keep
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Called by Lightning after each step."""
+        assert isinstance(pl_module, TrainingModule)
+        steps = int(trainer.estimated_stepping_batches)
+        self.after(pl_module.network, trainer.global_step, steps, self.members, self.keep)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are written beside their place and renamed, so that a kill leaves the last whole one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Called by Lightning to write a checkpoint."""
+        with atomic_write(path) as part:
+            super().save_checkpoint(checkpoint, part, storage_options)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Called by Lightning to read a checkpoint. It is read as tensors and numbers only, so that it runs no code."""
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)  # pyright: ignore[reportArgumentType] # None is allowed, Lightning's annotation lacks it
+        except (RuntimeError, EOFError) as error:
+            raise RunError(f"{path} is cut off ({error}): delete it and fit again") from error
+
+
+def checkpoint_path(folder: Path, member: int) -> Path:
+    """The file with the state of an unfinished training of a member."""
+    return folder / f"member-{member}.ckpt"

@@ -1,0 +1,124 @@
+"""From the arguments of ``fit`` to a job, and the checks that are made before training starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from sfumato.data.cache import CachedDataset
+from sfumato.data.loading import SelectedDataset
+from sfumato.data.transforms import to_float
+from sfumato.data.views import Samples, augmentation_of, entries_of, files_of, subset
+from sfumato.errors import ConfigError
+from sfumato.methods import Deterministic
+from sfumato.objectives import build_objective
+from sfumato.predictions import predict
+from sfumato.runs import Plan, build_network, task_and_likelihood
+from sfumato.targets import EntryKind
+from sfumato.training.member import Hardware, Job
+from sfumato.training.module import BatchTransform
+from sfumato.training.parallel import check_independent
+
+
+def make_job(
+    plan: Plan,
+    train: Samples,
+    val: Samples | None,
+    folder: Path,
+    hardware: Hardware,
+    workers: int = -1,
+    progress: bool = False,
+    batch_transform: BatchTransform | None = None,
+) -> Job:
+    """The job of a training, with only the entries of the samples that the objective reads.
+
+    Raises:
+        ConfigError: If the plan names an objective or a likelihood that does not fit.
+    """
+    task, likelihood = task_and_likelihood(plan)
+    objective = build_objective(plan, task, likelihood, plan.trust)
+    tasks = list(task.parts.values())
+
+    def selected(dataset: Samples, limit: int = 0) -> SelectedDataset:
+        return SelectedDataset(subset(dataset, limit), plan.facts.inputs, tasks, objective.further)
+
+    return Job(
+        plan=plan,
+        train=selected(train, plan.config.limit),
+        val=None if val is None else selected(val),
+        folder=folder,
+        entries=entries_of(train, tasks),
+        hardware=hardware,
+        flip=bool(augmentation_of(train).get("flip", True)),
+        workers=choose_workers(train, workers),
+        progress=progress,
+        batch_transform=batch_transform,
+    )
+
+
+def choose_workers(dataset: Samples, workers: int = -1) -> int:
+    """Number of processes that read images.
+
+    Args:
+        dataset: What is read.
+        workers: What the user chose. −1 for half of the cores, at most 4, and none for images that are generated.
+    """
+    if workers >= 0:
+        return workers
+    return min(4, (os.cpu_count() or 1) // 2) if len(dataset) and files_of(dataset, 0) else 0
+
+
+def cached(job: Job, mode: str, budget_gb: float, parallel_members: int = 1) -> Job:
+    """The job with images that are kept after they are read.
+
+    Args:
+        job: A job whose images are read anew in each epoch.
+        mode: ``auto``, ``memory``, ``disk`` or ``none``.
+        budget_gb: Size limit, in 10⁹ bytes.
+        parallel_members: Number of processes that each train a member.
+    """
+    devices = job.hardware.devices
+    processes = (devices if isinstance(devices, int) else len(devices)) * parallel_members * max(1, job.workers)
+    train = CachedDataset(job.train, mode, budget_gb * 1e9, job.folder / "cache", processes)
+    val = None if job.val is None else CachedDataset(job.val, mode, budget_gb * 1e9, job.folder / "cache", processes)
+    return replace(job, train=train, val=val)
+
+
+def check_job(job: Job, parallel_members: int = 1) -> None:
+    """Check what can be checked before training: a network is built and predicts a first image.
+
+    Raises:
+        ConfigError: If the members cannot be trained at the same time or cannot share a batch, the network's output
+            does not fit the likelihood, the method finds nothing to sample in the network, or there are too few steps.
+    """
+    plan = job.plan
+    config, training = plan.config, plan.training
+    if parallel_members > 1:
+        check_independent(plan, job.hardware.processes, parallel_members)
+        if job.batch_transform is not None:
+            raise ConfigError("a batch_transform cannot be sent to other processes: leave parallel_members out")
+    if training.shared and config.batch % config.members:
+        more = config.members * -(-config.batch // config.members)
+        raise ConfigError(
+            f"a batch of {config.batch} images cannot be divided among {config.members} members: make batch a multiple "
+            f"of members, such as {more}"
+        )
+    _, likelihood = task_and_likelihood(plan)
+    network = build_network(plan, likelihood)
+    method = Deterministic(network) if training.post_hoc else training.build((network,), 1)
+    predict(method, *probe(job.train, job.entries, plan), likelihood=likelihood)
+    if training.rate is not None:
+        training.rate(0, plan.steps(job.hardware.processes), config.members)
+
+
+def probe(dataset: Samples, entries: Mapping[str, EntryKind], plan: Plan) -> tuple[Tensor, ...]:
+    """The inputs (1, …) of the first sample, with maps cut to the size of the crops in training."""
+    sample, (height, width) = dataset[0], plan.config.crop
+    batch = {key: value[None] for key in plan.facts.inputs if isinstance(value := sample[key], Tensor)}
+    ready = to_float(batch, entries)
+    maps = {key: bool(entries[key].is_map and any(plan.config.crop)) for key in ready}
+    return tuple(value[..., :height, :width] if maps[key] else value for key, value in ready.items())

@@ -1,0 +1,163 @@
+"""Train one network of a run, and store its weights."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from sfumato.data.views import DatasetView
+from sfumato.objectives import build_objective
+from sfumato.runs import Plan, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.targets import EntryKind
+from sfumato.training.callbacks import EMA, AfterSteps, WholeFiles, checkpoint_path
+from sfumato.training.loaders import Reading, TrainingData
+from sfumato.training.metrics_file import MetricsFile
+from sfumato.training.module import BatchTransform, TrainingModule
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a network is trained.
+
+    Args:
+        accelerator: Name of the accelerator, as Lightning calls it.
+        devices: Number of devices, or the list of those to use.
+        num_nodes: Number of nodes.
+        deterministic: Whether only deterministic algorithms are used.
+    """
+
+    accelerator: str = "cpu"
+    devices: int | list[int] = 1
+    num_nodes: int = 1
+    deterministic: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that share the batches."""
+        return self.num_nodes * (self.devices if isinstance(self.devices, int) else len(self.devices))
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training of one network needs. It can be sent to another process, unless it has a batch transform.
+
+    Args:
+        plan: The plan of the run.
+        train: Training images, with only the entries that are read.
+        val: Validation images; None for none.
+        folder: The folder of the run.
+        entries: The kind of each sample entry.
+        hardware: Where the network is trained.
+        flip: Whether augmentation mirrors images.
+        workers: Number of processes that read images.
+        progress: Whether a bar is shown.
+        batch_transform: Changes every augmented batch. None for no change.
+    """
+
+    plan: Plan
+    train: DatasetView
+    val: DatasetView | None
+    folder: Path
+    entries: Mapping[str, EntryKind]
+    hardware: Hardware = field(default_factory=Hardware)
+    flip: bool = True
+    workers: int = 0
+    progress: bool = False
+    batch_transform: BatchTransform | None = None
+
+
+def fit_member(job: Job, member: int) -> None:
+    """Train the network with this number and store its weights. A training that was interrupted is continued."""
+    plan, seed, checkpoint = job.plan, job.plan.config.seed + member, checkpoint_path(job.folder, member)
+    L.seed_everything(seed, verbose=False)
+    task, likelihood = task_and_likelihood(plan)
+    objective = build_objective(plan, task, likelihood, plan.trust)
+    network = build_network(plan, likelihood)
+    module = TrainingModule(network, objective, plan, seed, job.entries, job.batch_transform, job.flip)
+    averaging = EMA(plan.config.ema) if plan.training.rate is None else None
+
+    def keep(other: int) -> None:
+        rank_zero_only(save_weights)(module.network, weights_path(job.folder, other))
+
+    trainer = _trainer(job, member, _callbacks(job, member, averaging, keep))
+    data = TrainingData(job.train, job.val, Reading(plan.config.batch, seed, job.workers))
+    with stoppable():
+        trainer.fit(module, data, ckpt_path=checkpoint if checkpoint.exists() else None)
+    if averaging is not None:  # the trainer does so itself, unless nothing was left to train
+        averaging.on_train_end(trainer, module)
+    if trainer.is_global_zero:
+        trained = module.to(trainer.strategy.root_device).network
+        if plan.training.finish is not None:
+            trained = plan.training.finish(trained, module.augmented_inputs(data.train_dataloader()))
+        save_weights(trained, weights_path(job.folder, member))
+        checkpoint.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+
+
+def _callbacks(job: Job, member: int, averaging: EMA | None, keep: Callable[[int], None]) -> list[Callback]:
+    found: list[Callback] = [] if averaging is None else [averaging]
+    if (after := job.plan.training.after) is not None:
+        found.append(AfterSteps(after, job.plan.config.members, keep))
+    name = checkpoint_path(job.folder, member).stem
+    found.append(
+        ModelCheckpoint(job.folder, name, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False)
+    )
+    return [*found, *([RichProgressBar()] if job.progress else [])]
+
+
+def _trainer(job: Job, member: int, callbacks: list[Callback]) -> L.Trainer:
+    config, hardware = job.plan.config, job.hardware
+    logs = (
+        MetricsFile(job.folder / "log" / f"member-{member}"),
+        TensorBoardLogger(job.folder, "log", f"member-{member}"),
+    )
+    return L.Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        deterministic=hardware.deterministic or None,
+        precision=config.precision,  # pyright: ignore[reportArgumentType] # Lightning checks the name
+        max_epochs=config.epochs,
+        check_val_every_n_epoch=max(1, config.epochs // 3),
+        limit_val_batches=0 if job.val is None else 1.0,
+        num_sanity_val_steps=0,
+        logger=[*logs],
+        callbacks=callbacks,
+        enable_progress_bar=job.progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[WholeFiles()],
+    )
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM leave a trainer as the exceptions that Python programs expect.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C. Lightning makes ``SystemExit(1)`` of it and ignores further Ctrl-C.
+        SystemExit: With code 143, after SIGTERM.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(143) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)

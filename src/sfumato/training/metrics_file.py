@@ -1,0 +1,78 @@
+"""A CSV file with the metrics of a training. A resumed training continues it."""
+
+from __future__ import annotations
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from sfumato.storage import atomic_write
+
+FILE = "metrics.csv"
+
+
+class MetricsFile(Logger):
+    """Writes ``metrics.csv`` with one row for each step at which something is logged.
+
+    Rows of an earlier, interrupted training stay, up to the step at which the new one starts.
+
+    Args:
+        folder: The folder of the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / FILE
+        self._rows: list[dict[str, str | float]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """There is one version."""
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a row; metrics of the same step and epoch share one."""
+        number = step or 0
+        if self._rows is None:
+            self._rows = [row for row in _read(self.path) if float(row["step"]) < number]
+        row = {"step": number, **{name: float(value) for name, value in metrics.items()}}
+        if self._rows and float(self._rows[-1]["step"]) == number and not self._rows[-1].keys() & row.keys() - SHARED:
+            self._rows[-1].update(row)
+        else:
+            self._rows.append(row)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the plan holds them."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file."""
+        if not self._rows:
+            return
+        names = ["epoch", "step", *sorted({name for row in self._rows for name in row} - SHARED)]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+SHARED = {"epoch", "step"}
+
+
+def _read(path: Path) -> list[dict[str, str | float]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]

@@ -1,0 +1,158 @@
+"""One LightningModule for all objectives, likelihoods and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from sfumato.contracts import Inputs
+from sfumato.data.transforms import Augmentation, to_float
+from sfumato.errors import NotFiniteError
+from sfumato.methods import Deterministic
+from sfumato.objectives import BaseObjective
+from sfumato.predictions import JointPrediction, predict
+from sfumato.runs import Plan, task_and_likelihood
+from sfumato.targets import EntryKind
+from sfumato.training.optimizer import configure, log_variances
+
+Tensors = dict[str, Tensor]
+BatchTransform = Callable[[Tensors], Tensors]
+
+
+class TrainingModule(L.LightningModule):
+    """Trains one network: maximum a-posteriori for the likelihoods, or whatever the objective minimizes.
+
+    Args:
+        network: The network. It takes images as float32 in [0, 1].
+        objective: What is minimized.
+        plan: Schedule, augmentation and method.
+        seed: Seed of this member: that of the plan plus the number of the member.
+        entries: The kind of each sample entry, for augmentation.
+        batch_transform: Changes every augmented batch before it is used. None for no change.
+        flip: Whether augmentation mirrors images. Default True.
+
+    Raises:
+        NotFiniteError: In training, if a loss is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: BaseObjective,
+        plan: Plan,
+        seed: int,
+        entries: Mapping[str, EntryKind],
+        batch_transform: BatchTransform | None = None,
+        flip: bool = True,
+    ) -> None:
+        super().__init__()
+        config = plan.config
+        self.network, self.objective, self.plan, self.seed, self.entries = network, objective, plan, seed, dict(entries)
+        self.task, self.likelihood = task_and_likelihood(plan)
+        self.method = plan.training
+        self.augment = Augmentation(crop=config.crop if any(config.crop) else None, scale=config.scale, flip=flip,
+                                    color=config.color)  # fmt: skip
+        # Averaging copies this module. It does not copy a function, but it would copy what a bound method belongs to.
+        self.transform = None if batch_transform is None else lambda batch: batch_transform(batch)
+        # SWAG's snapshots are equal in all processes, so they need not be sent before every step.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".swag_state." in name]
+        self._scores: dict[str, Any] = {}  # made for each validation, so that no copy of this module holds any
+        self._scored: dict[str, int] = {}
+        self._last: tuple[int, Tensor] | None = None
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        # The random numbers of a step depend on its number alone. So a resumed run equals an uninterrupted one.
+        torch.manual_seed(self.seed + 1_000_003 * (self.global_step + 1) + 7919 * self.global_rank)
+
+    def training_step(self, batch: Mapping[str, object]) -> Tensor:
+        self._check_last()
+        augmented = _tensors(self.augment(batch, self.entries))
+        augmented = augmented if self.transform is None else self.transform(augmented)
+        losses, logs = self.objective(self.network, augmented)
+        if self.method.penalty is not None:
+            losses = losses | {"penalty": self.method.penalty(self.network) / self.plan.pixels}
+        total = torch.stack(list(losses.values())).sum()
+        self._last = self.global_step, total.detach()
+        train = {f"train_{name}": loss.detach() for name, loss in losses.items()}
+        self.log_dict({"train_loss": total.detach()} | train, on_step=False, on_epoch=True, sync_dist=True)
+        self.log_dict({name: value.detach() for name, value in logs.items()}, on_step=False, on_epoch=True)
+        return total
+
+    def _check_last(self) -> None:
+        """Check the loss of the last step. A GPU need not wait for the step that is under way."""
+        if self._last is not None and not bool(self._last[1].isfinite()):
+            raise NotFiniteError(
+                f"the loss is {float(self._last[1])} at step {self._last[0]}: the learning rate may be too high, a "
+                "target may hold an extreme value, or bf16-mixed may be too coarse for this likelihood. Lower "
+                "--learning-rate, check the targets, or use --precision 32-true. No weights of this step are stored"
+            )
+        self._last = None
+
+    @torch.no_grad()
+    def augmented_inputs(self, batches: Iterable[Mapping[str, object]]) -> Iterator[Inputs]:
+        """The inputs of the network for some batches, augmented as before the first step of training."""
+        torch.manual_seed(self.seed)
+        for batch in batches:
+            tensors = {key: value.to(self.device) for key, value in _tensors(batch).items()}
+            yield self.objective.inputs_of(_tensors(self.augment(tensors, self.entries)))
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == self.plan.config.epochs - 1:  # the last one is always validated
+            self.trainer.check_val_every_n_epoch = 1
+
+    def on_train_epoch_end(self) -> None:
+        self._check_last()  # before the checkpoint of this epoch is written
+        self.objective.end_epoch()
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict({"learning_rate": float(rate)}, rank_zero_only=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # A task without a target in this batch: the optimizer's momentum would change its noise nevertheless.
+        for parameter in log_variances(self):
+            if parameter.grad is not None and not parameter.grad.any():
+                parameter.grad = None
+
+    def on_validation_epoch_start(self) -> None:
+        self._scores = {name: _on(task.scores(), self.device) for name, task in self.task.parts.items()}
+        self._scored = dict.fromkeys(self._scores, 0)
+
+    def validation_step(self, batch: Mapping[str, object]) -> None:
+        ready = to_float(batch, self.entries)
+        if not self.objective.needs_targets:
+            losses, _ = self.objective(self.network, ready)
+            self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, sync_dist=True)
+        networks = (self.network,)
+        method = self.method.build(networks, 1) if self.method.shared else Deterministic(self.network)
+        prediction = predict(method, *self.objective.inputs_of(ready), likelihood=self.likelihood)
+        for name, task in self.task.parts.items():
+            part = prediction[name] if isinstance(prediction, JointPrediction) else prediction
+            target, valid = task.target_and_mask(ready)
+            self._scored[name] += int(valid.sum())
+            self._scores[name].update(part, target, valid)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, task in self.task.parts.items():
+            label = "val" if task is self.task else f"val_{name}"
+            counted = self.trainer.strategy.reduce(torch.tensor(float(self._scored[name])), reduce_op="sum")
+            if float(counted):  # in every process or in none: they add up what they counted
+                found, score = self._scores[name].compute(), self._scores[name]
+                wanted = dict.fromkeys([*score.headline[:3], "nll"])
+                headline = {f"{label}_{key}": float(found[key]) for key in wanted if key in found}
+                self.log_dict(headline, prog_bar=True, rank_zero_only=True)
+        self._scores, self._scored = {}, {}
+
+    def configure_optimizers(self) -> Any:
+        return configure(self, self.plan, int(self.trainer.estimated_stepping_batches))
+
+
+def _tensors(batch: Mapping[str, object]) -> Tensors:
+    return {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+
+
+def _on(score: object, device: torch.device) -> object:
+    return score.to(device) if isinstance(score, Metric) else score

@@ -1,0 +1,196 @@
+"""From what a person chose to a complete plan and the data to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from rich.progress import track
+
+from sfumato import registry
+from sfumato.contracts import Sample, Task
+from sfumato.data import load
+from sfumato.data.loading import SelectedDataset
+from sfumato.data.transforms import resize
+from sfumato.data.views import DatasetView, Samples, augmentation_of, entries_of, inputs_of, splits_of, subset, tasks_of
+from sfumato.errors import ConfigError, DataError
+from sfumato.objectives import build_objective
+from sfumato.registry import NO_TRUST, Trust
+from sfumato.runs import Config, Facts, Plan, resolve_tasks, task_and_likelihood
+from sfumato.runs.resolve import build_likelihood, build_task
+from sfumato.targets import EntryKind
+from sfumato.training.devices import fast_precision, working_size
+from sfumato.training.folder import warn_rank_zero
+from sfumato.training.statistics import MOST_IMAGES, Statistics, absent_classes, fingerprint, read_statistics
+
+IMAGES_SEEN = 12_000  # the number of images that a default training reads, however many there are
+SCALE, COLOR = (0.75, 1.5), 0.2  # augmentation that suits photographs, unless the data set declares another
+
+Prepared = tuple[Plan, Samples, "Samples | None"]
+
+
+def make_plan(
+    config: Config,
+    train: Samples | None = None,
+    val: Samples | None = None,
+    trust: Trust | bool | str = NO_TRUST,
+    device: str = "auto",
+    progress: bool = False,
+) -> Prepared:
+    """The complete plan of a training, and its data.
+
+    What the configuration leaves empty is filled in: sizes, normalization, task and likelihood, epochs, precision. At
+    most 200 images, evenly spread, are read for it.
+
+    Args:
+        config: What a person chose. The class paths in it are trusted.
+        train: Training images. None to load them by ``config.data``. They keep their size, unless ``config.size`` is
+            given.
+        val: Validation images, if ``train`` is given; None for none.
+        trust: Further class paths outside this package that may be imported. Default: none.
+        device: Where training will run, which decides on size and precision. Default ``auto``.
+        progress: Whether a bar is shown. Default False.
+
+    Returns:
+        The plan, the training data and the validation data (None for none), at the size of the plan.
+
+    Raises:
+        ConfigError: For a choice that does not exist or cannot be met.
+        DataError: If no pixel has a target.
+        UntrustedCodeError: If the data name code outside this package that is not trusted.
+    """
+    trusted = Trust.of(trust).naming(*config.code_paths())
+    config = _with_members(_absolute(config), trusted)
+    config, original, train, val = _opened(config, train, val, trusted, device)
+    config, task_args = resolve_tasks(config, _known_tasks(config, train, trusted))
+    facts = Facts(inputs=inputs_of(train), original_size=original, images=len(train), task_args=task_args)
+    plan = Plan(config, facts, trusted)
+    task, likelihood = task_and_likelihood(plan)  # an unknown likelihood or objective is refused before images are read
+    objective = build_objective(plan, task, likelihood, trusted)
+    found = _statistics(plan, task.parts, train, progress)
+    _check_counts(task.parts, found, train, objective.needs_targets)
+    facts = replace(
+        facts,
+        normalization=found.normalization,
+        counts=tuple(next(iter(found.counts.values())).tolist()),
+        scales=found.scales,
+        fingerprint=fingerprint(train, facts.inputs),
+    )
+    return replace(plan, config=_completed(config, train, device), facts=facts), train, val
+
+
+def _absolute(config: Config) -> Config:
+    """The configuration with absolute paths, so that the run can be opened from any folder."""
+    paths = {name: str(Path(path).absolute()) for name in PATHS if (path := getattr(config, name))}
+    if not config.root and config.data not in registry.names("datasets") and Path(config.data).is_dir():
+        paths["data"] = str(Path(config.data).absolute())
+    return replace(config, **paths)
+
+
+PATHS = ("root", "init_from", "teacher")
+
+
+def _with_members(config: Config, trust: Trust) -> Config:
+    usual = Plan(config, Facts(), trust).training.members
+    if config.members > 1 and usual == 1:
+        raise ConfigError(
+            f"members is {config.members}, but {config.method} has one network: leave it out, or use --method ensemble"
+        )
+    return replace(config, members=config.members or usual)
+
+
+def _opened(
+    config: Config, train: Samples | None, val: Samples | None, trust: Trust, device: str
+) -> tuple[Config, tuple[int, int], Samples, Samples | None]:
+    """The configuration with its size, the original size, and the data at that size."""
+    if train is not None:
+        original = _size(train)
+        size = config.size if any(config.size) else original
+        if size != original:
+            train, val = ResizedDataset(train, size), None if val is None else ResizedDataset(val, size)
+        return replace(config, size=size), original, train, val
+    original = _size(load(config.data, config.root, "train", None, trust))
+    size = config.size if any(config.size) else working_size(original, device)
+    train = load(config.data, config.root, "train", size, trust)
+    has_val = "val" in (splits_of(train) or ("val",))
+    val = load(config.data, config.root, "val", size, trust) if has_val else None
+    return replace(config, size=size), original, train, val
+
+
+def _size(dataset: Samples) -> tuple[int, int]:
+    """Height and width of the first input that is a map."""
+    if not len(dataset):
+        raise DataError("the training data hold no image: check --data and --root")
+    sample, entries = dataset[0], entries_of(dataset)
+    for name in inputs_of(dataset):
+        value = sample.get(name)
+        if name in entries and entries[name].is_map and value is not None and not isinstance(value, str):
+            return value.shape[-2], value.shape[-1]
+    raise DataError(f"the first training sample has no map among the inputs {', '.join(inputs_of(dataset))}")
+
+
+def _known_tasks(config: Config, train: Samples, trust: Trust) -> Mapping[str, Task]:
+    """The tasks of the data. Data that declare none can be given the tasks that the configuration names."""
+    if known := tasks_of(train):
+        return known
+    names = [name for name in config.task_names if name]
+    if not names:
+        raise ConfigError("the data declare no task: name one with --task, or give the data set the attribute tasks")
+    return {name: build_task(name, {}, trust) for name in names}
+
+
+def _statistics(plan: Plan, tasks: Mapping[str, Task], train: Samples, progress: bool) -> Statistics:
+    config, facts = plan.config, plan.facts
+    used = subset(train, config.limit)
+    read = SelectedDataset(subset(used, MOST_IMAGES), facts.inputs, list(tasks.values()))
+    names = dict(zip(config.task_names, config.likelihood_names, strict=True))
+    likelihoods = {
+        name: build_likelihood(names[name], task, plan.trust, taught=bool(config.teacher))
+        for name, task in tasks.items()
+    }
+    samples = (read[index] for index in track(range(len(read)), "read images", disable=not progress, transient=True))
+    return read_statistics(samples, facts.inputs, tasks, likelihoods, entries_of(train, list(tasks.values())))
+
+
+def _check_counts(tasks: Mapping[str, Task], found: Statistics, train: Samples, needed: bool) -> None:
+    """Refuse a task without a target, and name classes without a pixel."""
+    for name, task in tasks.items():
+        if needed and not int(found.counts[name].sum()):
+            raise DataError(f"no pixel of the training images that were read has a valid {name}: check the labels")
+        absent = absent_classes(task, found.counts[name])
+        if absent and int(found.counts[name].sum()):
+            void = getattr(train, "void", None)
+            cause = f" The data set ignores the id {void}, which may be one of them." if void is not None else ""
+            warn_rank_zero(f"no training image that was read has a pixel of {', '.join(absent)} ({name}).{cause}")
+
+
+def _completed(config: Config, train: Samples, device: str) -> Config:
+    suits = augmentation_of(train)
+    used = min(config.limit, len(train)) or len(train)
+    return replace(
+        config,
+        crop=config.crop if any(config.crop) else config.size,
+        scale=config.scale if any(config.scale) else cast("tuple[float, float]", tuple(suits.get("scale", SCALE))),  # pyright: ignore[reportArgumentType] # data sets declare two numbers
+        color=config.color if config.color >= 0 else float(cast(float, suits.get("color", COLOR))),
+        epochs=config.epochs or max(1, round(IMAGES_SEEN / used)),
+        precision=config.precision or fast_precision(device),
+    )
+
+
+class ResizedDataset(DatasetView):
+    """A data set whose samples are resized.
+
+    Args:
+        whole: The data set.
+        size: Height and width, pixels.
+    """
+
+    def __init__(self, whole: Samples, size: tuple[int, int]) -> None:
+        super().__init__(whole)
+        self.size = size
+        self._kinds: dict[str, EntryKind] = entries_of(whole)
+
+    def __getitem__(self, index: int) -> Sample:
+        return resize(self.whole[index], self.size, self._kinds)

@@ -1,0 +1,157 @@
+"""What a plan has to know about the training images: colors, counts of classes, centers and spreads of values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sfumato.contracts import Likelihood, Sample, Task
+from sfumato.data.views import Samples, names_of
+from sfumato.errors import ConfigError, DataError
+from sfumato.likelihoods import standardized
+from sfumato.likelihoods.links import LINKS
+from sfumato.targets import EntryKind, Image
+
+MOST_IMAGES = 200  # statistics of more images differ by less than what matters
+
+
+class Running:
+    """Number, mean and standard deviation of numbers (C, N) that are added one sample after another."""
+
+    def __init__(self) -> None:
+        self.count, self._first, self._second = 0, torch.zeros(1).double(), torch.zeros(1).double()
+
+    def add(self, numbers: Tensor) -> None:
+        """Add numbers (C, N)."""
+        wide = numbers.double()
+        self.count += wide.shape[1]
+        self._first, self._second = self._first + wide.sum(1), self._second + wide.square().sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean (C,)."""
+        return self._first / max(self.count, 1)
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation (C,)."""
+        return (self._second / max(self.count, 1) - self.mean.square()).clamp_min(0).sqrt()
+
+
+@dataclass
+class Statistics:
+    """What :func:`read_statistics` finds.
+
+    Args:
+        colors: Of each input that is an image.
+        counts: For each task, the valid pixels of each class, or of all values.
+        values: For each task with values, its valid targets behind the likelihood's link.
+    """
+
+    colors: dict[str, Running] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Running] = field(default_factory=dict)
+
+    @property
+    def normalization(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Mean and standard deviation of the colors of each input that is an image."""
+        return {
+            name: {"mean": _rounded(found.mean), "std": _rounded(found.std.clamp_min(1e-3))}
+            for name, found in self.colors.items()
+        }
+
+    @property
+    def scales(self) -> dict[str, tuple[float, float]]:
+        """Center and spread > 0 of the values of each task.
+
+        Raises:
+            DataError: If a target lies outside the range of the likelihood's link.
+        """
+        return {name: _center_and_spread(name, found) for name, found in self.values.items() if found.count}
+
+
+def read_statistics(
+    samples: Iterable[Sample],
+    inputs: tuple[str, ...],
+    tasks: Mapping[str, Task],
+    likelihoods: Mapping[str, Likelihood[object]],
+    entries: Mapping[str, EntryKind],
+) -> Statistics:
+    """Read samples one by one.
+
+    Args:
+        samples: Training images.
+        inputs: The entries that the network takes.
+        tasks: What is predicted, by key.
+        likelihoods: The likelihood of each task, not standardized.
+        entries: The kind of each entry.
+    """
+    images = [name for name in inputs if isinstance(entries.get(name), Image)]
+    links = {name: link for name, task in tasks.items() if (link := _link(task, likelihoods[name])) is not None}
+    found = Statistics(
+        {name: Running() for name in images},
+        {name: torch.zeros(_classes(task), dtype=torch.int64) for name, task in tasks.items()},
+        {name: Running() for name in links},
+    )
+    for sample in samples:
+        for name in images:
+            value = sample[name]
+            assert isinstance(value, Tensor)
+            found.colors[name].add(entries[name].numbers(value))
+        for name, task in tasks.items():
+            target, valid = task.target_and_mask(sample)
+            known = target[..., valid]
+            count = torch.bincount(known.flatten(), minlength=_classes(task)) if task.kind == "class" else valid.sum()
+            found.counts[name] = found.counts[name] + count
+            if name in links:
+                found.values[name].add(LINKS[links[name]].to_z(known.double()).reshape(1, -1))
+    return found
+
+
+def fingerprint(dataset: Samples, inputs: tuple[str, ...]) -> str:
+    """Digest of the names of all images and of the inputs of the first one."""
+    digest = hashlib.sha256("\n".join(names_of(dataset)).encode())
+    first = dataset[0]
+    for name in inputs:
+        value = first.get(name)
+        if isinstance(value, Tensor):
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def absent_classes(task: Task, counts: Tensor) -> list[str]:
+    """The names of the classes of a task that have no pixel."""
+    return [name for name, count in zip(getattr(task, "names", ()), counts.tolist()) if count == 0]
+
+
+def _classes(task: Task) -> int:
+    return len(getattr(task, "names", ())) if task.kind == "class" else 1
+
+
+def _link(task: Task, likelihood: Likelihood[object]) -> str | None:
+    """The link behind which the targets of a task are standardized; None if its likelihood has no location."""
+    if task.kind != "value":
+        return None
+    try:
+        standardized(likelihood, 0.0, 1.0)
+    except ConfigError:
+        return None
+    return str(getattr(likelihood, "link", "identity"))
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values.tolist())
+
+
+def _center_and_spread(name: str, found: Running) -> tuple[float, float]:
+    center, spread = float(found.mean), float(found.std)
+    if not torch.isfinite(torch.tensor([center, spread])).all():
+        raise DataError(
+            f"a valid {name} of the training images lies outside the range of the likelihood's link, such as 0 or less "
+            "for a logarithm: mask these pixels, or choose another task or likelihood"
+        )
+    return float(f"{center:.7g}"), float(f"{spread or abs(center) or 1.0:.7g}")
