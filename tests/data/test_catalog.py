@@ -1,10 +1,14 @@
 """Data sets by name."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sfumato.data import CamVid, Folder, Scenes, load
+from sfumato.errors import ConfigError, PluginError, UntrustedCodeError
 
 
 def test_scenes_need_no_files():
@@ -47,9 +51,58 @@ def test_faults(tmp_path):
         ValueError, match=r"data is 'citiscapes', expected scenes, camvid, cityscapes, nyuv2, sevenscenes or a folder"
     ):
         load("citiscapes")
-    with pytest.raises(ValueError, match="camvid lies in files: say where with --root"):
+    with pytest.raises(ValueError, match="camvid is read from files: name their folder with --root"):
         load("camvid")
     with pytest.raises(ValueError, match="split of scenes is 'test', expected one of train, val, novel, fog-1"):
         load("scenes", split="test")
     with pytest.raises(FileNotFoundError, match=r"sfumato\.yaml does not exist"):
         load(str(tmp_path))
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """A module of somebody else."""
+    found = types.ModuleType("my_roads")
+
+    class Roads:
+        inputs, tasks, splits, things, augmentation = ("image",), {}, ("train",), (3,), {"flip": False}
+
+        def __init__(self, root, split, size):
+            self.names = [f"{root}-{split}-{size}-{i}" for i in range(4)]
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"name": self.names[index]}
+
+    found.Roads, found.nothing, found.number = Roads, lambda root, split, size: [], 3
+    Roads.__module__ = "my_roads"
+    monkeypatch.setitem(sys.modules, "my_roads", found)
+    return found
+
+
+def test_a_class_of_somebody_else(module):
+    with pytest.raises(UntrustedCodeError, match="--trust my_roads"):
+        load("my_roads.Roads")
+    data = load("my_roads.Roads", "here", "train", (3, 4), trust="my_roads")
+    assert data.names[0] == "here-train-(3, 4)-0"
+    half = load("my_roads.Roads", "here", "train[50%:]", (3, 4), trust=("my_roads.Roads",))
+    assert list(half.names) == list(data.names)[2:]
+    assert (half.things, half.augmentation, half.inputs, half.splits) == ((3,), {"flip": False}, ("image",), ("train",))
+
+
+def test_classes_that_are_no_data_sets(module):
+    with pytest.raises(PluginError, match=r"my_roads\.nothing has no inputs, tasks, names: see help"):
+        load("my_roads.nothing", trust=True)
+    with pytest.raises(PluginError, match=r"my_roads\.number is a int, expected a class of data sets"):
+        load("my_roads.number", trust=True)
+    with pytest.raises(PluginError, match=r"my_roads\.missing cannot be imported"):
+        load("my_roads.missing", trust=True)
+
+
+def test_every_built_in_name_says_its_splits():
+    assert load("scenes").splits[:3] == ("train", "val", "novel")
+    assert load("scenes", split="val[:10%]").splits[-1] == "noise-5"
+    with pytest.raises(ConfigError, match="cityscapes is read from files"):
+        load("cityscapes")

@@ -7,10 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.cli.fit import planned
-from sfumato.data import Augmentation, Cityscapes, load
+from sfumato.data import Augmentation, Cityscapes, SelectedDataset, load
 from sfumato.data.cityscapes import SEMANTIC
-from sfumato.training import Plan
 
 # A car (26001) of five pixels, a crowd of persons (24), a caravan (29000), one pixel of a bicycle (33000), sky.
 INSTANCES = np.array([
@@ -147,15 +145,17 @@ def test_survives_augmentation(root):
 
 
 @pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centers"])
-def test_a_plan_from_the_command_line(root, task):
-    plan, train, val = planned(Plan(data="cityscapes", root=str(root), task=task))
-    assert (plan.original_size, plan.images, len(val)) == ((4, 8), 2, 1)
-    assert sum(plan.counts) == int(sum(sample[f"{task}_valid"].sum() for sample in (train[0], train[1])))
+def test_what_training_of_a_task_reads(root, task):
+    data = Cityscapes(root)
+    sample = SelectedDataset(data, data.inputs, [data.tasks[task]])[0]
+    assert sample.keys() == {"name", "image", task, f"{task}_valid"}
+    assert torch.equal(sample[f"{task}_valid"], data[0][f"{task}_valid"])
 
 
-def test_all_three_tasks_of_the_paper_in_one_plan(root):
-    plan, *_ = planned(Plan(data="cityscapes", root=str(root), tasks="classes,centers,inverse_depth"))
-    assert plan.likelihood.count(",") == 2
+def test_names_and_files_are_known_without_reading(root):
+    data = Cityscapes(root)
+    assert list(data.names) == [sample["name"] for sample in (data[i] for i in range(len(data)))]
+    assert all(path.is_file() for path in data.files(0))
 
 
 def test_missing_folders(root):

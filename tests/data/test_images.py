@@ -1,13 +1,16 @@
 """Every odd or broken file: correct behavior, or one line that names it and says what to do."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sfumato.data.images import read_depth, read_image, read_labels, resized
+from sfumato.data.images import read_channel, read_depth, read_image, read_labels
+from sfumato.errors import DataError, MissingFileError
 
-GREY = np.array([[0, 51, 255], [102, 153, 204]], np.uint8)
+GRAY = np.array([[0, 51, 255], [102, 153, 204]], np.uint8)
 
 
 def saved(path, array, mode=None, **kwargs):
@@ -26,15 +29,15 @@ def refused(kind, path, remedy):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "CMYK"])
 def test_the_same_gray_picture_in_any_mode(tmp_path, mode):
-    path = saved(tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}", GREY, mode)
+    path = saved(tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}", GRAY, mode)
     image = read_image(path)
-    assert image.dtype == torch.float32
-    assert torch.allclose(image, torch.tensor(GREY / 255).float().expand(3, -1, -1), atol=1e-6)
+    assert image.dtype == torch.uint8
+    assert torch.equal(image, torch.tensor(GRAY).expand(3, -1, -1))
 
 
 def test_color_channels_stay_in_order(tmp_path):
     path = saved(tmp_path / "a.png", np.array([[[255, 0, 51]]], np.uint8))
-    assert read_image(path).flatten().tolist() == pytest.approx([1, 0, 0.2])
+    assert read_image(path).flatten().tolist() == [255, 0, 51]
 
 
 def test_palette_is_looked_up(tmp_path):
@@ -42,12 +45,12 @@ def test_palette_is_looked_up(tmp_path):
     picture.putpalette([255, 0, 0, 0, 0, 255])
     picture.putpixel((1, 0), 1)
     path = saved(tmp_path / "a.png", picture, transparency=bytes([0, 255]))
-    assert read_image(path)[:, 0].T.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert read_image(path)[:, 0].T.tolist() == [[255, 0, 0], [0, 0, 255]]
 
 
 def test_alpha_is_dropped(tmp_path):
     path = saved(tmp_path / "a.png", np.array([[[255, 51, 0, 0]]], np.uint8))
-    assert read_image(path).flatten().tolist() == pytest.approx([1, 0.2, 0])
+    assert read_image(path).flatten().tolist() == [255, 51, 0]
 
 
 def test_sixteen_bits_keep_their_depth(tmp_path):
@@ -56,14 +59,14 @@ def test_sixteen_bits_keep_their_depth(tmp_path):
 
 
 def test_one_pixel(tmp_path):
-    assert read_image(saved(tmp_path / "a.png", GREY[:1, 1:2])).shape == (3, 1, 1)
+    assert read_image(saved(tmp_path / "a.png", GRAY[:1, 1:2])).shape == (3, 1, 1)
 
 
 def test_photographs_are_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the top of the scene is at the right of the file
-    path = saved(tmp_path / "a.png", GREY, exif=exif)
-    assert torch.equal(read_image(path)[0], torch.tensor(np.rot90(GREY, -1) / 255).float())
+    path = saved(tmp_path / "a.png", GRAY, exif=exif)
+    assert torch.equal(read_image(path)[0], torch.tensor(np.rot90(GRAY, -1).copy()))
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
@@ -130,13 +133,13 @@ def test_ids_outside_the_classes(tmp_path, void):
 
 
 def test_labels_of_another_size(tmp_path):
-    path = saved(tmp_path / "a.png", GREY)
+    path = saved(tmp_path / "a.png", GRAY)
     with refused(ValueError, path, "2 × 3 pixels but its image has 4 × 6 .* same size"):
         read_labels(path, 256, shape=(4, 6))
 
 
 def test_colored_labels(tmp_path):
-    path = saved(tmp_path / "a.png", GREY, "RGB")
+    path = saved(tmp_path / "a.png", GRAY, "RGB")
     with refused(ValueError, path, "gray PNG"):
         read_labels(path, 11)
 
@@ -190,58 +193,20 @@ def test_array_of_another_shape(tmp_path):
         read_depth(path, 1, 0.1, 10)
 
 
-# Size
+# Files that are no files
 
 
-def sample(height, width):
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return {
-        "name": "a",
-        "image": torch.rand(3, height, width, generator=torch.Generator().manual_seed(0)),
-        "classes": rows * width + columns,
-        "classes_valid": columns % 2 == 0,
-        "depth": (1.0 + columns)[None],
-        "depth_valid": columns % 2 == 0,
-        "intrinsics": torch.tensor([[8.0, 0, 3.5], [0, 8.0, 2.5], [0, 0, 1]]),
-        "world_from_camera": torch.eye(4),
-    }
-
-
-def test_no_size_changes_nothing():
-    a = sample(4, 6)
-    assert resized(a, None) is a
-
-
-@pytest.mark.parametrize("size", [(12, 16), (24, 32), (37, 53), (60, 80)])
-def test_images_resize_as_pillow_does(size):
-    a = (sample(48, 64)["image"] * 255).byte()
-    image = resized({"image": a / 255}, size)["image"]
-    pillow = Image.fromarray(a.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
-    assert (image * 255 - torch.tensor(np.array(pillow)).permute(2, 0, 1)).abs().max() < 1.1
-
-
-@pytest.mark.parametrize("size", [(2, 3), (8, 12), (3, 5), (1, 1)])
-def test_targets_take_one_old_pixel_together(size):
-    a = sample(4, 6)
-    b = resized(a, size)
-    rows, columns = b["classes"] // 6, b["classes"] % 6
-    assert b["image"].shape == (3, *size)
-    assert torch.equal(b["depth"][0], 1.0 + columns)
-    assert torch.equal(b["classes_valid"], columns % 2 == 0)
-    # the old pixel's center is within half an old pixel of the new pixel's center
-    center = (torch.arange(size[0]) + 0.5) * 4 / size[0]
-    assert ((rows[:, 0] + 0.5 - center).abs() <= 0.5).all()
-
-
-def test_intrinsics_follow_the_corners():
-    # The image's edges lie at −½ and size − ½ before and after: what is seen there stays.
-    a, b = sample(4, 6)["intrinsics"], resized(sample(4, 6), (6, 18))["intrinsics"]
-    for axis, old, new in ((0, 6, 18), (1, 4, 6)):
-        for before, after in ((-0.5, -0.5), (old - 0.5, new - 0.5)):
-            seen = (before - a[axis, 2]) / a[axis, axis]
-            assert (after - b[axis, 2]) / b[axis, axis] == pytest.approx(float(seen))
-
-
-def test_size_that_is_none():
-    with pytest.raises(ValueError, match="height, width"):
-        resized(sample(4, 6), (0, 5))
+@pytest.mark.parametrize("read", [read_image, read_channel])
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+def test_a_pipe_is_refused_at_once(tmp_path, read, name):
+    path = tmp_path / name
+    os.mkfifo(path)  # opening it would wait forever for a writer
+    with refused(DataError, path, "a pipe or a device, expected a regular file"):
+        read(path)
+    path.unlink()
+    path.mkdir()
+    with refused(DataError, path, "is a folder"):
+        read(path)
+    path.rmdir()
+    with refused(MissingFileError, path, "does not exist"):
+        read(path)

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.cli.fit import planned
-from sfumato.data import NYUv2, load
+from sfumato.data import NYUv2, SelectedDataset, load
 from sfumato.data.nyuv2 import FILE, MAPPING, SPLITS
-from sfumato.training import Plan
+from sfumato.errors import MissingDependencyError
 
 h5py = pytest.importorskip("h5py")
 io = pytest.importorskip("scipy.io")
 
 H, W, N = 4, 6, 5
-# Two chairs (label 2) and a table (label 4), whose instances are counted anew; a wall (1); a lamp (3); no label.
+# Two chairs (label 2) and a table (label 4), counted from 1 for each label; a wall (1); a lamp (3); no label.
 LABELS = np.array([
     [1, 1, 1, 1, 1, 1],
     [2, 2, 4, 4, 2, 0],
@@ -74,7 +73,7 @@ def test_official_split(root):
 
 def test_axes_and_units(root):
     sample = NYUv2(root)[1]  # number 4
-    assert torch.allclose(sample["image"], torch.tensor(IMAGES[3]).permute(2, 0, 1) / 255)
+    assert torch.equal(sample["image"], torch.tensor(IMAGES[3]).permute(2, 0, 1))
     valid = (DEPTHS >= 0.5) & (DEPTHS <= 10)
     assert np.array_equal(sample["depth_valid"], valid)
     assert torch.equal(sample["depth"][0], torch.tensor(np.where(valid, DEPTHS, 0)))
@@ -124,10 +123,17 @@ def test_read_by_worker_processes(root):
 
 
 @pytest.mark.parametrize("task", ["classes", "depth", "inverse_depth", "centers"])
-def test_a_plan_from_the_command_line(root, task):
-    plan, train, val = planned(Plan(data="nyuv2", root=str(root), task=task))
-    assert (plan.original_size, plan.images, len(val)) == ((H, W), 3, 2)
-    assert sum(plan.counts) == int(sum(sample[f"{task}_valid"].sum() for sample in (train[i] for i in range(3))))
+def test_what_training_of_a_task_reads(root, task):
+    data = NYUv2(root)
+    sample = SelectedDataset(data, data.inputs, [data.tasks[task]])[0]
+    assert sample.keys() == {"name", "image", task, f"{task}_valid"}
+    assert torch.equal(sample[f"{task}_valid"], data[0][f"{task}_valid"])
+
+
+def test_names_and_files_are_known_without_reading(root):
+    data = NYUv2(root)
+    assert list(data.names) == [sample["name"] for sample in (data[i] for i in range(len(data)))]
+    assert all(path.is_file() for path in data.files(0))
 
 
 def test_missing(root):
@@ -144,13 +150,13 @@ def test_missing(root):
 @pytest.mark.parametrize("keep", [0, 200])
 def test_truncated(root, name, keep):
     (root / name).write_bytes((root / name).read_bytes()[:keep])
-    with refused(ValueError, name, "download it anew from http"):
+    with refused(ValueError, name, "download it again from http"):
         NYUv2(root)
 
 
 def test_another_file(root):
     rewrite(root, instances=None)
-    with refused(ValueError, FILE, "lacks instances: download it anew"):
+    with refused(ValueError, FILE, "lacks instances: download it again"):
         NYUv2(root)
     io.savemat(root / FILE, {"images": 1})
     with refused(ValueError, FILE, "not a whole MATLAB 7.3 file"):
@@ -177,5 +183,5 @@ def test_numbers_and_labels_that_do_not_exist(root):
 
 def test_missing_library(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"h5py.*pip install 'sfumato\[data\]'"):
+    with pytest.raises(MissingDependencyError, match=r"h5py.*pip install 'sfumato\[data\]'"):
         NYUv2(root)

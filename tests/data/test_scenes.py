@@ -7,7 +7,8 @@ from sfumato.data import Scenes
 from sfumato.tasks import Depth, Semantic
 
 SIZE = (36, 48)
-VIEWS = {"right", "next", "disparity", "disparity_valid", "flow", "flow_valid", "world_from_right", "world_from_next"}
+VIEWS = {"right", "next", "world_from_right", "world_from_next"}
+VIEWS |= {f"{key}{mask}" for key in ("disparity", "disparity_right", "flow") for mask in ("", "_valid")}
 
 
 def same(one, other, keys):
@@ -21,10 +22,11 @@ def test_a_sample_holds_what_it_says():
         "image": (3, torch.float32), "right": (3, torch.float32), "next": (3, torch.float32),
         "classes": (None, torch.int64), "instances": (None, torch.int64), "novel": (None, torch.bool),
         "depth": (1, torch.float32), "depth_true": (1, torch.float32), "depth_sigma": (1, torch.float32),
-        "disparity": (1, torch.float32), "flow": (2, torch.float32), "centers": (2, torch.float32),
+        "disparity": (1, torch.float32), "disparity_right": (1, torch.float32),
+        "flow": (2, torch.float32), "centers": (2, torch.float32),
         "class_probs": (8, torch.float32), "inverse_depth": (1, torch.float32),
         **{f"{key}_valid": (None, torch.bool)
-           for key in ("classes", "depth", "inverse_depth", "disparity", "flow", "centers")},
+           for key in ("classes", "depth", "inverse_depth", "disparity", "disparity_right", "flow", "centers")},
     }  # fmt: skip
     for key, (channels, dtype) in maps.items():
         assert sample[key].shape == (SIZE if channels is None else (channels, *SIZE)), key

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from sfumato.data import Scenes
+from sfumato.data import Augmentation, Scenes
 from sfumato.data.scenes.lens import camera, intrinsics, moved, pose
 from sfumato.data.scenes.rays import Sight
 from sfumato.data.scenes.solids import normal
@@ -66,6 +66,37 @@ def test_poses_and_intrinsics_explain_disparity_and_flow(samples):
         later, depth = reprojected(sample, "next")
         front = valid & (depth > 0.5)
         torch.testing.assert_close(later[:, front], (pixels() + sample["flow"])[:, front], atol=2e-3, rtol=0)
+
+
+def test_both_disparities_name_the_same_pairs_of_pixels(samples):
+    for sample in samples:
+        x = pixels()[0]
+        for here, there, sign in (("disparity", "disparity_right", -1), ("disparity_right", "disparity", 1)):
+            place = x + sign * sample[here][0]
+            near = place.round().long().clamp(0, SIZE[1] - 1)
+            back = sample[there][0].gather(1, near)
+            valid = sample[f"{here}_valid"]
+            # Rounding may meet another surface at an edge, nowhere else.
+            assert ((back - sample[here][0]).abs() < 0.05)[valid].float().mean() > 0.9
+
+
+def test_a_flipped_stereo_scene_is_still_one(samples):
+    """After a flip, the disparity of the new left view warps the new right view onto it."""
+    keys = ("image", "right", "disparity", "disparity_valid", "disparity_right", "disparity_right_valid", "intrinsics")
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in keys}
+    torch.manual_seed(1)
+    out = Augmentation(scale=(1, 1), color=0.0)(batch)
+    flipped = [not torch.allclose(out["image"][i], batch["image"][i], atol=1e-4) for i in range(COUNT)]
+    assert any(flipped)
+    for i in range(COUNT):
+        motion = torch.cat([out["disparity"][i], torch.zeros(1, *SIZE)])
+        valid = out["disparity_valid"][i]
+        right, wrong = (
+            (warped(out["right"][i], pixels() - sign * motion) - out["image"][i]).abs().mean(0)[valid]
+            for sign in (1, -1)
+        )
+        assert right.median() < 0.012
+        assert right.mean() < 0.6 * wrong.mean()
 
 
 @pytest.mark.parametrize(("other", "key"), [("right", "disparity"), ("next", "flow")])

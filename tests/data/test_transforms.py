@@ -192,9 +192,7 @@ def stereo_pair(seed=0):
     scene = torch.rand(B, 3, 1, 40, generator=generator).expand(-1, -1, 4, -1)
     columns = torch.arange(24)
     left = torch.where(columns < 12, 2, 5)  # x_right = x − left[x]
-    right = torch.where(
-        columns < 7, 2, 5
-    )  # x_left = x + right[x]; three columns are hidden
+    right = torch.where(columns < 7, 2, 5)  # x_left = x + right[x]; three columns are hidden
     batch = {"image": scene[..., :24].clone(), "disparity": left.float().expand(B, 1, 4, 24).clone()}
     batch["right"] = scene[..., columns + right].clone()
     batch["disparity_right"] = right.float().expand(B, 1, 4, 24).clone()

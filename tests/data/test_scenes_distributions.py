@@ -1,4 +1,4 @@
-"""The laws that scenes claim for their targets, against the targets."""
+"""The distributions that scenes claim for their targets, against the targets."""
 
 import math
 
@@ -19,7 +19,7 @@ def pixels():
     return {key: torch.cat([s[key].flatten(-2) for s in samples], -1) for key in keys}
 
 
-def test_laws_are_laws(pixels):
+def test_probabilities_add_up(pixels):
     probs = pixels["class_probs"]
     torch.testing.assert_close(probs.sum(0), torch.ones(probs.shape[1]))
     assert (probs >= 0).all()
@@ -29,12 +29,12 @@ def test_laws_are_laws(pixels):
     assert 0.02 < ambiguous.float().mean() < 0.4
 
 
-def test_labels_occur_as_often_as_the_law_says(pixels):
-    laws, which, counts = pixels["class_probs"].unique(dim=1, return_inverse=True, return_counts=True)
-    assert laws.shape[1] >= 8 + 3 - 1  # certain ones, and three ambiguous materials
-    for law, (number, count) in zip(laws.T, enumerate(counts.tolist())):
+def test_labels_occur_as_often_as_their_distribution_says(pixels):
+    kinds, which, counts = pixels["class_probs"].unique(dim=1, return_inverse=True, return_counts=True)
+    assert kinds.shape[1] >= 8 + 3 - 1  # certain ones, and three ambiguous materials
+    for probs, (number, count) in zip(kinds.T, enumerate(counts.tolist())):
         observed = torch.bincount(pixels["classes"][which == number], minlength=8) / count
-        assert ((observed - law).abs() <= 4.5 * (law * (1 - law) / count).sqrt()).all()
+        assert ((observed - probs).abs() <= 4.5 * (probs * (1 - probs) / count).sqrt()).all()
 
 
 def test_labels_of_neighbors_are_independent():
