@@ -2,13 +2,21 @@
 
 from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
-from sfumato.likelihoods.distilled import DistilledClasses, DistilledValues
+from sfumato.likelihoods.distilled import (
+    DistilledClasses,
+    DistilledGaussian,
+    DistilledLaplace,
+    DistilledProbs,
+    DistilledValues,
+    Dudes,
+)
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
 from sfumato.likelihoods.l1 import L1
 from sfumato.likelihoods.laplace import Laplace
 from sfumato.likelihoods.logit_normal import LogitNormal
 from sfumato.likelihoods.normal_inverse_gamma import NormalInverseGamma
+from sfumato.likelihoods.standardized import has_location, standardized
 from sfumato.likelihoods.tempered import Tempered
 
 __all__ = [
@@ -16,11 +24,17 @@ __all__ = [
     "Categorical",
     "Dirichlet",
     "DistilledClasses",
+    "DistilledGaussian",
+    "DistilledLaplace",
+    "DistilledProbs",
     "DistilledValues",
+    "Dudes",
     "Gaussian",
     "Joint",
     "Laplace",
     "LogitNormal",
     "NormalInverseGamma",
     "Tempered",
+    "has_location",
+    "standardized",
 ]

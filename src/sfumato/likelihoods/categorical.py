@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sfumato.likelihoods.for_task import ClassTarget
 from sfumato.predictions import ClassMoments
 
 
@@ -22,10 +24,16 @@ class Categorical:
     """
 
     classes: int
+    target: ClassVar[str] = "class"
 
     def __post_init__(self) -> None:
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
+
+    @classmethod
+    def for_task(cls, task: ClassTarget) -> Self:
+        """The likelihood for the classes of a task."""
+        return cls(task.classes)
 
     @property
     def channels(self) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sfumato.likelihoods.for_task import ClassTarget
 from sfumato.predictions import ClassMoments
 from sfumato.predictions.classes import entropy
 
@@ -36,12 +38,18 @@ class Dirichlet:
 
     classes: int
     regularization: float = 0.05
+    target: ClassVar[str] = "class"
 
     def __post_init__(self) -> None:
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
         if self.regularization < 0:
             raise ValueError(f"regularization is {self.regularization}, expected at least 0")
+
+    @classmethod
+    def for_task(cls, task: ClassTarget) -> Self:
+        """The likelihood for the classes of a task."""
+        return cls(task.classes)
 
     @property
     def channels(self) -> int:

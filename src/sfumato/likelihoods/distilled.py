@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from sfumato.likelihoods.for_task import ClassTarget, ValueTarget
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.laplace import Laplace
 from sfumato.predictions import ClassMoments, ValueMoments
@@ -45,12 +46,19 @@ class DistilledClasses:
     classes: int
     published: bool = False
     probs: bool = False
+    target: ClassVar[str] = "class"
+    student: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.published and self.probs:
             raise ValueError("published and probs: the paper's student does not learn its teacher's law")
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
+
+    @classmethod
+    def for_task(cls, task: ClassTarget) -> Self:
+        """The likelihood for the classes of a task."""
+        return cls(task.classes)
 
     @property
     def channels(self) -> int:
@@ -122,6 +130,24 @@ class DistilledClasses:
         return ((square - mean.square()).clamp_min(0) * (count / (count - 1))).sqrt()
 
 
+class DistilledProbs(DistilledClasses):
+    """:class:`DistilledClasses` that learns the teacher's probabilities beside the labels too."""
+
+    @classmethod
+    def for_task(cls, task: ClassTarget) -> Self:
+        """The likelihood for the classes of a task."""
+        return cls(task.classes, probs=True)
+
+
+class Dudes(DistilledClasses):
+    """:class:`DistilledClasses` as published: the student learns the standard deviation of the teacher's label."""
+
+    @classmethod
+    def for_task(cls, task: ClassTarget) -> Self:
+        """The likelihood for the classes of a task."""
+        return cls(task.classes, published=True)
+
+
 @dataclass(frozen=True)
 class Squares:
     """Moments of draws of classes, and the sums (B, K, H, W) of their squared probabilities."""
@@ -149,6 +175,8 @@ class DistilledValues:
     """
 
     law: Gaussian | Laplace
+    target: ClassVar[str] = "value"
+    student: ClassVar[bool] = True
 
     @property
     def dims(self) -> int:
@@ -199,6 +227,24 @@ class DistilledValues:
         found = heard.prediction()
         _spread(found.epistemic, heard.draws)
         return torch.cat([found.mean, found.epistemic_variance.sqrt()], 1)
+
+
+class DistilledGaussian(DistilledValues):
+    """:class:`DistilledValues` with a :class:`Gaussian` of its own."""
+
+    @classmethod
+    def for_task(cls, task: ValueTarget) -> Self:
+        """The likelihood for the values of a task."""
+        return cls(Gaussian.for_task(task))
+
+
+class DistilledLaplace(DistilledValues):
+    """:class:`DistilledValues` with a :class:`Laplace` of its own."""
+
+    @classmethod
+    def for_task(cls, task: ValueTarget) -> Self:
+        """The likelihood for the values of a task."""
+        return cls(Laplace.for_task(task))
 
 
 def _spread(epistemic: Tensor, draws: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato.contracts import Moments
+from sfumato.likelihoods.standardized import has_location, in_units
 from sfumato.predictions.joint import JointMoments
 
 
@@ -65,7 +66,7 @@ class Joint:
             if name not in self.parts:
                 raise ValueError(f"scales name {name!r}, which is none of the tasks {', '.join(self.parts)}")
             part = self.parts[name]
-            if getattr(part, "channels", 0) not in {n * getattr(part, "dims", 0) for n in (1, 2, 3)}:
+            if not has_location(part):
                 raise ValueError(f"scales name {name!r}, but a {type(part).__name__} has no location: leave it out")
             if not (math.isfinite(center) and 0 < spread < math.inf):
                 raise ValueError(f"the scale of {name} is {(center, spread)}, expected a center and a spread above 0")
@@ -136,7 +137,7 @@ class Joint:
         found = self._read(output, names)
         return JointMoments({name: self._moments(name, part, read, noise) for name, part, read, noise in found})
 
-    def of(self, name: str) -> TaskLikelihood:
+    def select_task(self, name: str) -> TaskLikelihood:
         """The likelihood that reads one task from the output of all.
 
         Raises:
@@ -167,8 +168,7 @@ class Joint:
                 continue
             if name in self.scales:
                 center, spread = self.scales[name]
-                location, log_scale = own[:, : part.dims], own[:, part.dims :]
-                own = torch.cat([center + spread * location, log_scale + math.log(spread)], 1)
+                own = in_units(own, part.dims, center, spread)
             yield name, part, own, homoscedastic_tasks.get(name)
 
 

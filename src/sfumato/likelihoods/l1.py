@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 from torch import Tensor
 
+from sfumato.likelihoods.for_task import ValueTarget
 from sfumato.likelihoods.links import check
 from sfumato.predictions import ValueMoments
 
@@ -31,11 +33,17 @@ class L1:
     dims: int = 1
     unit: str = ""
     scale: float = 1.0
+    target: ClassVar[str] = "value"
 
     def __post_init__(self) -> None:
         check(self.dims, "identity", None, None)
         if not 0 < self.scale < math.inf:
             raise ValueError(f"scale is {self.scale}, expected above 0: the usual error, in the unit of the values")
+
+    @classmethod
+    def for_task(cls, task: ValueTarget) -> Self:
+        """The likelihood for the values of a task."""
+        return cls(task.dims, task.unit)
 
     @property
     def channels(self) -> int:

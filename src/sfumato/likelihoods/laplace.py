@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from sfumato.likelihoods.links import LinkName, check, clipped_moments, law_nll, normal_scores, split
+from sfumato.likelihoods.for_task import ValueTarget
+from sfumato.likelihoods.links import LinkName, as_link, check, clipped_moments, law_nll, normal_scores, split
 from sfumato.predictions import ValueMoments
 
 
@@ -29,9 +31,15 @@ class Laplace:
     lower: float | None = None
     upper: float | None = None
     unit: str = ""
+    target: ClassVar[str] = "value"
 
     def __post_init__(self) -> None:
         check(self.dims, self.link, self.lower, self.upper)
+
+    @classmethod
+    def for_task(cls, task: ValueTarget) -> Self:
+        """The likelihood for the values of a task, in its unit, with its link and range."""
+        return cls(task.dims, as_link(task.link), task.lower, task.upper, task.unit)
 
     @property
     def channels(self) -> int:

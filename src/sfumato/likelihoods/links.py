@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
+
+from sfumato.errors import ConfigError
 
 LinkName = Literal["identity", "log", "inverse"]
 
@@ -31,6 +33,17 @@ LINKS: dict[str, Link] = {
     "log": Link(torch.log, torch.exp, lambda y: -y.log()),
     "inverse": Link(torch.reciprocal, torch.reciprocal, lambda y: -2 * y.abs().log()),
 }
+
+
+def as_link(name: str) -> LinkName:
+    """The name of a link.
+
+    Raises:
+        ConfigError: If there is no such link.
+    """
+    if name not in LINKS:
+        raise ConfigError(f"link is {name!r}, expected one of {', '.join(LINKS)}")
+    return cast(LinkName, name)
 
 
 def check(dims: int, link: str, lower: float | None, upper: float | None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sfumato.likelihoods.for_task import ValueTarget
 from sfumato.predictions import ValueMoments
 
 
@@ -35,12 +37,18 @@ class NormalInverseGamma:
     dims: int = 1
     regularization: float = 0.01
     unit: str = ""
+    target: ClassVar[str] = "value"
 
     def __post_init__(self) -> None:
         if self.dims < 1:
             raise ValueError(f"dims is {self.dims}, expected at least 1 value per pixel")
         if self.regularization < 0:
             raise ValueError(f"regularization is {self.regularization}, expected at least 0")
+
+    @classmethod
+    def for_task(cls, task: ValueTarget) -> Self:
+        """The likelihood for the values of a task. It uses no link, so standardize the targets."""
+        return cls(task.dims, unit=task.unit)
 
     @property
     def channels(self) -> int:

@@ -9,7 +9,8 @@ from typing import cast
 from sfumato import registry
 from sfumato.contracts import Likelihood, Task
 from sfumato.errors import ConfigError
-from sfumato.likelihoods import Joint, standardized
+from sfumato.likelihoods import Joint, has_location, standardized
+from sfumato.predictions import ValuePrediction
 from sfumato.runs.config import Config
 from sfumato.runs.plan import Plan
 from sfumato.sections import Json
@@ -30,10 +31,11 @@ def task_and_likelihood(plan: Plan) -> tuple[Task | MultiTask, Likelihood[object
         for name, kind in zip(tasks, config.likelihood_names)
     }
     scales = {name: (float(center), float(spread)) for name, (center, spread) in facts.scales.items()}
+    for name in [name for name in scales if not config.tasks or not has_location(likelihoods[name])]:
+        likelihoods[name] = standardized(cast("Likelihood[ValuePrediction]", likelihoods[name]), *scales.pop(name))
     if config.tasks:
         return MultiTask(tasks), Joint(likelihoods, scales)
-    ((name, likelihood),) = likelihoods.items()
-    return tasks[name], standardized(likelihood, *scales[name]) if name in scales else likelihood
+    return tasks[config.task], likelihoods[config.task]
 
 
 def build_task(name: str, arguments: Mapping[str, Json], trust: registry.Trust = registry.NO_TRUST) -> Task:

@@ -8,9 +8,9 @@ from sfumato.objectives import BaseObjective
 
 
 class Photometric(BaseObjective):
-    """``mean |left(x) − right(x − d)|`` with the location of the network's output as d. It needs no labels.
+    """``mean |left(x) − right(x − d)|`` with the predicted mean as d. It needs no labels.
 
-    The log scale learns the logarithm of the photometric error, so that predictions have an aleatoric part.
+    The scale learns the photometric error, so that predictions have an aleatoric part.
     """
 
     needs_targets = False
@@ -18,7 +18,8 @@ class Photometric(BaseObjective):
     def forward(self, network: nn.Module, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss ``photometric``."""
         left, right = self.inputs_of(batch)
-        disparity, log_scale = network(left, right).float().unbind(1)
+        moments = self.likelihood.moments(network(left, right).float())
+        disparity, log_scale = moments.mean[:, 0], moments.variance[:, 0].log() / 2
         height, width = disparity.shape[-2:]
         x = torch.arange(width, device=disparity.device) - disparity
         y = torch.arange(height, device=disparity.device)[:, None].expand_as(disparity)
