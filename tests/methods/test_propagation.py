@@ -192,7 +192,7 @@ def test_dropout_added_to_any_network():
     network = Output(
         seeded(lambda: nn.Conv2d(3, 4, 3, 2, 1), lambda: nn.SiLU(inplace=True), lambda: nn.Conv2d(4, 2, 1))
     )
-    inject_dropout(network, 0.3, "network.0")
+    inject_dropout(network, where=r"network\.0", p=0.3)
     mean, variance = VariancePropagation(network).moments(IMAGE)
     assert mean.shape == variance.shape == (1, 2, 6, 6)
     assert (variance > 0).all()

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from sfumato.contracts import Inputs
 from sfumato.errors import ConfigError
 from sfumato.methods._propagation.activations import NoRuleError
-from sfumato.methods._propagation.corrections import Fitted, Fitting, sampled_variances
+from sfumato.methods._propagation.corrections import Fitted, Fitting
 from sfumato.methods._propagation.run import Propagation, run
+from sfumato.methods._propagation.sampling import sampled_variances
 from sfumato.methods.base import BaseMethod
 
 
