@@ -1,80 +1,80 @@
-"""The command line: ``sfumato COMMAND``, a file for each command."""
+"""The command line: ``sfumato COMMAND``, one file for each command. Commands parse and print, nothing else."""
 
 from __future__ import annotations
 
-import errno
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
 
-GO_ON = "`sfumato fit --resume` goes on where it stopped"
-FLAGS = ("--resume", "--quiet", "--json", "--all", "--deterministic", "--on_the_fly")
+from sfumato.cli.console import complain, plain
+from sfumato.cli.environment import TERMINATED, quiet_libraries, resource_errors, termination
+from sfumato.cli.options import Command, read, summary
+from sfumato.errors import ConfigError, ResourceError, SfumatoError
+
+COMMANDS = (
+    "demo", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export", "plugins",
+)  # fmt: skip
+OPTIONS = (
+    "options:",
+    "  --version  show the version",
+    "  --help     show this text, or after a command its options",
+)
+CONTINUE = "`sfumato fit --resume` continues an interrupted training"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 the machine failed, 2 the request cannot be met."""
-    parser, commands = _parser()
-    given = [_underscored(a) for a in (sys.argv[1:] if arguments is None else arguments)]
-    asked = parser.parse_args([f"{a}=true" if a in FLAGS else a for a in given])
-    settings = vars(parser.instantiate_classes(asked)[asked.subcommand])
-    settings.pop("config", None)
-    _hush()
+    """Run a command and return its exit code.
+
+    0: done. 1: the machine lacks something, such as disk space. 2: the request cannot be met. 130: interrupted.
+    143: terminated. Any other error is a fault of this package and ends with a traceback.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
-        commands[asked.subcommand](**settings)
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        return _complain(error, 2)
-    except OSError as error:
-        full = error.errno == errno.ENOSPC or "No space left" in str(error)
-        return _complain(f"{error}: free some disk space; {GO_ON}" if full else error, 1)
+        with termination(), resource_errors():
+            _run([word for word in words if word != "--debug"])
+    except SfumatoError as error:
+        if debug:
+            traceback.print_exc()
+        complain(error)
+        return 1 if isinstance(error, ResourceError) else 2
     except KeyboardInterrupt:
-        return _complain(f"interrupted; {GO_ON}", 130)
+        complain(f"interrupted; {CONTINUE}")
+        return 130
+    except SystemExit as end:
+        if end.code != TERMINATED:
+            raise
+        complain(f"terminated; {CONTINUE}")
+        return TERMINATED
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped
+        sys.stdout = None
+        return 1
     return 0
 
 
-def _hush() -> None:
-    """Keep Lightning's advice to developers from users; our own warnings and every error still speak."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+def _run(words: list[str]) -> None:
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("-h", "--help"):
+        print(_help())
+    elif name == "--version":
+        from sfumato import __version__
+
+        print(f"sfumato {__version__}")
+    elif name not in COMMANDS:
+        raise ConfigError(f"there is no command {name!r}: expected one of {', '.join(COMMANDS)}")
+    else:
+        command = _command(name)
+        settings = read(name, command, rest)
+        if settings is not None:
+            quiet_libraries()
+            command(**settings)
 
 
-def _underscored(argument: str) -> str:
-    """``--num-nodes=2`` as ``--num_nodes=2``: both spellings are understood."""
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+def _command(name: str) -> Command:
+    return getattr(import_module(f"sfumato.cli.{name}"), name)
 
 
-def _complain(problem: object, code: int) -> int:
-    print(f"sfumato: {' '.join(str(problem).split())}", file=sys.stderr)
-    return code
-
-
-def _parser() -> tuple[Any, dict[str, Callable[..., None]]]:
-    from jsonargparse import ArgumentParser
-
-    from sfumato import __version__
-    from sfumato.cli.calibrate import calibrate
-    from sfumato.cli.demo import demo
-    from sfumato.cli.distill import distill
-    from sfumato.cli.evaluate import evaluate
-    from sfumato.cli.export import export
-    from sfumato.cli.fit import fit
-    from sfumato.cli.predict import predict
-    from sfumato.cli.report import report
-
-    parser = ArgumentParser(prog="sfumato", description="Uncertainty in dense prediction.", version=__version__)
-    subcommands = parser.add_subcommands()
-    table: dict[str, Callable[..., None]] = {}
-    for command in (demo, fit, distill, calibrate, evaluate, predict, report, export):
-        summary = (command.__doc__ or "").partition("\n\n")[0]
-        sub = ArgumentParser(description=summary)
-        sub.add_argument("--config", action="config", help="YAML file with these settings; `fit` takes a plan.yaml")
-        sub.add_function_arguments(command, None, as_group=False, as_positional=True, skip={"inputs"})
-        if command is predict:  # several words, which a signature cannot say
-            sub.add_argument("inputs", nargs="+", help="image files, folders, globs or videos")
-        subcommands.add_subcommand(command.__name__, sub, help=summary)
-        table[command.__name__] = command
-    return parser, table
+def _help() -> str:
+    lines = [f"  {name:11s}{plain(summary(_command(name)))}" for name in COMMANDS]
+    return "\n".join(["usage: sfumato COMMAND [OPTIONS]", "", "commands:", *lines, "", *OPTIONS])

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from sfumato.cli.console import echo
+from sfumato.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sfumato.calibration import ConformalIntervals, ConformalSets
+
+CONFORMAL = "conformal"
 
 
 def calibrate(
@@ -15,66 +23,70 @@ def calibrate(
     split: str = "val[:50%]",
     level: float = 0.9,
     delta: float = 0.0,
-    of: str = "",
+    class_: str = "",
     task: str = "",
+    reset: bool = False,
     samples: int | None = None,
     seed: int = 0,
+    device: str = "auto",
+    trust: str = "",
     quiet: bool = False,
 ) -> None:
-    """Put a run's uncertainty right on held-out images; evaluate, predict and report then use what is found.
+    """Calibrate a run on held-out images; evaluate, predict, report and export then use what was fitted.
 
     Args:
-        run: folder that `fit` left.
+        run: Folder of a run.
         method: temperature (the default for classes), class-temperature, vector, local or isotonic; scale (the default
-            for values) or quantile; conformal for sets of classes or intervals of values with a guarantee; none to
-            undo all.
-        data: other data than the run's own.
-        root: where that data lies.
-        split: which images to fit on; what is evaluated must be others, as in val[50%:].
-        level: of conformal, 1 − the risk allowed, as a mean over images.
-        delta: of conformal, in how many cases the risk itself may be larger; 0 bounds its expectation.
-        of: of conformal, the class whose false negatives are bounded; empty for wrong classes of all kinds.
-        task: which one, of a run of several tasks.
-        samples: how many outputs MC dropout draws.
-        seed: of the draws.
-        quiet: show no progress bar.
+            for values) or quantile; conformal for sets of classes or intervals of values with a bounded risk.
+        data: Other data than the run's own.
+        root: Folder where that data lies.
+        split: Which images to fit on. Evaluate on others, such as val[50%:]. Default val[:50%].
+        level: For conformal, 1 − the allowed risk, as a mean over images. Default 0.9.
+        delta: For conformal, how often the risk may be larger. Default 0, which bounds the expected risk.
+        class_: For conformal, the class whose false negatives are bounded. Default: errors of all classes.
+        task: Which task, for a run of several.
+        reset: Remove all calibration of the run.
+        samples: Number of draws of a stochastic method. Default: as in the plan.
+        seed: Seed of the draws. Default 0.
+        device: auto, cpu, cuda or mps. Default auto.
+        trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
+        quiet: Show no progress bar.
     """
-    from sfumato import training
-    from sfumato.cli.evaluate import data_of
+    from sfumato import evaluation
+    from sfumato.registry import Trust
+    from sfumato.runs import Run
 
-    opened = training.Run.open(run).select_task(task)
-    if method == "none":
-        training.forget(opened)
-        print(f"{run} is as it was trained")
+    opened = Run.open(run, device=device, trust=Trust.of(trust).naming(method))
+    if reset:
+        evaluation.reset(opened)
+        echo(f"{run} is as it was trained: all calibration is removed")
         return
-    if split.startswith("train") and data in ("", opened.plan.data):
-        raise ValueError(f"{run} was trained on these images: calibrate on others, as in --split 'val[:50%]'")
-    dataset = data_of(opened, data, root, split)
-    common: dict[str, Any] = {"samples": samples, "seed": seed, "progress": not quiet}
-    if method == "conformal":
-        arguments: dict[str, Any] = {"delta": delta} | ({"of": _class(opened, of)} if of else {})
-        found = training.fit_conformal(opened, dataset, level, **common, **arguments).conformal
-        print(_promised(found, of))
+    view = opened.select_task(task)
+    if split.startswith("train") and data in ("", view.config.data):
+        raise ConfigError(f"{run} was trained on these images: calibrate on others, as in --split 'val[:50%]'")
+    dataset = evaluation.dataset_for(view, data, root, split)
+    if method == CONFORMAL:
+        found = evaluation.fit_conformal(
+            view, dataset, level, delta=delta, class_name=class_, samples=samples, seed=seed, progress=not quiet
+        )
+        echo(_conformal_text(found.conformal, class_))
     else:
-        found = training.calibrate(opened, dataset, method, **common).calibrator
-        images = f"{len(dataset)} images of {data or opened.plan.data}, {split}"  # pyright: ignore[reportArgumentType]
-        print(f"{type(found).__name__} fitted on {images}")
+        found, report = evaluation.calibrate(view, dataset, method, samples=samples, seed=seed, progress=not quiet)
+        images = f"{len(dataset)} images of {data or view.config.data}, {split}"
+        echo(f"{type(found.calibrator).__name__} fitted on {images}")
+        echo(report.text)
+    echo(f"It is stored in {run}. Next, on other images: sfumato evaluate {run}{_other_images(split)}")
+
+
+def _other_images(split: str) -> str:
     part = re.fullmatch(r"(.+)\[.*:(\d+%)\]", split)
-    rest = f" --split '{part[1]}[{part[2]}:]'" if part else " --split OTHERS"
-    print(f"It is kept in {run}. Next, on other images: sfumato evaluate {run}{rest}")
+    return f" --split '{part[1]}[{part[2]}:]'" if part else " --split OTHERS"
 
 
-def _class(run: Any, name: str) -> int:
-    names = getattr(run.task, "names", ())
-    if name not in names:
-        raise ValueError(f"there is no class {name!r}: expected one of {', '.join(names) or 'none, values have none'}")
-    return names.index(name)
-
-
-def _promised(found: Any, of: str) -> str:
-    risk = f"false negatives of {of}" if of else "pixels missed"
-    how = f"with probability {1 - found.delta:.4g} their mean stays" if found.delta else "their mean is expected"
+def _conformal_text(found: ConformalSets | ConformalIntervals, class_name: str) -> str:
+    risk = f"false negatives of {class_name}" if class_name else "pixels missed"
+    how = f"with probability {1 - found.delta:.4g} their mean is" if found.delta else "their expected mean is"
     return (
-        f"{type(found).__name__} fitted on {found.images} images: of images like them, {how} at or below "
+        f"{type(found).__name__} fitted on {found.images} images: for images like these, {how} at most "
         f"{1 - found.level:.4g} ({risk}, mean over images)"
     )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from sfumato.cli.console import echo
+
+if TYPE_CHECKING:
+    from sfumato.sections import Json
 
 
 def distill(
@@ -11,8 +16,8 @@ def distill(
     out: Path | None = None,
     likelihood: str = "",
     network: str = "",
-    network_args: dict[str, Any] | None = None,
-    start: Path | None = None,
+    network_args: dict[str, Json] | None = None,
+    init_from: Path | None = None,
     epochs: int = 0,
     batch: int = 0,
     learning_rate: float = 0.0,
@@ -21,57 +26,74 @@ def distill(
     unlabeled: str = "",
     unlabeled_root: str = "",
     on_the_fly: bool = False,
+    task: str = "",
     resume: bool = False,
+    device: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
+    workers: int = -1,
+    cache: str = "auto",
+    cache_gb: float = 2.0,
+    deterministic: bool = False,
+    trust: str = "",
     quiet: bool = False,
-    task: str = "",
 ) -> None:
-    """Train a student that says in one pass what an ensemble or MC dropout says in many; leave it as a run.
+    """Train a student that predicts in one pass what an ensemble or MC dropout predicts in many; leave it as a run.
 
     Args:
-        run: the teacher, a folder that `fit` left. Its draws are learned, not its calibration: calibrate the student.
-        out: folder of the student's run; RUN-student if not given.
-        likelihood: of classes distilled (the default: labels and the teacher's epistemic part), distilled-probs (its
-            probabilities too) or dudes (the spread of the teacher's label, as published); of values distilled-gaussian
-            or distilled-laplace; of several tasks one for each, with commas.
-        network: class path of the student's network; the teacher's if not given.
-        network_args: its keyword arguments.
-        start: folder of a run whose weights the student starts from, such as RUN itself; random ones if not given.
-        epochs: passes over the training images; the teacher's if not given, as the next four.
-        batch: images a step and device.
-        learning_rate: the largest.
-        seed: of everything random.
-        samples: how many outputs a teacher draws that is MC dropout.
-        unlabeled: further images to ask the teacher about, as DATA or DATA:SPLIT.
-        unlabeled_root: where they lie.
-        on_the_fly: ask the teacher about every augmented image, at every step, instead of once about every image.
-        resume: go on with an interrupted distillation.
-        devices: processes or GPUs on this node.
-        num_nodes: how many nodes.
-        quiet: show no progress bar.
-        task: of a run of several tasks, the one to learn; all of them if not given.
+        run: Folder of the teacher, a run. The student learns its draws, not its calibration: calibrate the student.
+        out: Folder of the student's run. Default RUN-student.
+        likelihood: For classes distilled (the default: labels and the teacher's epistemic part), distilled-probs (also
+            its probabilities) or dudes (the spread of the teacher's label); for values distilled-gaussian or
+            distilled-laplace; for several tasks one for each, with commas.
+        network: Name or class path of the student's network. Default: that of the teacher.
+        network_args: Its keyword arguments.
+        init_from: Folder of a run whose weights the student starts from, such as RUN itself. Default: random weights.
+        epochs: Passes over the training images. Default: as the teacher.
+        batch: Images per step and device. Default: as the teacher.
+        learning_rate: The largest learning rate. Default: as the teacher.
+        seed: Seed of everything random. Default: as the teacher.
+        samples: Number of draws of a stochastic teacher. Default: as in its plan.
+        unlabeled: Further images to learn the teacher's predictions on, as DATA or DATA:SPLIT.
+        unlabeled_root: Folder where they lie.
+        on_the_fly: Predict every augmented image with the teacher at every step, instead of every image once.
+        task: For a teacher of several tasks, the one to learn. Default: all of them.
+        resume: Continue an interrupted distillation.
+        device: auto, cpu, cuda or mps. Default auto.
+        devices: Number of processes or GPUs on this node. Default 1.
+        num_nodes: Number of nodes. Default 1.
+        workers: Processes that read images. Default -1, as many as suit this machine.
+        cache: Where decoded images are kept: none, memory, disk or auto. Default auto.
+        cache_gb: Memory that may be used for them, GB. Default 2.
+        deterministic: Use only algorithms that give the same result every time, which may be slower.
+        trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
+        quiet: Show no progress bar.
     """
-    from sfumato import training
-    from sfumato.cli.evaluate import data_of
-    from sfumato.cli.worlds import other_world
+    from sfumato.data.views import splits_of
+    from sfumato.distillation import distill as train_student
+    from sfumato.evaluation import dataset_for, ood_dataset
+    from sfumato.registry import Trust
+    from sfumato.runs import Run
 
-    teacher = training.Run.open(run)
+    allowed = Trust.of(trust).naming(network, *likelihood.split(","))
+    teacher = Run.open(run, device=device, trust=allowed)
     teacher = teacher.select_task(task) if task else teacher
-    given = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "network": network}
-    choices: dict[str, Any] = {name: value for name, value in given.items() if value}
+    given = {"network": network, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
+    choices: dict[str, object] = {name: value for name, value in given.items() if value}
     if network or network_args is not None:
-        choices["network_args"] = network_args
-    if start is not None:
-        choices["start"] = str(start.absolute())
+        choices["network_args"] = network_args or {}
+    if init_from is not None:
+        choices["init_from"] = str(init_from.absolute())
     if seed is not None:
         choices["seed"] = seed
-    train = data_of(teacher, "", "", "train")
-    has_val = "val" in getattr(train, "splits", ("val",))
-    folder = out or run.with_name(run.name + "-student")
-    training.distil(
-        teacher, train, data_of(teacher, "", "", "val") if has_val else None, folder, likelihood=likelihood,
-        unlabeled=other_world(teacher, unlabeled, unlabeled_root) if unlabeled else None, samples=samples,
-        on_the_fly=on_the_fly, resume=resume, devices=devices, num_nodes=num_nodes, progress=not quiet, **choices,
+    train = dataset_for(teacher, split="train")
+    val = dataset_for(teacher, split="val") if "val" in (splits_of(train) or ("val",)) else None
+    folder = out or run.with_name(f"{run.name}-student")
+    more = ood_dataset(teacher, unlabeled, unlabeled_root) if unlabeled else None
+    train_student(
+        teacher, train, val, folder, likelihood=likelihood, unlabeled=more, samples=samples, on_the_fly=on_the_fly,
+        resume=resume, device=device, devices=devices, num_nodes=num_nodes, workers=workers, cache=cache,
+        cache_gb=cache_gb, deterministic=deterministic, trust=allowed, progress=not quiet,
+        **choices,  # pyright: ignore[reportArgumentType] entries of Config only
     )  # fmt: skip
-    training.print_rank_zero(f"The student is in {folder}. Next: sfumato evaluate {folder}")
+    echo(f"The student is in {folder}. Next: sfumato evaluate {folder}")

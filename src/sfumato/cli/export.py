@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sfumato.cli.evaluate import data_of
+from sfumato.cli.console import echo
+from sfumato.errors import ConfigError, MissingFileError
 
 
 def export(
@@ -16,36 +17,49 @@ def export(
     task: str = "",
     precision: str = "float32",
     split: str = "val",
+    trust: str = "",
     quiet: bool = False,
 ) -> None:
-    """Write a run as one file that runs without it: raw image in; label or value, total, aleatoric, epistemic out.
+    """Write a run as one file: raw image in; label or value, probabilities, total, aleatoric and epistemic out.
 
     Args:
-        run: folder that `fit` left, by deterministic or ensemble; calibrated if it is.
-        out: the file; RUN/model.onnx or RUN/model.pt2 if not given.
-        format: onnx, which onnxruntime runs; or torch-export, which torch loads.
-        input: uint8 images, or float ones in [0, 1].
-        deterministic: export a network that predicts by MC dropout as one pass with dropout deterministic, epistemic part 0.
-        task: which one, of a run of several tasks.
-        precision: of the weights in an onnx file: float32, float16 or int8; of the last two the cost is measured.
-        split: of the run's own data, which that cost is measured on.
-        quiet: show no progress bar.
+        run: Folder of a run, calibrated or not.
+        out: The file. Default RUN/model.onnx or RUN/model.pt2.
+        format: onnx, which onnxruntime runs, or torch-export, which torch loads. Default onnx.
+        input: uint8 for 8-bit images, or float for images in [0, 1]. Default uint8.
+        deterministic: Export a stochastic method as one pass of the network without draws; the epistemic part is 0.
+        task: Which task, for a run of several.
+        precision: Weights in an onnx file: float32, float16 or int8. The cost of the last two is measured. Default
+            float32.
+        split: Part of the run's own data on which that cost is measured. Default val.
+        trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
+        quiet: Show no progress bar.
     """
-    from sfumato.serving import PRECISIONS, Bundle, cost, shrink
-    from sfumato.serving import export as write
-    from sfumato.training import Run
+    from sfumato import serving
+    from sfumato.registry import Trust
+    from sfumato.runs import Run
 
-    if precision not in PRECISIONS or (format != "onnx" and precision != "float32"):
-        raise ValueError(f"precision is {precision!r} of {format}, expected one of {', '.join(PRECISIONS)} of onnx")
-    opened = Run.open(run).select_task(task)
-    dataset = None if precision == "float32" else data_of(opened, "", "", split)
-    path = out or Path(run) / ("model.onnx" if format == "onnx" else "model.pt2")
-    worst = write(opened, path, format, input, deterministic)
-    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, within {max(worst.values()):.1g} of the run")
-    if dataset is not None:
-        shrink(path, precision)
-        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB with weights in {precision}. What that costs on {split}:")
-        for name, (ours, theirs) in cost(
-            opened, Bundle(path), dataset, deterministic=deterministic, progress=not quiet
-        ).items():
-            print(f"  {name:12s} {ours:.4f} → {theirs:.4f}")
+    if precision not in serving.PRECISIONS or (format != "onnx" and precision != "float32"):
+        known = ", ".join(serving.PRECISIONS)
+        raise ConfigError(f"precision is {precision!r} with format {format}, expected one of {known} with onnx")
+    opened = Run.open(run, trust=Trust.of(trust)).select_task(task)
+    path = out or run / ("model.onnx" if format == "onnx" else "model.pt2")
+    if not path.parent.is_dir():
+        raise MissingFileError(f"{path.parent} is not a folder: make it first, or choose another --out")
+    differences = serving.export(opened, path, format, input, deterministic)
+    echo(f"{path}: {_mebibytes(path)} MiB, within {max(differences.values()):.1g} of the run")
+    if precision == "float32":
+        return
+    from sfumato.evaluation import dataset_for
+
+    dataset = dataset_for(opened, split=split)
+    serving.reduce_precision(path, precision)
+    echo(f"{path}: {_mebibytes(path)} MiB with weights in {precision}. Scores on {split}:")
+    bundle = serving.Bundle(path)
+    cost = serving.precision_cost(opened, bundle, dataset, deterministic=deterministic, progress=not quiet)
+    for name, (ours, theirs) in cost.items():
+        echo(f"  {name:12s} {ours:.4f} → {theirs:.4f}")
+
+
+def _mebibytes(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.1f}"

@@ -2,69 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sfumato.training.plan import Plan
+from sfumato.cli.console import echo
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
+    from sfumato.runs import Config
 
 
 def fit(
     *,
     out: Path | None = None,
     resume: bool = False,
+    device: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
     parallel_members: int = 1,
+    workers: int = -1,
+    cache: str = "auto",
+    cache_gb: float = 2.0,
+    deterministic: bool = False,
+    trust: str = "",
     quiet: bool = False,
-    **plan: Any,
+    **config: object,
 ) -> None:
-    """Train a network, or an ensemble of them, and leave a run: a folder with a plan, weights and logs.
+    """Train a network, or an ensemble of networks, and leave a run: a folder with a plan, weights and logs.
 
     Args:
-        out: folder of the run; runs/DATA-METHOD-LIKELIHOOD if not given, of several tasks runs/DATA-METHOD-WEIGHTING.
-        resume: go on with an interrupted run.
-        devices: processes or GPUs on this node.
-        num_nodes: how many nodes.
-        parallel_members: members of an ensemble that are trained at the same time, in processes of their own.
-        quiet: show no progress bar.
-        **plan: the choices to make by hand; what is left out is derived from the data.
+        out: Folder of the run. Default runs/DATA-METHOD-LIKELIHOOD, for several tasks runs/DATA-METHOD-WEIGHTING.
+        resume: Continue an interrupted training.
+        device: auto, cpu, cuda or mps. Default auto.
+        devices: Number of processes or GPUs on this node. Default 1.
+        num_nodes: Number of nodes. Default 1.
+        parallel_members: Members of an ensemble that are trained at the same time, each in its own process. Default 1.
+        workers: Processes that read images. Default -1, as many as suit this machine.
+        cache: Where decoded images are kept: none, memory, disk or auto. Default auto.
+        cache_gb: Memory that may be used for them, GB. Default 2.
+        deterministic: Use only algorithms that give the same result every time, which may be slower.
+        trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
+        quiet: Show no progress bar.
+        **config: The choices that make a run, see Config.
     """
-    known, train, val = planned(Plan(**plan))
-    folder = out or Path("runs") / f"{Path(known.data).name}-{known.method}-{known.weighting or known.likelihood}"
     from sfumato import training
+    from sfumato.registry import Trust
+    from sfumato.runs import Config
 
+    chosen = Config(**config)  # pyright: ignore[reportArgumentType] options.read checks the types
+    plan, train, val = training.make_plan(chosen, trust=Trust.of(trust), device=device, progress=not quiet)
+    folder = out or default_folder(plan.config)
     training.fit(
-        known, train, val, folder, resume=resume, devices=devices, num_nodes=num_nodes, parallel_members=parallel_members,
-        progress=not quiet,
+        plan, train, val, folder, resume=resume, device=device, devices=devices, num_nodes=num_nodes,
+        parallel_members=parallel_members, progress=not quiet, workers=workers, cache=cache, cache_gb=cache_gb,
+        deterministic=deterministic,
     )  # fmt: skip
-    training.print_rank_zero(f"The run is in {folder}. Next: sfumato evaluate {folder}")
+    echo(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 
 
-def planned(plan: Plan) -> tuple[Plan, Dataset, Dataset | None]:
-    """The plan with every empty entry derived, the training data and, if there is any, what to validate on."""
-    from sfumato.data import load
-    from sfumato.training import METHODS, derive, question, resolve_tasks, subset, with_target_statistics, working_size
-
-    if plan.method not in METHODS:
-        raise ValueError(f"method is {plan.method!r}, expected one of {sorted(METHODS)}")
-    if plan.members > 1 and METHODS[plan.method].members == 1:
-        raise ValueError(f"members is {plan.members} but the method is {plan.method}: pass --method ensemble")
-    first = load(plan.data, root=plan.root, split="train")[0]["image"]
-    native = (first.shape[-2], first.shape[-1])
-    size = plan.size if any(plan.size) else working_size(native)
-    train = load(plan.data, root=plan.root, split="train", size=size)
-    has_val = "val" in getattr(train, "splits", ("val",))
-    val = load(plan.data, root=plan.root, split="val", size=size) if has_val else None
-    known = replace(
-        resolve_tasks(plan, train.tasks),
-        members=plan.members or METHODS[plan.method].members,
-        original_size=native,
-        root=str(Path(plan.root).absolute()) if plan.root else "",
-    )
-    task, _ = question(known)  # an unknown likelihood is refused before any image is read
-    kept = subset(train, task)
-    return with_target_statistics(derive(kept, task, known, getattr(train, "augmentation", None)), kept), train, val
+def default_folder(config: Config) -> Path:
+    """The folder of a run that is given no other."""
+    return Path("runs") / f"{Path(config.data).name}-{config.method}-{config.weighting or config.likelihood}"

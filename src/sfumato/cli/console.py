@@ -1,0 +1,52 @@
+"""Text on the terminal. Names from files are printed as plain text: no markup, no control characters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+
+def plain(text: object) -> str:
+    r"""The text with every character that a terminal may obey, such as an escape, written out.
+
+    >>> plain("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    found = str(text)
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in found)
+
+
+def first_process() -> bool:
+    """Whether this is the first of all processes that run the command together. Only this one prints."""
+    rank = os.environ.get("RANK")
+    if rank is not None:
+        return rank == "0"
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def echo(text: object) -> None:
+    """Print a line to the standard output, once for all processes."""
+    if first_process():
+        print(plain(text))
+
+
+def complain(problem: object) -> None:
+    """Print a problem to the standard error, in one line."""
+    print(f"sfumato: {plain(' '.join(str(problem).split()))}", file=sys.stderr)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table to the standard output, once for all processes."""
+    if not first_process():
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(plain(title)), title_justify="left")
+    for name in columns:
+        table.add_column(Text(plain(name)))
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    Console(markup=False, highlight=False, emoji=False).print(table)

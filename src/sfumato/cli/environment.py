@@ -1,0 +1,67 @@
+"""What surrounds a command: signals, exceptions about the machine, and the messages of other libraries."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from sfumato.errors import ResourceError, SfumatoError
+
+DISK = (errno.ENOSPC, errno.EDQUOT)
+TERMINATED = 143  # the exit code after SIGTERM
+
+
+@contextmanager
+def termination() -> Iterator[None]:
+    """End with exit code 143 after SIGTERM, in such a way that open files are closed and temporary files removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
+
+
+@contextmanager
+def resource_errors() -> Iterator[None]:
+    """Turn what Python and torch raise when the machine lacks something into a :class:`ResourceError`."""
+    try:
+        yield
+    except (SfumatoError, BrokenPipeError):
+        raise
+    except MemoryError as error:
+        raise ResourceError("there is not enough memory: take a smaller --batch, --size or --tile") from error
+    except OSError as error:
+        advice = ": free some disk space and run again" if error.errno in DISK else ""
+        raise ResourceError(f"{error}{advice}") from error
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        raise ResourceError("the device has not enough memory: take a smaller --batch, --size or --tile") from error
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    torch = sys.modules.get("torch")
+    kind = getattr(torch, "OutOfMemoryError", None)
+    return (kind is not None and isinstance(error, kind)) or "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def quiet_libraries() -> None:
+    """Keep Lightning's advice to developers from users. Warnings of this package and all errors are still shown."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
