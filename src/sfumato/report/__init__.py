@@ -1,10 +1,37 @@
-"""What people look at: one self-contained HTML page, and pictures for files."""
+"""What people look at: one self-contained HTML page about a run, and pictures for files."""
 
-from sfumato.report.figures import panel, save_best, save_map
-from sfumato.report.maps import save_maps, save_sizes
-from sfumato.report.page import write
-from sfumato.report.pictures import parts, view
-from sfumato.report.story import Contrast, Rejection, Reliability, Shift, Shown, Story
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["Contrast", "Rejection", "Reliability", "Shift", "Shown", "Story", "panel", "parts", "save_best", "save_map",
-           "save_maps", "save_sizes", "view", "write"]  # fmt: skip
+from sfumato.report.data import OODSection, Rejection, Reliability, ReportData, ReportImage
+from sfumato.report.figures import save_best, save_map, save_panel
+from sfumato.report.maps import save_maps, save_set_sizes
+from sfumato.report.page import write_page
+from sfumato.report.pictures import display_maps, layers_of
+
+if TYPE_CHECKING:
+    from sfumato.report.build import write_report
+
+__all__ = [
+    "OODSection",
+    "Rejection",
+    "Reliability",
+    "ReportData",
+    "ReportImage",
+    "display_maps",
+    "layers_of",
+    "save_best",
+    "save_map",
+    "save_maps",
+    "save_panel",
+    "save_set_sizes",
+    "write_page",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> object:
+    # On first use, so that pictures of predictions need no evaluation.
+    if name != "write_report":
+        raise AttributeError(f"module 'sfumato.report' has no attribute {name!r}")
+    return getattr(import_module("sfumato.report.build"), name)

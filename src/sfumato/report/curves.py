@@ -1,24 +1,30 @@
-"""Curves as SVG, to stand inside a page."""
+"""Curves as SVG elements for a page."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from sfumato.report.data import Rejection, Reliability, Series
 from sfumato.report.figures import STYLE
-from sfumato.report.story import Contrast, Rejection, Reliability, Series
+
+if TYPE_CHECKING:
+    from sfumato.evaluation import OODHistogram
 
 INK, FADED, WARM, COOL = "#1f2933", "#9aa5b1", "#b4532a", "#2b6a8f"
+COLORS = (WARM, COOL, "#5b7f3a", "#7d5ba6")
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` element with text left as text and ids that are its own."""
+    """The figure as an ``<svg>`` element. Its text stays text, and its ids start with ``name``."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -30,7 +36,7 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def reliability(curve: Reliability) -> str:
-    """Observed against predicted frequency, with the share of pixels behind each point."""
+    """Observed against predicted frequency, with the share of pixels of each point."""
     with rc_context(STYLE):
         figure = Figure((4.6, 4.0), layout="constrained")
         axis = figure.subplots()
@@ -40,11 +46,10 @@ def reliability(curve: Reliability) -> str:
         if total := sum(curve.count):
             shares = [curve.count[i] / total for i in filled]
             axis.bar(predicted, shares, 0.7 / len(curve.count), color=FADED, alpha=0.35, label="share of pixels")
-        if curve.before is not None:
-            axis.plot(
-                curve.before.predicted, curve.before.observed, color=COOL, marker="o", ms=3, lw=1, label="uncalibrated"
-            )
-        name = "this network" if curve.before is None else "calibrated"
+        name = "this network"
+        if curve.uncalibrated is not None:
+            before, name = curve.uncalibrated, "calibrated"
+            axis.plot(before.predicted, before.observed, color=COOL, marker="o", ms=3, lw=1, label="uncalibrated")
         axis.plot(predicted, observed, color=WARM, marker="o", ms=4 if len(filled) < 30 else 0, label=name)
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"predicted ({curve.kind})", ylabel="observed", aspect="equal")
         axis.legend(frameon=False, loc="upper left")
@@ -52,11 +57,11 @@ def reliability(curve: Reliability) -> str:
 
 
 def rejection(curve: Rejection) -> str:
-    """Risk of the kept pixels against how many are kept, for each ordering."""
+    """Risk of the kept pixels against the share of kept pixels, for each ordering."""
     with rc_context(STYLE):
         figure = Figure((4.6, 4.0), layout="constrained")
         axis = figure.subplots()
-        colors = iter((WARM, COOL, "#5b7f3a", "#7d5ba6") * len(curve.risks))
+        colors = iter(COLORS * len(curve.risks))
         for name, risks in curve.risks.items():
             ideal = name.startswith("oracle")
             color = FADED if ideal else next(colors)
@@ -67,49 +72,66 @@ def rejection(curve: Rejection) -> str:
         return svg(figure, "rejection")
 
 
-def history(series: dict[str, Series]) -> str:
-    """Training curves: names that end in the same word share a picture."""
-    together: dict[str, dict[str, Series]] = {}
+def history(series: Mapping[str, Series]) -> str:
+    """Training curves. Names that end in the same word share a picture."""
+    pictures: dict[str, dict[str, Series]] = {}
     for name, points in series.items():
-        together.setdefault((name.split() or [""])[-1], {})[name] = points
+        pictures.setdefault((name.split() or [""])[-1], {})[name] = points
     with rc_context(STYLE):
-        figure = Figure((4.6 * min(2, len(together)), 3.0 * math.ceil(len(together) / 2)), layout="constrained")
-        axes = figure.subplots(math.ceil(len(together) / 2), min(2, len(together)), squeeze=False).ravel()
-        for axis, (unit, lines) in zip(axes, together.items()):
-            for (name, (x, y)), color in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
-                axis.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
-            axis.set(xlabel="epoch", ylabel=unit)
-            if unit == "weight":  # of tasks: ratios are what counts
-                axis.set_yscale("log")
-                low, high = axis.get_ylim()
-                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
-                axis.yaxis.set_major_formatter(FuncFormatter(lambda weight, _: f"{weight:g}"))
-                axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.legend(frameon=False)
-        for axis in axes[len(together) :]:
+        rows, columns = math.ceil(len(pictures) / 2), min(2, len(pictures))
+        figure = Figure((4.6 * columns, 3.0 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, (unit, lines) in zip(axes, pictures.items()):
+            _lines(axis, unit, lines)
+        for axis in axes[len(pictures) :]:
             axis.set_axis_off()
         return svg(figure, "history")
 
 
-def contrast(parts: dict[str, Contrast], unit: str, other: str) -> str:
-    """Histograms of each part in the training world and in the other, each as a share of its pixels."""
+def _lines(axis: Axes, unit: str, lines: Mapping[str, Series]) -> None:
+    for (name, (x, y)), color in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
+        axis.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
+    axis.set(xlabel="epoch", ylabel=unit)
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    if unit == "weight":  # of tasks: ratios are what counts
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else range(1, 10)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda weight, _: f"{weight:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.legend(frameon=False)
+
+
+def ood_histograms(parts: Mapping[str, OODHistogram], unit: str, outside: str) -> str:
+    """Histograms of each part of the uncertainty in and out of distribution, each as a share of its pixels.
+
+    Args:
+        parts: The histograms by name.
+        unit: Unit of the uncertainties. A novelty score has none.
+        outside: Name of the data out of distribution.
+    """
     with rc_context(STYLE):
         figure = Figure((4.6 * len(parts), 3.0), layout="constrained")
-        for axis, (name, pair) in zip(figure.subplots(1, len(parts), squeeze=False).ravel(), parts.items()):
-            _steps(axis, pair, other)
-            axis.set(xlabel=f"{name} ({unit})", ylabel="share of pixels (%)", xlim=(pair.edges[0], pair.edges[-1]))
+        for axis, (name, histogram) in zip(figure.subplots(1, len(parts), squeeze=False).ravel(), parts.items()):
+            _steps(axis, histogram, outside)
+            ends = (histogram.edges[0], histogram.edges[-1])
+            axis.set(xlabel=name if name == "novelty" else f"{name} ({unit})", ylabel="share of pixels (%)", xlim=ends)
+            axis.xaxis.set_major_locator(MaxNLocator(5))  # more labels such as 0.0025 would overlap
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.legend(frameon=False)
-        return svg(figure, "contrast")
+        return svg(figure, "ood")
 
 
-def _steps(axis: Axes, pair: Contrast, other: str) -> None:
-    worlds = ((pair.inside, pair.means[0], COOL, "in distribution"), (pair.outside, pair.means[1], WARM, other))
-    for counts, mean, color, label in worlds:
+def _steps(axis: Axes, histogram: OODHistogram, outside: str) -> None:
+    rows = (
+        (histogram.inside, histogram.means[0], COOL, "in distribution"),
+        (histogram.outside, histogram.means[1], WARM, outside),
+    )
+    for counts, mean, color, label in rows:
         total = sum(counts) or 1.0
         shares = [100 * count / total for count in counts]
-        axis.stairs(shares, list(pair.edges), color=color, lw=1.4, fill=True, alpha=0.25)
-        axis.stairs(shares, list(pair.edges), color=color, lw=1.4, label=f"{label}, mean {mean:.3g}")
+        axis.stairs(shares, list(histogram.edges), color=color, lw=1.4, fill=True, alpha=0.25)
+        axis.stairs(shares, list(histogram.edges), color=color, lw=1.4, label=f"{label}, mean {mean:.3g}")
         axis.axvline(mean, color=color, lw=1, ls=":")

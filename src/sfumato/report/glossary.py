@@ -1,23 +1,23 @@
-"""What a score says, in a line: for readers who have not met it."""
+"""The meaning of each score in a few words."""
 
-WORDS = {
+MEANINGS = {
     "miou": "overlap of predicted and true regions, mean over classes; 1 is best",
     "accuracy": "share of pixels whose class is right",
     "class_accuracy": "share of each class that is found, mean over classes",
-    "nll": "negative log likelihood in nats: surprise at the truth; lower is better",
-    "brier": "squared distance from the probabilities to the truth; lower is better",
+    "nll": "negative log likelihood of the targets in nats; lower is better",
+    "brier": "squared distance between probabilities and targets; lower is better",
     "ece": "gap between confidence and accuracy over 15 bins; 0 is calibrated",
     "error_auroc": "how well total uncertainty ranks wrong pixels above right ones; 0.5 is chance, 1 is best",
-    "ause": "area between the rejection curve and the oracle's; 0 is best",
+    "ause": "area between the rejection curve and that of the oracle; 0 is best",
     "aurg": "area gained over rejecting at random; above 0 the uncertainty helps",
-    "epe": "mean length of the error, in the target's unit; lower is better",
-    "rmse": "root of the mean squared error, in the target's unit; lower is better",
+    "epe": "mean length of the error, in the unit of the target; lower is better",
+    "rmse": "root of the mean squared error, in the unit of the target; lower is better",
     "abs_rel": "error relative to the true value; lower is better",
     "log10": "difference of decimal logarithms; lower is better",
-    "delta1": "share of pixels within a factor 1.25 of the truth; 1 is best",
-    "delta2": "share of pixels within a factor 1.25² of the truth; 1 is best",
-    "delta3": "share of pixels within a factor 1.25³ of the truth; 1 is best",
-    "coverage90": "share of truths inside the 90 % interval; 0.9 is calibrated",
+    "delta1": "share of pixels within a factor 1.25 of the target; 1 is best",
+    "delta2": "share of pixels within a factor 1.25² of the target; 1 is best",
+    "delta3": "share of pixels within a factor 1.25³ of the target; 1 is best",
+    "coverage90": "share of targets inside the 90 % interval; 0.9 is calibrated",
     **{
         f"{score}_{part}": f"{part} uncertainty: {words}"
         for score, words in {
@@ -28,14 +28,14 @@ WORDS = {
     },
     "pq": "panoptic quality: overlap of matched segments over all segments, mean over classes; 1 is best",
     "sq": "overlap of the segments that match, mean over classes",
-    "rq": "F1 of finding segments, mean over classes; 1 is best",
+    "rq": "F1 score of finding segments, mean over classes; 1 is best",
     "pq_things": "panoptic quality of the classes that have instances",
     "pq_stuff": "panoptic quality of the other classes",
     "ap": "average precision of instances over IoU from 0.5 to 0.95; 1 is best",
     "ap50": "average precision of instances at IoU 0.5",
-    "center_error": "distance of an instance's center from the true one, px",
-    "center_spearman": "how well instances' uncertainty ranks that distance; 1 is best",
+    "center_error": "distance between predicted and true center of an instance, pixels",
+    "center_spearman": "how well the uncertainty of instances ranks that distance; 1 is best",
     "iou_spearman": "how well 1 − score ranks 1 − IoU; 1 is best",
-    "risk": "share of pixels that the sets or intervals miss, mean over images; guaranteed",
-    "set_size": "how many classes a pixel may have, or how wide its interval is, on average",
+    "risk": "share of pixels that the conformal sets or intervals miss, mean over images",
+    "set_size": "number of classes in a set, or width of an interval, on average",
 }

@@ -6,18 +6,20 @@
   const at = (id) => document.getElementById(id);
   const PARTS = ["total", "aleatoric", "epistemic"];
   const TEACHER = "teacher’s ";
-  const layers = (of) => ["image", "truth", "prediction", "error", ...PARTS, ...(of.sizes ? ["size"] : []),
-    ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : [])];
+  const INPUTS = Object.keys(every[TASKS[0]].images[0].inputs ?? {});  // inputs of the network after the first
+  const layers = (of) => ["image", "target", "prediction", "error", ...PARTS, ...(of.sizes ? ["size"] : []),
+    ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : []), ...INPUTS];
   const meaning = (layer) => layer.startsWith(TEACHER)
-    ? `What the teacher says of the ${layer.replace(TEACHER, "")} uncertainty, in many passes; the student learned to say it in one.` : ({
+    ? `The teacher’s ${layer.replace(TEACHER, "")} uncertainty, from many passes. The student learned to predict it in one.`
+    : INPUTS.includes(layer) ? `The input “${layer}” of the network.` : ({
     image: "The image as the network sees it.",
-    truth: "What is known to be right; see-through where nothing is known.",
+    target: "The ground truth. Transparent where it is unknown.",
     prediction: "The network’s best guess.",
-    error: data.errorUnit ? "Distance between the best guess and the truth; see-through where that is unknown." : "Red where the best guess is wrong; see-through where the truth is unknown.",
-    total: "How unsure the network is in all.",
-    aleatoric: "The world’s part: ambiguity and noise that more data would not remove.",
-    epistemic: "The network’s part: what it has not learned, and more data would teach it.",
-    size: data.sizesUnit === "classes" ? "How many classes beside its best guess the pixel may have, under the guarantee." : "How wide the interval is, under the guarantee.",
+    error: data.errorUnit ? "Distance between the best guess and the ground truth. Transparent where that is unknown." : "Red where the best guess is wrong. Transparent where the ground truth is unknown.",
+    total: "The total uncertainty of the prediction.",
+    aleatoric: "Ambiguity and noise in the data, which more data would not remove.",
+    epistemic: "What the network has not learned. More data would reduce it.",
+    size: data.sizesUnit === "classes" ? "How many classes beside the best guess are in the conformal set." : "The width of the conformal interval.",
   })[layer];
   const WRONG = [196, 62, 28], RIGHT = [226, 230, 234];
   const state = { task: TASKS[0], image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
@@ -48,9 +50,11 @@
     const name = `${task}/${index}`;
     if (!decoded.has(name)) {
       const it = every[task].images[index];
-      const uris = [picture(index), it.truth, it.prediction, it.parts, it.error, it.size, it.teacher];
-      decoded.set(name, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, truth, prediction, parts, error, size, teacher]) =>
-        prepare(every[task], { image, truth, prediction }, pixels(parts), pixels(error), size && pixels(size), teacher && pixels(teacher))));
+      const uris = [picture(index), it.target, it.prediction, it.parts, it.error, it.size, it.teacher, ...INPUTS.map((name) => every[TASKS[0]].images[index].inputs[name])];
+      decoded.set(name, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, target, prediction, parts, error, size, teacher, ...inputs]) => {
+        const further = Object.fromEntries(INPUTS.map((name, i) => [name, inputs[i]]));
+        return prepare(every[task], { image, target, prediction, ...further }, pixels(parts), pixels(error), size && pixels(size), teacher && pixels(teacher));
+      }));
     }
     return decoded.get(name);
   };
@@ -132,7 +136,7 @@
     const small = tile.firstChild, layer = tile.dataset.layer;
     small.width = Math.min(280, ready.width * 2); small.height = Math.round(small.width * ready.height / ready.width);
     const pen = small.getContext("2d");
-    pen.imageSmoothingEnabled = layer === "image";
+    pen.imageSmoothingEnabled = layer === "image" || INPUTS.includes(layer);
     pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
   };
 
@@ -142,7 +146,7 @@
     at("meaning").textContent = meaning(layer);
     at("bar").hidden = !values;
     for (const key of document.querySelectorAll(".swatches"))
-      key.hidden = (layer !== "truth" && layer !== "prediction") || key.dataset.task !== state.task;
+      key.hidden = (layer !== "target" && layer !== "prediction") || key.dataset.task !== state.task;
     if (!values) return;
     const end = data.ends[whose];
     at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colors run with the square root, but for sizes
@@ -198,15 +202,15 @@
     history.replaceState(null, "", "#" + words.join("&"));
   };
   const recall = () => {
-    const asked = new URLSearchParams(location.hash.slice(1)), index = Number(asked.get("image"));
-    if (asked.has("image") && Number.isInteger(index) && data.images[index]) state.image = index;
-    if (every[asked.get("task")]) use(asked.get("task"));
-    if (layers(data).includes(asked.get("layer"))) state.layer = asked.get("layer");
-    if (PARTS.includes(asked.get("by"))) state.by = asked.get("by");
-    else if (asked.has("layer")) state.by = PARTS.includes(state.layer) ? state.layer : "total";
-    const opacity = parseFloat(asked.get("opacity")), threshold = parseFloat(asked.get("threshold"));
+    const requested = new URLSearchParams(location.hash.slice(1)), index = Number(requested.get("image"));
+    if (requested.has("image") && Number.isInteger(index) && data.images[index]) state.image = index;
+    if (every[requested.get("task")]) use(requested.get("task"));
+    if (layers(data).includes(requested.get("layer"))) state.layer = requested.get("layer");
+    if (PARTS.includes(requested.get("by"))) state.by = requested.get("by");
+    else if (requested.has("layer")) state.by = PARTS.includes(state.layer) ? state.layer : "total";
+    const opacity = parseFloat(requested.get("opacity")), threshold = parseFloat(requested.get("threshold"));
     if (opacity >= 0 && opacity <= 1) state.opacity = opacity;
-    if (asked.has("image") || asked.has("threshold")) state.cut = Number.isFinite(threshold) ? code(threshold, state.by) : 255;
+    if (requested.has("image") || requested.has("threshold")) state.cut = Number.isFinite(threshold) ? code(threshold, state.by) : 255;
     if (!data.groups[state.group].includes(state.image))
       state.group = Object.keys(data.groups).find((g) => data.groups[g].includes(state.image));
   };
@@ -242,7 +246,7 @@
     made.addEventListener("click", act);
     return made;
   };
-  const named = (layer, task) => Object.assign(document.createElement("span"), { textContent: layer === "size" ? every[task].sizes : layer });
+  const named = (layer, task) => Object.assign(document.createElement("span"), { textContent: layer === "size" ? every[task].sizes : layer === "target" ? "ground truth" : layer });
   const thumb = (index) => {
     const small = new Image();
     small.src = picture(index);

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: it opens anywhere, and nothing in it reaches out."""
+"""One self-contained HTML page. It opens without a server and loads nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import matplotlib
 import numpy as np
@@ -17,169 +18,196 @@ from markupsafe import Markup
 
 import sfumato
 from sfumato.contracts import Task
+from sfumato.errors import ConfigError
+from sfumato.predictions import UNCERTAINTIES
 from sfumato.report import curves
+from sfumato.report.data import ReportData, ReportImage
 from sfumato.report.figures import COLORS
-from sfumato.report.glossary import WORDS
-from sfumato.report.pictures import PARTS, Key, View, is_one_draw, key, packed, top, uri, value_range, view
-from sfumato.report.story import Shown, Story
+from sfumato.report.glossary import MEANINGS
+from sfumato.report.packing import Packed, data_uri, pack_image
+from sfumato.report.pictures import (
+    ColorKey,
+    Layers,
+    color_key,
+    has_no_epistemic_part,
+    layers_of,
+    scale_end,
+    value_range,
+)
 from sfumato.storage import atomic_write
 
-WEIGHT = 7_000_000  # characters of all images together: a page that can be sent by mail
-PIXELS = 1_500_000  # kept of all maps of a page together, fewer if they weigh more
-SIDE = 640  # of the longer side of a map, which is more than the page shows
+WEIGHT = 7_000_000  # characters of all images together, so that the page can be sent by mail
+PIXELS = 1_500_000  # pixels of all maps of a page together, fewer if their data are larger than WEIGHT
+SIDE = 640  # longer side of a map, which is more than the page shows
+Json: TypeAlias = "dict[str, object]"
 
 
-def write(story: Story | Mapping[str, Story], path: str | Path) -> Path:
-    """Write the page of a story.
+@dataclass(frozen=True)
+class _TaskSection:
+    """What the template reads of one task."""
+
+    name: str
+    report: ReportData
+    data: Json
+    key: ColorKey | None
+    bar: str | None
+    figures: dict[str, Markup]
+
+
+def write_page(report: ReportData | Mapping[str, ReportData], path: str | Path) -> Path:
+    """Write a report as an HTML file.
 
     Args:
-        story: what it tells; of several tasks one of each by name, about the same images in the same order.
+        report: What the page shows. For several tasks one for each, by name, about the same images in the same order.
             Title, facts, groups and history are those of the first.
-        path: of the HTML file; its folder must exist.
+        path: The HTML file. Its folder must exist.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if a group names an image that is not shown, or tasks show different images.
-        OSError: if the file cannot be written.
+        ConfigError: If a group names an image that is not shown, or tasks show different images.
+        ResourceError: If the disk is full.
     """
     path = Path(path)
+    text = _html({"": report} if isinstance(report, ReportData) else report)
     with atomic_write(path) as part:
-        part.write_text(_html({"": story} if isinstance(story, Story) else story), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
     return path
 
 
-def _html(stories: Mapping[str, Story]) -> str:
+def _html(reports: Mapping[str, ReportData]) -> str:
+    if len({tuple(each.name for each in one.images) for one in reports.values()}) > 1:
+        raise ConfigError(f"the tasks {', '.join(reports)} show different images: expected the same, in the same order")
+    tasks = [_section(name, report, len(reports)) for name, report in reports.items()]
+    first, data = tasks[0], _page_data(tasks)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     here = files("sfumato.report")
     assets = {name: Markup((here / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
-    tasks = [_task(name, story, len(stories)) for name, story in stories.items()]
-    story, data = tasks[0]["story"], tasks[0]["data"]
-    if len({tuple(each.name for each in one.shown) for one in stories.values()}) > 1:
-        raise ValueError(f"the tasks {', '.join(stories)} show different images: show the same ones, in the same order")
-    if data and not (len(stories) == 1 and "" in stories):
-        for task in tasks[1:]:  # the page keeps the images themselves once
-            for image in task["data"]["images"]:
-                del image["image"]
-        data = {"tasks": {task["name"]: task["data"] for task in tasks}}
+    images = first.report.images
     return template.render(
-        story=story,
+        report=first.report,
         tasks=tasks,
-        figures=tasks[0]["figures"],
-        one_draw=bool(story.shown) and all(is_one_draw(each.prediction) for each in story.shown),
+        figures=first.figures,
+        one_draw=bool(images) and all(has_no_epistemic_part(each.prediction) for each in images),
         data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")) if data else "",
-        words=WORDS,
+        words=MEANINGS,
         version=sfumato.__version__,
         **assets,
     )
 
 
-def _task(name: str, story: Story, tasks: int) -> dict[str, Any]:
+def _page_data(tasks: list[_TaskSection]) -> Json:
+    """The data of all tasks. The images themselves are stored once."""
+    if not tasks[0].data or (len(tasks) == 1 and not tasks[0].name):
+        return tasks[0].data
+    once = {"image", "inputs"}
+    found: Json = {tasks[0].name: tasks[0].data}
+    for task in tasks[1:]:
+        images = task.data["images"]
+        assert isinstance(images, list)
+        found[task.name] = task.data | {"images": [{k: v for k, v in i.items() if k not in once} for i in images]}
+    return {"tasks": found}
+
+
+def _section(name: str, report: ReportData, tasks: int) -> _TaskSection:
     """What the page shows of one of so many tasks."""
-    data, colors = _data(story, tasks)
-    figures = _figures(story, data)
+    data, key = _data(report, tasks)
+    figures = _figures(report, str(data.get("label", "")))
     if name:  # ids must differ within one page
         figures = {kind: re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text) for kind, text in figures.items()}
-    return {
-        "name": name,
-        "story": story,
-        "data": data,
-        "key": colors,
-        "bar": None if colors is None or colors.bar is None else uri(colors.bar[None]),
-        "figures": {kind: Markup(text) for kind, text in figures.items()},
-    }
+    bar = None if key is None or key.bar is None else data_uri(key.bar[None])
+    return _TaskSection(name, report, data, key, bar, {kind: Markup(text) for kind, text in figures.items()})
 
 
-def _figures(story: Story, data: dict[str, Any]) -> dict[str, str]:
-    drawn: dict[str, str] = dict.fromkeys(("reliability", "rejection", "history", "contrast"), "")
-    if story.reliability is not None:
-        drawn["reliability"] = curves.reliability(story.reliability)
-    if story.rejection is not None:
-        drawn["rejection"] = curves.rejection(story.rejection)
-    if story.history:
-        drawn["history"] = curves.history(dict(story.history))
-    if story.shift is not None and story.shift.parts:
-        drawn["contrast"] = curves.contrast(dict(story.shift.parts), data.get("label", ""), story.shift.name)
+def _figures(report: ReportData, unit: str) -> dict[str, str]:
+    drawn: dict[str, str] = dict.fromkeys(("reliability", "rejection", "history", "ood"), "")
+    if report.reliability is not None:
+        drawn["reliability"] = curves.reliability(report.reliability)
+    if report.rejection is not None:
+        drawn["rejection"] = curves.rejection(report.rejection)
+    if report.history:
+        drawn["history"] = curves.history(report.history)
+    if report.ood is not None and report.ood.histograms:
+        drawn["ood"] = curves.ood_histograms(report.ood.histograms, unit, report.ood.name)
     return drawn
 
 
-def _data(story: Story, tasks: int = 1) -> tuple[dict[str, Any], Key | None]:
+def _data(report: ReportData, tasks: int = 1) -> tuple[Json, ColorKey | None]:
     """What the page's script reads, and the key to the task's colors."""
-    elsewhere = list(story.shift.shown) if story.shift else []
-    shown = [*story.shown, *elsewhere]
+    outside = list(report.ood.images) if report.ood else []
+    shown = [*report.images, *outside]
     if not shown:
         return {}, None
-    views = [view(each.prediction, each.target) for each in shown]
-    ends = _ends(shown, views)
-    colors = key(shown[0].prediction, story.task, value_range(shown))
-    images = _images(shown, views, story.task, ends, tasks)
+    layers = [layers_of(each.prediction, each.target) for each in shown]
+    ends = _ends(shown, layers)
     table = (matplotlib.colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(int)
-    data = {
-        "images": images,
-        "groups": _groups(story, len(elsewhere)),
+    data: Json = {
+        "images": _images(shown, layers, report.task, ends, tasks),
+        "groups": _groups(report, len(outside)),
         "ends": ends,
-        "unit": views[0].unit,
-        "label": views[0].label,
-        "errorUnit": views[0].error_unit,
-        "score": views[0].score,
-        "sizes": story.sizes[0],
-        "sizesUnit": story.sizes[1],
+        "unit": layers[0].unit,
+        "label": layers[0].label,
+        "errorUnit": layers[0].error_unit,
+        "score": layers[0].score,
+        "sizes": report.set_size_name,
+        "sizesUnit": report.set_size_unit,
         "colors": table.tolist(),
     }
-    return data, colors
+    return data, color_key(shown[0].prediction, report.task, value_range(shown))
 
 
-def _ends(shown: list[Shown], views: list[View]) -> dict[str, float]:
-    """Ends of the scales that all images share; ``worst`` is the largest error, ``error`` where its colors end."""
-    taught = [view(each.teacher, each.target) for each in shown if each.teacher is not None]
-    ends = {part: top([getattr(seen, part) for seen in [*views, *taught]]) for part in PARTS}
-    # A part a thousand times smaller than the total is nothing but rounding: it shall look like nothing.
+def _ends(shown: list[ReportImage], layers: list[Layers]) -> dict[str, float]:
+    """Ends of the scales that all images share. ``worst`` is the largest error, ``error`` the end of its colors."""
+    taught = [layers_of(each.teacher, each.target) for each in shown if each.teacher is not None]
+    ends = {part: scale_end([each.maps[part] for each in [*layers, *taught]]) for part in UNCERTAINTIES}
+    # A part a thousand times smaller than the total is rounding: it is shown as 0.
     ends = {part: max(end, ends["total"] / 1000) for part, end in ends.items()}
-    errors = [seen.error[each.valid.cpu()] for each, seen in zip(shown, views)]
+    errors = [each.error[image.valid.cpu()] for image, each in zip(shown, layers)]
     worst = max((float(e[e.isfinite()].max()) for e in errors if e.isfinite().any()), default=0.0)
-    sizes = [each.size for each in shown if each.size is not None]
-    counted = [each.size[each.valid].float().cpu() for each in shown if each.size is not None]  # not of the sky
-    widest = top(counted)
+    sizes = [each.set_size for each in shown if each.set_size is not None]
+    known = [each.set_size[each.valid].float().cpu() for each in shown if each.set_size is not None]
+    widest = scale_end(known)
     if not any(size.is_floating_point() for size in sizes):
         widest = 4.0 * math.ceil(widest / 4)  # counts: the bar has five ticks
-    return {**ends, "error": top(errors), "worst": worst or 1.0, "size": widest}
+    return {**ends, "error": scale_end(errors), "worst": worst or 1.0, "size": widest}
 
 
 def _images(
-    shown: list[Shown], views: list[View], task: Task, ends: dict[str, float], tasks: int
-) -> list[dict[str, Any]]:
-    """All images packed, at fewer pixels where they would make the page of so many tasks too heavy."""
+    shown: list[ReportImage], layers: list[Layers], task: Task, ends: dict[str, float], tasks: int
+) -> list[Packed]:
+    """All images packed, at fewer pixels where they would make the page of so many tasks too large."""
     pixels = PIXELS / tasks
     while True:
         sizes = [_size(each, pixels / len(shown)) for each in shown]
-        images = [packed(each, seen, task, ends, size) for each, seen, size in zip(shown, views, sizes)]
+        images = [pack_image(each, maps, task, ends, size) for each, maps, size in zip(shown, layers, sizes)]
         weight = sum(len(text) for image in images for text in image.values() if isinstance(text, str))
         if weight <= WEIGHT / tasks or pixels <= len(shown):
             return images
         pixels *= 0.9 * WEIGHT / tasks / weight
 
 
-def _size(shown: Shown, pixels: float) -> tuple[int, int]:
+def _size(shown: ReportImage, pixels: float) -> tuple[int, int]:
     """Rows and columns to keep of the maps."""
     height, width = shown.image.shape[-2:]
     shrink = min(1.0, SIDE / max(height, width), math.sqrt(pixels / (height * width)))
     return max(1, int(height * shrink)), max(1, int(width * shrink))
 
 
-def _groups(story: Story, elsewhere: int) -> dict[str, list[int]]:
-    """Name of a group → positions of its images among all, the other world's last."""
-    places = {each.name: place for place, each in enumerate(story.shown)}
-    groups = {"all": list(range(len(places)))} if places else {}
-    for name, members in story.groups.items():
+def _groups(report: ReportData, outside: int) -> dict[str, list[int]]:
+    """For each group the positions of its images. Those out of distribution are the last."""
+    places = {each.name: place for place, each in enumerate(report.images)}
+    groups = {"all": list(range(len(report.images)))} if places else {}
+    for name, members in report.groups.items():
         missing = [member for member in members if member not in places]
         if missing:
-            raise ValueError(f"group {name!r} names {missing[0]!r}, which is not among the shown images: add it there")
+            raise ConfigError(f"group {name!r} names {missing[0]!r}, which is not among the shown images: add it there")
         groups[name] = [places[member] for member in members]
-    if story.shift is not None and elsewhere:
-        groups[f"out of distribution: {story.shift.name}"] = list(range(len(story.shown), len(story.shown) + elsewhere))
+    if report.ood is not None and outside:
+        start = len(report.images)
+        groups[f"out of distribution: {report.ood.name}"] = list(range(start, start + outside))
     return groups
 
 

@@ -1,21 +1,43 @@
 """A run as one file that other programs run: the export, which needs torch, and its reader, which does not."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sfumato.serving.bundle import Bundle
-    from sfumato.serving.graph import Graph, export
-    from sfumato.serving.precision import PRECISIONS, cost, shrink
+    from sfumato.serving.exporter import export
+    from sfumato.serving.files import predict_files
+    from sfumato.serving.graph import Graph
+    from sfumato.serving.precision import PRECISIONS, precision_cost, reduce_precision
+    from sfumato.serving.predictor import OnnxBackend, open_predictor
 
-_HOME = {"Bundle": "bundle", "Graph": "graph", "export": "graph"}
-_HOME |= dict.fromkeys(("PRECISIONS", "cost", "shrink"), "precision")
+_MODULES = {
+    "Bundle": "bundle",
+    "Graph": "graph",
+    "export": "exporter",
+    "predict_files": "files",
+    "PRECISIONS": "precision",
+    "precision_cost": "precision",
+    "reduce_precision": "precision",
+    "OnnxBackend": "predictor",
+    "open_predictor": "predictor",
+}
 
-__all__ = ["PRECISIONS", "Bundle", "Graph", "cost", "export", "shrink"]
+__all__ = [
+    "PRECISIONS",
+    "Bundle",
+    "Graph",
+    "OnnxBackend",
+    "export",
+    "open_predictor",
+    "precision_cost",
+    "predict_files",
+    "reduce_precision",
+]
 
 
-def __getattr__(name: str) -> Any:
-    # Looked up when asked for, so that reading a bundle never loads torch.
-    if name not in _HOME:
+def __getattr__(name: str) -> object:
+    # On first use, so that reading a bundle never loads torch.
+    if name not in _MODULES:
         raise AttributeError(f"module 'sfumato.serving' has no attribute {name!r}")
-    return getattr(import_module(f"sfumato.serving.{_HOME[name]}"), name)
+    return getattr(import_module(f"sfumato.serving.{_MODULES[name]}"), name)

@@ -1,72 +1,113 @@
-"""Run an exported file with onnxruntime and numpy alone."""
+"""Run an exported ONNX file with onnxruntime and numpy alone."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+
+from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 class Bundle:
     """An ONNX file that ``sfumato export`` wrote.
 
     Args:
-        path: the file.
-        threads: of onnxruntime; 0 for its own choice.
+        path: The file.
+        threads: Number of threads of onnxruntime. Default 0: its own choice.
 
     Attributes:
-        metadata: what the file says of itself: task, classes or unit, what was trained on what, the input's kind.
+        metadata: What the file says about itself: task, classes or unit, inputs, outputs, conformal sets and more.
+        inputs: Names of the inputs, in order.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is cut off, or not written by ``sfumato export``.
+        MissingFileError: If there is no such file.
+        MissingDependencyError: If onnxruntime is not installed.
+        DataError: If it is cut off, or ``sfumato export`` did not write it.
     """
 
-    metadata: dict[str, Any]
+    metadata: dict[str, Json]
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(f"{path} needs onnxruntime: pip install 'sfumato[export]'") from error
         if not Path(path).is_file():
-            raise FileNotFoundError(f"{path} does not exist: write it with `sfumato export RUN --out {path}`")
+            raise MissingFileError(f"{path} does not exist: write it with `sfumato export RUN --out {path}`")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception of its own for every kind of broken file
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is not a whole ONNX file ({reason}): export again") from error
+            raise DataError(f"{path} is not a whole ONNX file ({reason}): export again") from error
         text = self._session.get_modelmeta().custom_metadata_map.get("sfumato")
         if text is None:
-            raise ValueError(f"{path} was not written by `sfumato export`: it says nothing of classes or units")
+            raise DataError(f"{path} was not written by `sfumato export`: it lacks the names of classes and units")
         self.metadata = json.loads(text)
+        self._inputs = {str(each["name"]): each for each in _entries(self.metadata["inputs"])}
+        self.inputs = tuple(self._inputs)
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Predict images.
+    def __repr__(self) -> str:
+        return f"Bundle({self.metadata['task']}, {self.metadata['method']}, {self.metadata['likelihood']})"
+
+    def __call__(self, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict a batch.
 
         Args:
-            images: (B, 3, H, W), uint8 or float32 in [0, 1] as ``metadata["input"]`` says, of any size, at the scale
-                the run was trained at (``metadata["scale"]`` of the original images).
+            *inputs: One array for each of :attr:`inputs`. Images are (B, 3, H, W), uint8 or float32 in [0, 1] as
+                ``metadata["inputs"]`` says, of any size, at the scale that the run was trained at
+                (``metadata["scale"]`` of the original size).
 
         Returns:
-            Of classes ``label`` (B, H, W) uint8, ``probability`` of it, ``total``, ``aleatoric``, ``epistemic`` (nats);
-            of values ``mean`` (B, D, H, W) in ``metadata["unit"]``, and the three as variances in its square.
+            Of classes ``label`` (B, H, W), ``probability`` of it, ``probs`` (B, K, H, W), and ``total``, ``aleatoric``,
+            ``epistemic`` (B, H, W) in nats. Of values ``mean``, ``aleatoric_variance`` and ``epistemic_variance``
+            (B, D, H, W), and the three as variances (B, H, W) summed over D. ``novelty`` (B, H, W) if the method gives
+            it.
 
         Raises:
-            ValueError: if images are of another shape or type.
+            DataError: If an input is missing, or has another shape or type than expected.
         """
-        kind = {"uint8": np.uint8, "float": np.float32}[self.metadata["input"]]
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != kind or not images.size:
-            raise ValueError(
-                f"images are {images.dtype} {images.shape}, expected {np.dtype(kind)} (B, 3, H, W) of at least a pixel"
-            )
-        height, width = images.shape[2:]
-        multiple = self.metadata["multiple"]
-        # The last row and column are repeated up to the size that the network's pooling asks for, and cut off again.
-        more = [max(-size % multiple, 2 * multiple - size) for size in (height, width)]
-        padded = np.pad(images, ((0, 0), (0, 0), (0, more[0]), (0, more[1])), mode="edge")
+        if len(inputs) != len(self.inputs):
+            raise DataError(f"{len(inputs)} inputs, expected {len(self.inputs)}: {', '.join(self.inputs)}")
+        for name, value in zip(self.inputs, inputs):
+            self._check(name, value)
+        maps = {name: value for name, value in zip(self.inputs, inputs) if self._inputs[name]["map"]}
+        sizes = {value.shape[-2:] for value in maps.values()}
+        if len(sizes) > 1:
+            raise DataError(f"inputs of different sizes {sorted(sizes)}: expected one height and width")
+        height, width = sizes.pop() if sizes else (0, 0)
+        feed = {name: self._padded(value) if name in maps else value for name, value in zip(self.inputs, inputs)}
         names = [output.name for output in self._session.get_outputs()]
-        found = self._session.run(names, {"image": padded})
-        return {name: np.asarray(maps)[..., :height, :width] for name, maps in zip(names, found)}
+        found = {name: np.asarray(values) for name, values in zip(names, self._session.run(names, feed))}
+        if not self.metadata["map"]:
+            return found
+        return {name: values[..., :height, :width] for name, values in found.items()}
+
+    def _check(self, name: str, value: np.ndarray) -> None:
+        kind = self._inputs[name]
+        channels = (kind["channels"],) if kind["channels"] else ()
+        dims = 1 + len(channels) + (2 if kind["map"] else 0)
+        right = value.ndim == dims and value.shape[1 : 1 + len(channels)] == channels
+        if not right or value.dtype != np.dtype(str(kind["type"])) or not value.size:
+            shape = ", ".join(["B", *map(str, channels), *(["H", "W"] if kind["map"] else [])])
+            raise DataError(
+                f"{name} is {value.dtype} {value.shape}, expected {kind['type']} ({shape}) of at least one pixel"
+            )
+
+    def _padded(self, value: np.ndarray) -> np.ndarray:
+        """A map at the size that the network needs. The last row and column are repeated."""
+        multiple = self.metadata["multiple"]
+        if not isinstance(multiple, int):
+            raise ConfigError(f"the file's multiple is {multiple!r}, expected a whole number: export again")
+        more = [max(-size % multiple, 2 * multiple - size) for size in value.shape[-2:]]
+        return np.pad(value, [(0, 0)] * (value.ndim - 2) + [(0, more[0]), (0, more[1])], mode="edge")
+
+
+def _entries(value: Json) -> list[dict[str, Json]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -1,0 +1,151 @@
+"""What a report shows: facts, scores, curves, images and the comparison with data out of distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sfumato.contracts import Prediction, Task
+from sfumato.errors import DataError
+
+if TYPE_CHECKING:
+    from sfumato.evaluation import OODHistogram, Value
+
+Series = tuple[Sequence[float], Sequence[float]]
+"""x and y of a curve."""
+
+
+@dataclass(frozen=True)
+class ReportImage:
+    """One image, its prediction and its target.
+
+    Args:
+        name: Name of the image in the data set.
+        image: Image (3, H, W) in [0, 1].
+        prediction: Prediction of this image, a batch of 1.
+        target: Target that ``prediction.best[0]`` is compared with: classes (H, W) or values (D, H, W).
+        valid: Where the target is known, (H, W) bool.
+        scores: Scores of this image alone, shown beside it. Default: none.
+        set_size: How many classes beside the best guess each pixel may have (whole numbers), or how wide its interval
+            is, (H, W). None without conformal calibration.
+        teacher: The teacher's prediction of the image. None unless the run is a student.
+        outline: Outlines that are drawn over the best guess, (H, W) bool. Default: none.
+        inputs: Further inputs of the network by name, pictures (3, H, W) in [0, 1]. Default: none.
+
+    Raises:
+        DataError: If the sizes of image, prediction, target and mask differ.
+    """
+
+    name: str
+    image: Tensor
+    prediction: Prediction
+    target: Tensor
+    valid: Tensor
+    scores: Mapping[str, float] = field(default_factory=dict)
+    set_size: Tensor | None = None
+    teacher: Prediction | None = None
+    outline: Tensor | None = None
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "image": self.image.shape[-2:],
+            "prediction": self.prediction.total.shape[-2:],
+            "target": self.target.shape[-2:],
+            "valid": self.valid.shape[-2:],
+        }
+        if len(set(sizes.values())) > 1 or len(self.prediction.total) != 1:
+            found = ", ".join(f"{name} {height}×{width}" for name, (height, width) in sizes.items())
+            raise DataError(f"{self.name}: {found}: expected one size, and a prediction of one image")
+
+
+@dataclass(frozen=True)
+class OODSection:
+    """How uncertainty differs on data out of distribution.
+
+    Args:
+        name: Name of that data set.
+        histograms: Histograms of each part of the uncertainty, in the units that :func:`display_maps` gives.
+        images: Example images of it. Default: none.
+        scores: How well both data sets are told apart, such as ``ood_auroc_epistemic``. Default: none.
+    """
+
+    name: str
+    histograms: Mapping[str, OODHistogram]
+    images: Sequence[ReportImage] = ()
+    scores: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Observed against predicted frequencies.
+
+    Args:
+        predicted: Confidences, or levels of quantiles, (N,) in [0, 1].
+        observed: Accuracies, or shares of targets below these quantiles, (N,) in [0, 1]. NaN for an empty bin.
+        count: Number of pixels of each point (N,). Empty if every point uses all pixels.
+        kind: Name of the horizontal axis: ``"confidence"``, or such as ``"quantile level"``.
+        uncalibrated: The same curve without the calibrator. None if the run has none.
+    """
+
+    predicted: Sequence[float]
+    observed: Sequence[float]
+    count: Sequence[float] = ()
+    kind: str = "confidence"
+    uncalibrated: Reliability | None = None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The risk of the pixels that remain when the most uncertain ones are left out.
+
+    Args:
+        kept: Fractions of pixels that are kept, (N,) in (0, 1].
+        risks: For each ordering, the risk of the kept pixels (N,). An ordering whose name starts with ``"oracle"`` uses
+            the true error.
+        risk: Name of the vertical axis with its unit, such as ``"error rate"`` or ``"RMSE (m)"``.
+    """
+
+    kept: Sequence[float]
+    risks: Mapping[str, Sequence[float]]
+    risk: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a page shows of one task.
+
+    Args:
+        title: Title of the page.
+        facts: Data, method, likelihood, network, budget and seed, by name.
+        task: The task, which gives targets and best guesses their colors.
+        scores: Scores by name, with their bootstrap intervals.
+        images: Images to look at. Default: none.
+        groups: Names of groups, such as ``"best"``, and the names of their images. Default: none.
+        reliability: The reliability diagram. None to leave it out.
+        rejection: The rejection curve. None to leave it out.
+        ood: The comparison with data out of distribution. None to leave it out.
+        history: Training curves by name. Names that end in the same word share a picture. Default: none.
+        other_scores: Scores of ``uncalibrated`` predictions or of the ``teacher``, by score. Default: none.
+        set_size_name: What ``ReportImage.set_size`` is called. Empty without conformal calibration.
+        set_size_unit: Unit of it.
+        warning: A sentence that the page shows first, such as that the scores are old. Default: none.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    task: Task
+    scores: Mapping[str, Value]
+    images: Sequence[ReportImage] = ()
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    reliability: Reliability | None = None
+    rejection: Rejection | None = None
+    ood: OODSection | None = None
+    history: Mapping[str, Series] = field(default_factory=dict)
+    other_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    set_size_name: str = ""
+    set_size_unit: str = ""
+    warning: str = ""

@@ -1,0 +1,76 @@
+"""Facts about a run that a report shows: what was trained on what, and how training went."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from sfumato.evaluation import Evaluation
+from sfumato.report.data import Series
+from sfumato.runs import Run
+from sfumato.runs.network import DEFAULT_JOINT_NETWORK, DEFAULT_NETWORK
+
+
+def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
+    """Data, method, likelihood, network, budget and calibration, by name."""
+    config, plan = run.config, run.plan
+    height, width = config.size
+    name = config.network or (DEFAULT_JOINT_NETWORK if config.tasks else DEFAULT_NETWORK)
+    parameters = sum(p.numel() for p in run.networks[0].parameters())
+    arguments = ", ".join(f"{key}={value}" for key, value in config.network_args.items())
+    copies = f"{plan.networks} × " if plan.networks > 1 else ""
+    return {
+        "trained on": f"{config.data}, {plan.images_used} images of {height} × {width} pixels",
+        "evaluated on": f"{evaluation.data}, {evaluation.split}, {evaluation.images} images",
+        "method": _method(run, evaluation),
+        **({"tasks": config.tasks, "weighting": config.weighting} if config.tasks else {}),
+        "likelihood": config.likelihood,
+        "network": f"{copies}{name.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
+        "budget": f"{config.epochs} epochs, batch {config.batch}, {config.precision}",
+        "seed": str(config.seed),
+        **({"teacher": Path(config.teacher).name} if config.teacher else {}),
+        **_calibration(run),
+    }
+
+
+def _method(run: Run, evaluation: Evaluation) -> str:
+    config = run.config
+    if run.method().stochastic:
+        return f"{config.method}, {evaluation.samples or config.samples} draws"
+    members = f", {config.members} members" if config.members > 1 else ""
+    return f"{config.method}{members}{' in one network' if config.members > run.plan.networks else ''}"
+
+
+def _calibration(run: Run) -> dict[str, str]:
+    """What was fitted after training, of each task."""
+    found: dict[str, str] = {}
+    for name, view in run.per_task.items():
+        start = f"{name}: " if len(run.per_task) > 1 else ""
+        if view.calibrator is not None:
+            images = len(view.calibrator.fitted_on)
+            found[f"{start}calibrated by"] = f"{type(view.calibrator).__name__} on {images} other images"
+        if (sets := view.conformal) is not None:
+            index = getattr(sets, "class_index", None)
+            pixels = "of all pixels" if index is None else f"of {getattr(view.task, 'names', ())[index]}"
+            sure = f"with probability {1 - sets.delta:.4g}" if sets.delta else "in expectation"
+            risk = f"at most {1 - sets.level:.2g} {pixels} missed {sure}"
+            found[f"{start}conformal"] = f"{risk}, from {sets.images} other images"
+    return found
+
+
+def training_curves(folder: Path) -> dict[str, Series]:
+    """Training and validation curves in the CSV log of the first member."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    path = folder / "log" / "member-0" / "metrics.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name.startswith(("train_", "val_", "weight_")):
+                    kind, _, rest = name.partition("_")
+                    label = f"{rest} weight" if kind == "weight" else f"{kind} {rest}"  # weights share a picture
+                    x, y = curves.setdefault(label, ([], []))
+                    x.append(float(row["epoch"]) + 1)
+                    y.append(float(value))
+    return dict(curves)

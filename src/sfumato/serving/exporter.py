@@ -1,0 +1,197 @@
+"""Write a run as one ONNX or torch.export file, and check what the file computes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from sfumato.errors import ConfigError, ExportError, MissingDependencyError, NotFiniteError, SfumatoError
+from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.runs import Run
+from sfumato.sections import Json, one_line
+from sfumato.serving.graph import Graph, outputs_of
+from sfumato.serving.metadata import IMAGE_TYPES, InputKind, input_kinds, metadata
+from sfumato.storage import atomic_write
+
+FORMATS = ("onnx", "torch-export")
+TOLERANCE = 1e-4
+DEFAULT_STRIDE = 32  # of a network that does not say what its sizes must be multiples of
+Compute = Callable[[Sequence[Tensor]], Sequence[np.ndarray | Tensor]]
+
+
+def export(
+    run: Run, path: str | Path, format: str = "onnx", input: str = "uint8", deterministic: bool = False
+) -> dict[str, float]:
+    """Write a run as one file and check what the file computes.
+
+    Args:
+        run: A run of one task, see :class:`Graph`.
+        path: The file.
+        format: ``onnx``, or ``torch-export`` for a ``.pt2`` file that torch loads. Default ``onnx``.
+        input: Type of images: ``uint8``, or ``float`` for float32 in [0, 1]. Default ``uint8``.
+        deterministic: See :class:`Graph`. Default False.
+
+    Returns:
+        The largest difference of each output from the prediction of the run, over inputs of sizes other than the traced
+        one; for values relative to the largest one, for labels the share of pixels that differ although they are not
+        tied. The file is kept only if all are at most 1e-4.
+
+    Raises:
+        ConfigError: If there is no such format or type.
+        ExportError: If the method or an operator cannot be exported, or the file computes something else.
+        NotFiniteError: If an output is not finite.
+    """
+    _check_choices(format, input)
+    graph = Graph(run.to("cpu"), deterministic).eval()
+    stride = int(getattr(run.networks[0], "stride", 1))
+    multiple = stride if stride > 1 else DEFAULT_STRIDE
+    kinds = input_kinds(run, input)
+    examples = _examples(kinds, multiple)
+    with torch.no_grad():
+        expected = [graph.prediction(*inputs) for inputs in examples]
+    _check_finite(expected, "the run's own output")
+    about = metadata(run, kinds, multiple, expected[0])
+    write = _write_onnx if format == "onnx" else _write_torch
+    with atomic_write(path) as part, export_errors(run.config.network or "the network", format):
+        program = _traced(graph, kinds, examples[0], multiple)
+        compute = write(program, part, about)
+        found = [compute(inputs) for inputs in examples]
+        differences = compare(expected, found)
+        if max(differences.values()) > TOLERANCE:
+            worst = {name: f"{value:.2g}" for name, value in differences.items() if value > TOLERANCE}
+            raise ExportError(f"the {format} file differs from the run by {worst}, more than {TOLERANCE}: not kept")
+    return differences
+
+
+def _check_choices(format: str, input: str) -> None:
+    if format not in FORMATS:
+        raise ConfigError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if input not in IMAGE_TYPES:
+        raise ConfigError(f"input is {input!r}, expected one of {', '.join(IMAGE_TYPES)}")
+
+
+@contextmanager
+def export_errors(network: str, format: str) -> Iterator[None]:
+    """Turn the exceptions of torch, onnx and onnxruntime into an :class:`ExportError` of one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's advice to its developers
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            yield
+    except (SfumatoError, OSError, MemoryError):
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"export needs {error.name}: pip install 'sfumato[export]'") from error
+    except Exception as error:  # torch and onnx have an exception of their own for every operator and kind of file
+        reason = one_line(error)[:300]
+        raise ExportError(f"{network} cannot be exported to {format}: {type(error).__name__}: {reason}") from error
+
+
+def _examples(kinds: list[InputKind], multiple: int) -> list[tuple[Tensor, ...]]:
+    """Inputs of three batches and sizes. The first is traced."""
+    found: list[tuple[Tensor, ...]] = []
+    for n, (batch, rows, columns) in enumerate(((2, 3, 5), (1, 2, 3), (3, 4, 2))):
+        size = (rows * multiple, columns * multiple)
+        found.append(tuple(kind.example(batch, size, 10 * n + place) for place, kind in enumerate(kinds)))
+    return found
+
+
+def _traced(graph: Graph, kinds: list[InputKind], inputs: tuple[Tensor, ...], multiple: int) -> ExportedProgram:
+    batch = Dim("batch", min=1, max=1 << 16)
+    # Sizes are multiples of the stride of the network; the reader of the file pads inputs.
+    height, width = (multiple * Dim(name, min=2, max=1 << 12) for name in ("rows", "columns"))
+    shapes = tuple(
+        {0: batch, value.ndim - 2: height, value.ndim - 1: width} if kind.map else {0: batch}
+        for kind, value in zip(kinds, inputs)
+    )
+    with torch.no_grad():
+        return torch.export.export(graph, inputs, dynamic_shapes={"inputs": shapes})
+
+
+def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json]) -> Compute:
+    import onnxruntime
+
+    inputs, outputs = [str(each["name"]) for each in _entries(about["inputs"])], [*map(str, _list(about["outputs"]))]
+    written = torch.onnx.export(
+        program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False, optimize=True
+    )
+    assert written is not None
+    written.model.metadata_props["sfumato"] = json.dumps(about, sort_keys=True)
+    for node in written.model.graph:  # file names and lines of this machine
+        node.metadata_props.clear()
+    written.save(str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def compute(values: Sequence[Tensor]) -> Sequence[np.ndarray | Tensor]:
+        return [np.asarray(each) for each in session.run(outputs, dict(zip(inputs, map(np.asarray, values))))]
+
+    return compute
+
+
+def _write_torch(program: ExportedProgram, path: Path, about: Mapping[str, Json]) -> Compute:
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"sfumato.json": json.dumps(about, sort_keys=True)})
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+
+    def compute(values: Sequence[Tensor]) -> Sequence[np.ndarray | Tensor]:
+        with torch.no_grad():
+            return module(*values)
+
+    return compute
+
+
+def _entries(value: Json) -> list[dict[str, Json]]:
+    return [each for each in _list(value) if isinstance(each, dict)]
+
+
+def _list(value: Json) -> list[Json]:
+    assert isinstance(value, list)
+    return value
+
+
+def compare(
+    expected: Sequence[ClassPrediction | ValuePrediction], found: Sequence[Sequence[np.ndarray | Tensor]]
+) -> dict[str, float]:
+    """The largest difference of each output from predictions, see :func:`export`.
+
+    Raises:
+        NotFiniteError: If an output is not finite.
+    """
+    worst: dict[str, float] = {}
+    for prediction, outputs in zip(expected, found, strict=True):
+        ours = outputs_of(prediction) | ({"label": prediction.label} if isinstance(prediction, ClassPrediction) else {})
+        for (name, own), output in zip(ours.items(), outputs, strict=True):
+            theirs = torch.as_tensor(output).double()
+            if not theirs.isfinite().all():
+                raise NotFiniteError(f"the exported file gives a {name} that is not finite: not kept")
+            if name == "label":
+                value = float(((own.double() != theirs) & _decided(prediction)).double().mean())
+            else:
+                scale = 1.0 if isinstance(prediction, ClassPrediction) else max(float(own.abs().max()), 1e-12)
+                value = float((own.double() - theirs).abs().max()) / scale
+            worst[name] = max(worst.get(name, 0.0), value)
+    return worst
+
+
+def _check_finite(predictions: Sequence[ClassPrediction | ValuePrediction], whose: str) -> None:
+    for prediction in predictions:
+        for name, values in outputs_of(prediction).items():
+            if values.is_floating_point() and not values.isfinite().all():
+                raise NotFiniteError(f"{whose} {name} is not finite for a random image: check weights and calibrator")
+
+
+def _decided(prediction: ClassPrediction | ValuePrediction) -> Tensor:
+    """Where the label is more probable than any other class by more than the tolerance."""
+    assert isinstance(prediction, ClassPrediction)
+    first, second = prediction.probs.topk(2, dim=1).values.unbind(1)
+    return first - second > TOLERANCE

@@ -1,0 +1,194 @@
+"""Predict files: images, folders, globs and videos in; pictures and arrays out."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.data.images import read_image
+from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
+from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.report.maps import save_maps, save_set_sizes
+from sfumato.runs.predictor import Predictor, part_of
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One sample to predict: a file for each input of the network.
+
+    Args:
+        files: The files, in the order of the inputs.
+        name: Path of its outputs inside the output folder, without an ending.
+    """
+
+    files: tuple[Path, ...]
+    name: str
+
+
+def predict_files(
+    predictor: Predictor,
+    given: Sequence[str],
+    out: str | Path,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    tile: int = 0,
+    progress: bool = True,
+) -> int:
+    """Predict files and write a picture of every map, and the raw arrays as safetensors.
+
+    Args:
+        predictor: Predicts one sample.
+        given: Files, folders, globs or videos. If the network has n inputs, exactly n of them: the files of each input,
+            which belong together in the order of their names and must have the same names.
+        out: Folder of the outputs; it is made. It holds the same folders as the input folders do.
+        samples: Number of draws of a stochastic method. None for the number in the plan.
+        seed: Seed of the draws. Default 0.
+        tile: Side of the tiles that are predicted one by one, pixels. 0 for whole images.
+        progress: Whether to show a progress bar. Default True.
+
+    Returns:
+        The number of predictions.
+
+    Raises:
+        MissingFileError: If one of the names stands for no image.
+        ConfigError: If inputs lack partners, two outputs have one name, or ``out`` is one of the inputs.
+        DataError: If a file cannot be read.
+    """
+    from rich.progress import track
+
+    out = Path(out)
+    sources = find_sources(given, predictor.backend.inputs, out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
+        for name, inputs in _frames(source):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            found = predictor(*inputs, samples=samples, seed=seed, index=written, tile=tile)
+            _write(predictor, found.prediction, found.sets, out / name)
+            written += 1
+    return written
+
+
+def find_sources(given: Sequence[str], inputs: tuple[str, ...], out: Path) -> list[Source]:
+    """The samples that the names stand for, each with a file for every input. See :func:`predict_files`."""
+    if len(inputs) > 1 and len(given) != len(inputs):
+        raise ConfigError(
+            f"{len(given)} files, folders or globs, expected {len(inputs)}: one for each of the inputs "
+            f"{', '.join(inputs)}"
+        )
+    listed = [_files(name, out) for name in given]
+    groups = [[pair] for files in listed for pair in files] if len(inputs) == 1 else _matched(listed, inputs)
+    sources = [Source(tuple(file for file, _ in group), group[0][1]) for group in groups]
+    taken: dict[str, Path] = {}
+    for source in sources:
+        if source.name in taken:
+            raise ConfigError(
+                f"{taken[source.name]} and {source.files[0]} would both be written to {out / source.name}: predict "
+                "them in two calls with two --out folders, or rename one"
+            )
+        taken[source.name] = source.files[0]
+    return sources
+
+
+def _files(given: str, out: Path) -> list[tuple[Path, str]]:
+    """Every image and video that a name stands for, in order, each with the name of its outputs.
+
+    Earlier outputs in a folder below an input folder are skipped.
+
+    Raises:
+        ConfigError: If an image lies in the output folder, where predictions would be inputs the next time.
+        MissingFileError: If there is no image.
+    """
+    root = Path(given)
+    if root.is_dir():
+        found = [(path, path.relative_to(root)) for path in sorted(root.rglob("*"))]
+    elif root.is_file():
+        found = [(root, Path(root.name))]
+    else:
+        found = [(Path(path), Path(Path(path).name)) for path in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207
+    files = [(path, str(name.with_suffix(""))) for path, name in found if _readable(path)]
+    inside = [path for path, _ in files if path.resolve().is_relative_to(out.resolve())]
+    if inside and not (root.is_dir() and root.resolve() in out.resolve().parents):
+        raise ConfigError(f"{inside[0]} lies in --out {out}, where predictions would be inputs the next time")
+    files = [(path, name) for path, name in files if path not in inside]
+    if not files:
+        raise MissingFileError(
+            f"{given} names no image: expected a file, folder or glob of {' '.join((*IMAGES, *VIDEOS))}"
+        )
+    return files
+
+
+def _readable(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGES + VIDEOS
+
+
+def _matched(listed: list[list[tuple[Path, str]]], inputs: tuple[str, ...]) -> list[list[tuple[Path, str]]]:
+    """Files of all inputs that belong together. Single files belong together whatever their names."""
+    if all(len(files) == 1 for files in listed):
+        return [[files[0] for files in listed]]
+    names = [{name for _, name in files} for files in listed]
+    for other, more in zip(inputs[1:], names[1:]):
+        if names[0] != more:
+            odd = sorted(names[0] ^ more)[0]
+            raise ConfigError(f"{odd} is given for only one of {inputs[0]} and {other}: expected files of equal names")
+    by_name = [{name: (path, name) for path, name in files} for files in listed]
+    return [[files[name] for files in by_name] for _, name in listed[0]]
+
+
+def _frames(source: Source) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Names and inputs (1, 3, H, W) of a sample; several for a video."""
+    videos = [file.suffix.lower() in VIDEOS for file in source.files]
+    if not any(videos):
+        yield source.name, tuple(read_image(file)[None] for file in source.files)
+        return
+    if not all(videos):
+        raise ConfigError(f"{source.files[0]} belongs to {source.files[1]}: expected videos only, or images only")
+    for number, frames in enumerate(zip(*(read_video(file) for file in source.files))):
+        yield f"{source.name}_{number:06d}", tuple(frame[None] for frame in frames)
+
+
+def read_video(file: Path) -> Iterator[Tensor]:
+    """The frames (3, H, W) uint8 of a video.
+
+    Raises:
+        MissingDependencyError: If OpenCV is not installed.
+        DataError: If no frame can be read.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError(f"{file} is a video: pip install 'sfumato[video]' to read it") from error
+    capture: Any = cv2.VideoCapture(str(file))  # untyped: the stubs of OpenCV lack its exceptions
+    try:
+        read, frame = capture.read()
+        if not read:
+            raise DataError(f"{file} holds no frame that can be read: convert it, or give a folder of images")
+        while read:
+            yield torch.from_numpy(frame[..., ::-1].copy()).permute(2, 0, 1)
+            read, frame = capture.read()
+    finally:
+        capture.release()
+
+
+def _write(predictor: Predictor, prediction: Any, sets: Any, path: Path) -> None:
+    prediction.save(path.with_name(f"{path.name}.safetensors"))
+    tasks = predictor.backend.tasks
+    for key, task in tasks.items():
+        name = f"{path.name}_{key}" if len(tasks) > 1 else path.name
+        found: ClassPrediction | ValuePrediction = part_of(prediction, key)
+        if found.is_map:  # one value for each image has no map to draw
+            save_maps(found, task, path.parent, name)
+        if key in sets:
+            sets[key].save(path.with_name(f"{name}_sets.safetensors"))
+            if found.is_map:
+                save_set_sizes(sets[key], path.with_name(f"{name}_sets.png"))

@@ -1,0 +1,133 @@
+"""An exported ONNX file as the back end of :class:`sfumato.runs.Predictor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato.calibration import conformal_for
+from sfumato.contracts import Task
+from sfumato.errors import ConfigError, DataError
+from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.registry import NO_TRUST, Trust
+from sfumato.runs.predictor import Predictor, Sets
+from sfumato.runs.resolve import build_task
+from sfumato.sections import Json
+from sfumato.serving.bundle import Bundle
+from sfumato.targets import Image
+
+
+@dataclass(frozen=True)
+class OnnxBackend:
+    """Predictions of an exported ONNX file, equal to those of the run that it was exported from.
+
+    Args:
+        bundle: The file.
+        trust: Which class paths outside this package may be imported, for tasks of plug-ins. Default: none.
+    """
+
+    bundle: Bundle
+    trust: Trust = field(default=NO_TRUST)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return self.bundle.inputs
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """The size that the network sees, divided by the original size."""
+        height, width = _floats(self.bundle.metadata["scale"])
+        return height, width
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The task by name."""
+        name, arguments = str(self.bundle.metadata["task"]), self.bundle.metadata["task_args"]
+        assert isinstance(arguments, dict)
+        tuples = {key: _tuples(value) for key, value in arguments.items()}
+        return {name: build_task(name, cast("dict[str, Json]", tuples), self.trust)}
+
+    def predict(
+        self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int
+    ) -> ClassPrediction | ValuePrediction:
+        """The calibrated prediction for inputs (B, …). A file makes no draws, so ``seed`` and ``index`` change nothing.
+
+        Raises:
+            ConfigError: If samples or tiles are requested.
+        """
+        if samples is not None or tile:
+            raise ConfigError("an exported file makes no draws and uses no tiles: leave out --samples and --tile")
+        values = (value.cpu().numpy() for value in self.typed(*inputs))
+        found = {name: torch.from_numpy(np.array(maps)) for name, maps in self.bundle(*values).items()}
+        draws, novelty = self.bundle.metadata["draws"], found.get("novelty")
+        assert isinstance(draws, int)
+        if self.bundle.metadata["kind"] == "class":
+            return ClassPrediction(found["probs"], found["aleatoric"], draws, novelty=novelty)
+        variances = found["aleatoric_variance"], found["epistemic_variance"]
+        stored = self.bundle.metadata["quantiles"]
+        quantiles = None if stored is None else torch.tensor(_floats(stored))
+        unit = str(self.bundle.metadata["unit"])
+        return ValuePrediction(found["mean"], *variances, unit, draws, quantiles=quantiles, novelty=novelty)
+
+    def conformal_sets(self, prediction: ClassPrediction | ValuePrediction) -> Sets:
+        """The conformal sets or intervals of a prediction, if the run had some."""
+        stored = self.bundle.metadata["conformal"]
+        if not isinstance(stored, dict):
+            return {}
+        kind = conformal_for(str(self.bundle.metadata["kind"]))
+        known = {each.name for each in fields(kind)}
+        values = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in stored.items()}
+        conformal = kind(**{key: value for key, value in values.items() if key in known})
+        return {str(self.bundle.metadata["task"]): conformal(prediction)}  # pyright: ignore[reportArgumentType] kind fits
+
+    def typed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs in the types that the file takes: images uint8 or float32 in [0, 1], other inputs float32."""
+        return tuple(_typed(value, self._types[name]) for name, value in zip(self.inputs, inputs))
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
+        entries = self.bundle.metadata["inputs"]
+        assert isinstance(entries, list)
+        return {str(each["name"]): str(each["type"]) for each in entries if isinstance(each, dict)}
+
+
+def _typed(value: Tensor, kind: str) -> Tensor:
+    if kind != "uint8":
+        return Image().to_float(value)
+    return value if value.dtype == torch.uint8 else (value * 255).round().clamp(0, 255).byte()
+
+
+def open_predictor(path: str | Path, *, device: str = "cpu", trust: Trust | bool | str = "") -> Predictor:
+    """A predictor for a run folder or an exported ONNX file.
+
+    Args:
+        path: The folder or the file.
+        device: Device of a run: ``auto``, ``cpu``, ``cuda`` or ``mps``. A file runs on the CPU.
+        trust: Class paths outside this package that may be imported, with commas, or ``all``. Default: none.
+
+    Raises:
+        MissingFileError: If there is no such run or file.
+        DataError: If the file is none of ``sfumato export``, or holds another format.
+    """
+    if Path(path).suffix == ".onnx":
+        return Predictor(OnnxBackend(Bundle(path), Trust.of(trust)))
+    if Path(path).is_file():
+        raise DataError(f"{path} is a file, expected the folder of a run or an exported .onnx file")
+    return Predictor.open(path, device=device, trust=trust)
+
+
+def _floats(value: Json) -> list[float]:
+    assert isinstance(value, list)
+    return [float(each) for each in value if isinstance(each, int | float)]
+
+
+def _tuples(value: Json) -> object:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
