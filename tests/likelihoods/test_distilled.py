@@ -18,7 +18,7 @@ def class_draws(count=4, classes=4):
 
 def taught(student, draws):
     """What a teacher with these draws teaches."""
-    return student.distillation_target(reduce(lambda a, b: a.merge(b), map(student.heard, draws)))
+    return student.distillation_target(reduce(lambda a, b: a.merge(b), map(student.teacher_statistics, draws)))
 
 
 def stacked(lesson, target, labeled=True):

@@ -200,7 +200,7 @@ def test_every_method_predicts_every_task_from_the_same_draws():
         draws = torch.cat(list(method.draws(image, generator=generator())))
         for name, prediction in found.items():
             check_prediction(prediction)
-            alone = predict(method, image, likelihood=likelihood.of(name), generator=generator())
+            alone = predict(method, image, likelihood=likelihood.select_task(name), generator=generator())
             assert torch.equal(alone.total, prediction.total), "a task sees other draws than the others"
             assert prediction.draws == len(draws)
     # A noise of each member: the law of total variance over members, by hand.
@@ -229,7 +229,7 @@ def test_tiles_of_every_task_are_those_of_each_alone():
     method, how = Deterministic(network), {"tile": (12, 12), "overlap": 4}
     found = predict_tiled(method, image, likelihood=likelihood, generator=generator(), **how)
     for name, prediction in found.items():
-        alone = predict_tiled(method, image, likelihood=likelihood.of(name), generator=generator(), **how)
+        alone = predict_tiled(method, image, likelihood=likelihood.select_task(name), generator=generator(), **how)
         assert torch.equal(prediction.total, alone.total)
 
 
@@ -274,7 +274,7 @@ def test_joint_unet_has_one_encoder_and_learns_all_of_it():
         (lambda: Joint({"classes": Categorical(3)}, {"classes": (0.0, 1.0)}), "has no location"),
         (lambda: Joint({"classes": LogitNormal(3)}, {"classes": (0.0, 1.0)}), "has no location"),
         (lambda: Joint({"depth": Laplace()}, {"depth": (0.0, 0.0)}), "spread above 0"),
-        (lambda: joint().of("flow"), "none of the tasks"),
+        (lambda: joint().select_task("flow"), "none of the tasks"),
         (lambda: joint().terms(output(joint()), {"flow": None}, {}), "there is no task 'flow'"),
         (lambda: joint().nll(output(joint()), {}, {}), "no task"),
         (lambda: L1(2, scale=0.0), "above 0"),
