@@ -46,7 +46,7 @@ def test_training_drops_the_share_that_it_says_and_keeps_the_mean(layer, shape):
         assert (seen[0] == seen[0][..., :1, :1]).all()  # whole feature maps
 
 
-def test_mc_dropout_draws_masks_of_the_learnt_probability():
+def test_mc_dropout_draws_masks_of_the_learned_probability():
     net = nn.Sequential(nn.Identity(), nn.Conv2d(1, 1, 1, bias=False))
     inject_concrete_dropout(net)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_mc_dropout_repeats_only_what_follows_and_chunks_do_not_matter():
     net = network()
     inject_concrete_dropout(net, p=0.4, where="3")
     image = torch.randn(1, 3, 4, 5)
-    assert MCDropout(net, 4).plan(image).startswith("hoisted")
+    assert MCDropout(net, 4).plan(image).startswith("replayed")
     drawn = [
         torch.cat(list(MCDropout(net, 5, chunk=chunk).draws(image, generator=torch.Generator().manual_seed(0))))
         for chunk in (1, 2, 5)

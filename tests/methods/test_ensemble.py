@@ -58,7 +58,7 @@ def test_checkpoints_of_one_network():
     # Each with statistics of its own: 1 − 0.5 and 3 − 1.5.
     torch.testing.assert_close(draws.mean((1, 2, 3, 4)), torch.tensor([0.5, 1.5]), atol=1e-4, rtol=0)
     assert network[0].weight.item() == 3.0
-    with pytest.raises(ValueError, match="state 0 is not of Sequential"):
+    with pytest.raises(ValueError, match="state 0 does not fit Sequential"):
         DeepEnsemble.of(network, [nn.Conv2d(1, 1, 3).state_dict()])
     with pytest.raises(ValueError, match="at least one"):
         DeepEnsemble.of(network, [])

@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from sfumato.likelihoods import Categorical
 from sfumato.methods import FeatureDensity
 from sfumato.metrics import OODScores
 from sfumato.models import UNet
+from sfumato.predictions import predict
 
 
 class Net(nn.Module):
@@ -57,9 +57,9 @@ def test_one_gaussian_is_that_of_sklearn():
     net, data = Net(), batches()
     method = FeatureDensity.fit(net, net.head, data, classes=1)
     seen = pixels(net, data)
-    law = EmpiricalCovariance().fit(seen)
-    floor = 1e-5 * np.diag(law.covariance_).mean()
-    precision = np.linalg.inv(law.covariance_ + floor * np.eye(4))
+    exact = EmpiricalCovariance().fit(seen)
+    floor = 1e-5 * np.diag(exact.covariance_).mean()
+    precision = np.linalg.inv(exact.covariance_ + floor * np.eye(4))
     mixture = GaussianMixture(1)
     mixture.weights_, mixture.means_, mixture.covariances_ = np.ones(1), seen.mean(0)[None], None
     mixture.precisions_cholesky_ = np.linalg.cholesky(precision)[None]
@@ -71,16 +71,16 @@ def test_one_gaussian_is_that_of_sklearn():
 def test_the_mixture_is_that_of_torch_distributions():
     net, data = Net(), batches()
     method = FeatureDensity.fit(net, net.head, data, classes=3)
-    law = MixtureSameFamily(
+    exact = MixtureSameFamily(
         Weights(logits=method.log_priors),
         MultivariateNormal(method.means, precision_matrix=method.whitening.mT @ method.whitening),
     )
     output, density = method.look(data[0][0][0])
     features = net.body(data[0][0][0]).movedim(1, -1)
     assert torch.equal(output, net(data[0][0][0]))
-    assert torch.allclose(density, law.log_prob(features), atol=1e-3)
+    assert torch.allclose(density, exact.log_prob(features), atol=1e-3)
     assert method.peak == pytest.approx(torch.logsumexp(
-        method.log_priors + law.component_distribution.log_prob(method.means), 0).item(), abs=1e-3)  # fmt: skip
+        method.log_priors + exact.component_distribution.log_prob(method.means), 0).item(), abs=1e-3)  # fmt: skip
     assert (density <= method.peak).all()
 
 
@@ -120,16 +120,16 @@ def test_a_class_of_two_pixels_and_an_absent_one():
     assert method.look(*inputs)[1].isfinite().all()
 
 
-def test_a_dead_feature_that_wakes_is_very_novel():
+def test_a_constant_feature_that_changes_is_very_novel():
     net, data = Net(), batches()
     with torch.no_grad():
         net.body.weight[0] = 0
     method = FeatureDensity.fit(net, net.head, data, classes=3)
     features = net.body(data[0][0][0]).detach()
-    forced = features.clone()
-    forced[:, 0] += 1
+    changed = features.clone()
+    changed[:, 0] += 1
     assert method.log_density(features).isfinite().all()
-    assert (method.log_density(forced) < method.log_density(features) - 100).all()
+    assert (method.log_density(changed) < method.log_density(features) - 100).all()
 
 
 def test_features_smaller_than_the_output():
@@ -147,13 +147,13 @@ def test_novel_pixels_are_unlikely():
     novel[:, :4] = True
     image = image.where(~novel[:, None], image.flip(1) - 12)
     output, density = method.look(image)
-    prediction = Categorical(3).moments(output.detach()).prediction()
-    surprise = method.peak - density
+    prediction = predict(method, image, likelihood=Categorical(3))
+    assert torch.equal(prediction.probs, output.softmax(1))
+    torch.testing.assert_close(prediction.novelty, method.peak - density)
+    assert torch.equal(method.novelty(image), prediction.novelty)
     scores = OODScores()
-    scores.update(
-        SimpleNamespace(total=prediction.total, aleatoric=prediction.aleatoric, epistemic=surprise), novel, valid
-    )
-    found = scores.compute()["ood_auroc_epistemic"].item()
+    scores.update(prediction, novel, valid)
+    found = scores.compute()["ood_auroc_novelty"].item()
     assert found == pytest.approx(roc_auc_score(novel[valid], -density[valid]), abs=2e-3)
     assert found > 0.9
 
@@ -176,5 +176,5 @@ def test_refused():
         FeatureDensity.fit(net, net.head, [(inputs, target, valid & False)], classes=3)
     with pytest.raises(ValueError, match="no pixel is valid"):
         FeatureDensity.fit(net, net.head, [], classes=3)
-    with pytest.raises(ValueError, match="does not call Tanh"):
+    with pytest.raises(ValueError, match=r"Net has no module Tanh\(\): its modules are body, head"):
         FeatureDensity.fit(net, nn.Tanh(), data, classes=3)

@@ -1,11 +1,11 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
+from sfumato.errors import ResourceError
 from sfumato.likelihoods import Categorical, Gaussian, LogitNormal
 from sfumato.methods import LastLayerLaplace
+from sfumato.methods.laplace import TRAINING
 from sfumato.predictions import predict
 
 
@@ -68,6 +68,40 @@ def test_draws_have_the_spread_of_the_posterior():
     assert torch.allclose(torch.cov(draws[:, :, 0, 0].T), covariance, rtol=0.1, atol=0.01)
 
 
+def test_the_diagonal_is_that_of_the_exact_hessian():
+    net, data, method = fitted(prior_precision=0.7, temperature=2.0)
+    diagonal = LastLayerLaplace.fit(
+        net, "head", data, Categorical(3).nll, prior_precision=0.7, temperature=2.0, structure="diagonal"
+    )
+    precision = torch.linalg.inv((method.factor @ method.factor.T).double() / 2)
+    assert torch.allclose(diagonal.factor.double(), (2 / precision.diagonal()).sqrt(), rtol=1e-3)
+    draws = torch.cat(list(diagonal.draws(data[0][0][0])))
+    assert draws.shape == (20, 2, 3, 4, 5)
+
+
+def wide(count=512, classes=150):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, count, 1), nn.Conv2d(count, classes, 1))
+    data = [((torch.randn(1, 2, 2, 3),), torch.randint(classes, (1, 2, 3)), torch.ones(1, 2, 3) > 0)]
+    return net, data, Categorical(classes)
+
+
+def test_too_much_memory_is_refused_before_it_is_asked_for():
+    net, data, likelihood = wide()
+    with pytest.raises(ResourceError, match=r"needs about 176\.5 GiB: it has 76950 weights .* structure='diagonal'"):
+        LastLayerLaplace.fit(net, "1", data, likelihood.nll)
+    with pytest.raises(ResourceError, match=r"the full posterior .* limit is 0\.0 GiB"):
+        LastLayerLaplace.fit(*fitted()[:1], "head", batches(), Categorical(3).nll, memory_limit=1000)
+
+
+def test_a_run_falls_back_to_the_diagonal():
+    net, data, likelihood = wide()
+    with pytest.warns(UserWarning, match=r"diagonal of the Hessian only: all of it would need 176\.5 GiB"):
+        state = TRAINING.fit(net, data, likelihood, 3)
+    assert state["factor"].shape == (76950,)
+    assert len(list(TRAINING.build([net], 3, state).draws(*data[0][0]))) == 3
+
+
 def test_more_data_narrow_it_and_temperature_widens_it():
     net, data, _ = fitted()
     traces = [
@@ -99,7 +133,7 @@ def test_a_network_that_enlarges_what_its_head_says(how):
     one, other = (LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll) for net in (late, early))
     covariances = [method.factor @ method.factor.T for method in (one, other)]
     assert torch.allclose(*covariances, atol=1e-5)
-    one = replace(one, factor=other.factor)  # eigenvectors may differ in sign
+    one = LastLayerLaplace(late, "head", other.factor)  # eigenvectors may differ in sign
     drawn = [list(m.draws(torch.ones(1, 2, 4, 5), generator=torch.Generator().manual_seed(1))) for m in (one, other)]
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*drawn))
     assert drawn[0][0].shape == (1, 1, 3, 8, 10)
@@ -118,8 +152,13 @@ def test_refused():
     net, data = Net(), batches()
     with pytest.raises(ValueError, match="expected a 1 × 1 convolution"):
         LastLayerLaplace.fit(net, net.body[0], data, Categorical(3).nll)
+    strided = nn.Sequential(nn.Conv2d(2, 3, 1, stride=2))
     with pytest.raises(ValueError, match=r"stride=\(2, 2\).*, expected .* stride 1"):
-        LastLayerLaplace.fit(net, nn.Conv2d(4, 3, 1, stride=2), data, Categorical(3).nll)
+        LastLayerLaplace.fit(strided, "0", data, Categorical(3).nll)
+    with pytest.raises(ValueError, match="Net has no module tail: its modules are body"):
+        LastLayerLaplace.fit(net, "tail", data, Categorical(3).nll)
+    with pytest.raises(ValueError, match="structure is 'kron', expected one of full, diagonal"):
+        LastLayerLaplace.fit(net, net.head, data, Categorical(3).nll, structure="kron")
     late = Net(after=True)
     with pytest.raises(ValueError, match="is not what Net does last"):
         LastLayerLaplace.fit(late, late.head, data, Categorical(3).nll)

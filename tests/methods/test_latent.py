@@ -72,8 +72,8 @@ def test_joining_is_a_convolution_of_features_and_latent_side_by_side():
     side_by_side = torch.cat([features, z[..., None, None].expand(-1, -1, 5, 6)], 1)
     weight = torch.cat([layer.join.weight, layer.enter.weight[..., None, None]], 1)
     joined = nn.functional.conv2d(side_by_side, weight, layer.join.bias)
-    expected = layer.layer(features + layer.mix(joined.relu()))
-    assert torch.allclose(layer.decoded(features, layer.join(features), z), expected, atol=1e-6)
+    expected = layer.layer(layer.mix(joined.relu()).relu())
+    assert torch.allclose(layer.decoded(layer.join(features), z), expected, atol=1e-6)
 
 
 def converted(channels=3):

@@ -257,6 +257,66 @@ def test_drop_paths_take_no_more_runs_of_the_network_than_one():
     assert len(calls) == 1
 
 
+class Recurrent(nn.Module):
+    """Torch's own recurrent layer, whose dropout between layers no function shows."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 8, num_layers=2, dropout=p, batch_first=True)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.dropout(self.lstm(x.flatten(2).transpose(1, 2))[0].mean(1))
+
+
+class Conditional(nn.Module):
+    """A function that is called in training mode only, by a module that does more than drop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.drop_rate = nn.Conv2d(8, 8, 1), 0.4
+
+    def forward(self, x):
+        x = self.layer(x)
+        return F.dropout(x, self.drop_rate) if self.training else x
+
+
+class Passing(Conditional):
+    """The same probability, given to a function that is always called."""
+
+    def forward(self, x):
+        return F.dropout(self.layer(x), self.drop_rate, self.training)
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        (lambda: Recurrent(0.3), "lstm of Recurrent"),
+        (lambda: nn.Sequential(nn.Dropout(0.5), Conditional()), "1 of Sequential"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_dropout_that_stays_inactive_is_named(network, name, chunk):
+    with pytest.warns(UserWarning, match=f"the dropout inside {name} stays inactive, .*: put nn.Dropout in its place"):
+        drawn(network(), chunk=chunk)
+
+
+def test_no_warning_where_all_dropout_is_active(network):
+    drawn(network)  # warnings are errors
+    drawn(nn.Sequential(Passing(), nn.Dropout(0.5)))
+    drawn(Recurrent(0.0))
+    drawn(with_depth(DropPath(0.3)), depth=False)
+
+
+def test_inactive_dropout_is_named_when_the_network_runs_whole(monkeypatch):
+    def refuse(_run):
+        raise NotRecordable("told not to")
+
+    monkeypatch.setattr("sfumato.methods.mc_dropout.record", refuse)
+    with pytest.warns(UserWarning, match="told not to"), pytest.warns(UserWarning, match="inside lstm"):
+        drawn(Recurrent(0.3))
+
+
 def test_keywords():
     class Named(nn.Module):
         def forward(self, x):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sfumato.likelihoods import Categorical
-from sfumato.methods import SWAG, DeepEnsemble, SWAGState, refresh_batch_norm
+from sfumato.methods import SWAG, DeepEnsemble, Deterministic, SWAGState, refresh_batch_norm
 
 
 def walk(count=6, seed=0):
@@ -114,6 +114,73 @@ def test_refreshing_ignores_dropout_and_networks_without_statistics():
     refresh_batch_norm(network, [(image,)])
     torch.testing.assert_close(network[1].running_mean, torch.ones(2))
     refresh_batch_norm(nn.Conv2d(1, 1, 1), [])
+
+
+def frozen():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(3).requires_grad_(False).eval()
+    norm.running_mean += 1
+    return nn.Sequential(norm, nn.Conv2d(3, 3, 1))
+
+
+def test_frozen_batch_normalization_keeps_its_statistics():
+    network, image = frozen(), torch.rand(4, 3, 6, 6)
+    states = [{name: p.detach() for name, p in network.named_parameters()}] * 3
+    method = SWAG.of(network, states, [(image,)], rank=3, samples=2)
+    (expected,) = Deterministic(network).draws(image)
+    for draw in method.draws(image):
+        assert torch.equal(draw, expected)
+    assert all(torch.equal(copy[0].running_mean, torch.ones(3)) for copy in method.networks([(image,)]))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "kept"),
+    [
+        (lambda norm: None, False),
+        (lambda norm: norm.eval(), True),  # while the network is in training mode
+        (lambda norm: norm.requires_grad_(False), True),
+        (lambda norm: norm.weight.requires_grad_(False), True),
+    ],
+)
+def test_what_counts_as_frozen(freeze, kept):
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2)).train()
+    freeze(network[0])
+    modes = [module.training for module in network.modules()]
+    refresh_batch_norm(network, [(torch.ones(2, 2, 3, 3),)])
+    assert torch.equal(network[0].running_mean, torch.zeros(2)) == kept
+    assert not torch.equal(network[0 if not kept else 1].running_var, torch.ones(2))
+    assert [module.training for module in network.modules()] == modes
+
+
+def test_a_network_in_evaluation_mode_is_not_frozen():
+    network = nn.Sequential(nn.BatchNorm2d(2)).eval()
+    refresh_batch_norm(network, [(torch.ones(2, 2, 3, 3),)])
+    torch.testing.assert_close(network[0].running_mean, torch.ones(2))
+
+
+def test_frozen_batch_normalization_is_frozen_in_fit_too():
+    network, image = frozen(), torch.rand(4, 3, 6, 6)
+    data = [((image,), torch.randint(3, (4, 6, 6)), torch.ones(4, 6, 6) > 0)]
+    method = SWAG.fit(network, data, Categorical(3).nll, epochs=2, rank=2)
+    assert torch.equal(method.network[0].running_mean, torch.ones(3))
+    # The first step of SGD is that of the network with its frozen statistics.
+    loss = Categorical(3).nll(network(image), *data[0][1:]).mean()
+    loss.backward()
+    first = network[1].bias - 1e-2 * network[1].bias.grad
+    stepped = SWAG.fit(network, data, Categorical(3).nll, epochs=2, rank=2, momentum=0.0).swag_state.recent[0]
+    torch.testing.assert_close(stepped[-3:], first.detach())
+
+
+def test_a_state_inside_the_network_is_not_stored_twice():
+    network, _, states = walk()
+    network.add_module("swag_state", SWAGState(network, 2))
+    for state in states:
+        network.swag_state.collect(state)
+    method = SWAG(network, network.swag_state)
+    assert sum("recent" in name for name in method.state_dict()) == 1
+    twin = copy.deepcopy(method)
+    assert twin.swag_state is twin.network.swag_state is not network.swag_state
+    assert twin.to(torch.float64).swag_state.mean.dtype == torch.float64
 
 
 def test_a_smaller_step_leaves_a_smaller_spread():

@@ -85,7 +85,7 @@ class FeatureDensity(BaseMethod):
             sums.add(pixels, labels.flatten())
         if sums is None or not bool(sums.counts.any()):
             raise ConfigError("no pixel is valid, so nothing is known of the features: give batches with valid targets")
-        log_priors, means, whitening = (found.to(like) for found in sums.distributions())
+        log_priors, means, whitening = (found.to(like).contiguous() for found in sums.distributions())
         return cls(network, name, log_priors, means, whitening)
 
     @property

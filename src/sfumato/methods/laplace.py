@@ -100,7 +100,7 @@ class LastLayerLaplace(BaseMethod):
             total = found if total is None else total.add_(found)
         if total is None:
             raise ConfigError("there is no batch, so nothing is known of the last layer: give training batches")
-        return cls(network, name, _factor(total, prior_precision, temperature).to(layer.weight), samples)
+        return cls(network, name, _factor(total, prior_precision, temperature).to(layer.weight).contiguous(), samples)
 
     def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs (1, B, C, H, W): the features are computed once, the last layer with other weights each time."""

@@ -130,7 +130,7 @@ class LatentDraws(BaseMethod):
         for _ in range(self.samples):
             z = mean + log_std.exp() * normal(mean.shape, mean, generator)
             with evaluating(layer):
-                output = resize(layer.decoded(features, joined, z))
+                output = resize(layer.decoded(joined, z))
             yield output[None]
 
     def _whole(self, layer: LatentLayer, inputs: Inputs, generator: torch.Generator | None) -> Iterator[Tensor]:

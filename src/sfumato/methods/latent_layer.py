@@ -18,7 +18,7 @@ Sampler = Callable[[Tensor], Tensor]
 class LatentLayer(nn.Module):
     """A convolution that reads features and a latent vector z, which is the same for all pixels of an image.
 
-    ``layer(φ + mix(relu(join(φ) + enter(z))))`` for features φ. A small network gives the distribution p(z | φ) from
+    ``layer(relu(mix(relu(join(φ) + enter(z)))))`` for features φ. A small network gives the distribution p(z | φ) from
     the features; a second one gives q(z | φ, y) from features and target, for training.
 
     Args:
@@ -41,11 +41,11 @@ class LatentLayer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The output (B, C, h, w), for the mean of p(z | φ) or the z of :meth:`sampling`."""
         z = self.prior(features).chunk(2, 1)[0] if self._sampler is None else self._sampler(features)
-        return self.decoded(features, self.join(features), z)
+        return self.decoded(self.join(features), z)
 
-    def decoded(self, features: Tensor, joined: Tensor, z: Tensor) -> Tensor:
-        """The output for features (B, F, h, w), their part ``join(features)`` of the sum, and latents (B, L)."""
-        return self.layer(features + self.mix(F.relu(joined + self.enter(z)[..., None, None])))
+    def decoded(self, joined: Tensor, z: Tensor) -> Tensor:
+        """The output (B, C, h, w) for ``join(features)`` (B, F, h, w) and latent vectors (B, L)."""
+        return self.layer(F.relu(self.mix(F.relu(joined + self.enter(z)[..., None, None]))))
 
     @contextmanager
     def sampling(self, sampler: Sampler) -> Iterator[None]:
