@@ -1,4 +1,4 @@
-"""Two small stories, of classes and of depths, with uncertainty where a network would have it."""
+"""Two small reports, of classes and of depths, with uncertainty where a network would have it."""
 
 import math
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
+from sfumato.evaluation import OODHistogram, Value
 from sfumato.predictions import ClassMoments, ValueMoments
-from sfumato.report import Contrast, Rejection, Reliability, Shift, Shown, Story, parts
+from sfumato.report import OODSection, Rejection, Reliability, ReportData, ReportImage, display_maps
 from sfumato.tasks import Depth, Semantic
 
 NAMES = ("sky", "ground", "wall", "box", "pole")
@@ -15,7 +16,7 @@ PALETTE = ((158, 200, 230), (150, 140, 120), (190, 110, 80), (230, 180, 60), (70
 BOUNDS = (0.5, 50.0)
 
 
-def world(seed: int, size=(48, 64), novel=False):
+def scene(seed: int, size=(48, 64), novel=False):
     """Classes, depths and an image of a street, and the pixels of a thing that training did not have."""
     random = torch.Generator().manual_seed(seed)
     height, width = size
@@ -44,8 +45,8 @@ def blur(x, radius=3):
     return avg_pool2d(x[None], 2 * radius + 1, 1, radius, count_include_pad=False)[0]
 
 
-def class_shown(seed: int, draws=8, novel=False, size=(48, 64)) -> Shown:
-    random, classes, _, image, odd = world(seed, size, novel)
+def class_image(seed: int, draws=8, novel=False, size=(48, 64)) -> ReportImage:
+    random, classes, _, image, odd = scene(seed, size, novel)
     one_hot = torch.nn.functional.one_hot(classes, len(NAMES)).permute(2, 0, 1).float()
     logits = 9 * (blur(one_hot) - 0.4) + blur(3 * torch.randn(len(NAMES), *size, generator=random))
     moments = None
@@ -57,11 +58,11 @@ def class_shown(seed: int, draws=8, novel=False, size=(48, 64)) -> Shown:
     valid = torch.rand(classes.shape, generator=random) > 0.02
     valid[-4:] = False
     right = (prediction.label[0] == classes)[valid].float().mean().item()
-    return Shown(f"street {seed:04d}", image, prediction, classes.where(valid, 0), valid, {"accuracy": right})
+    return ReportImage(f"street {seed:04d}", image, prediction, classes.where(valid, 0), valid, {"accuracy": right})
 
 
-def value_shown(seed: int, draws=8, novel=False, size=(48, 64)) -> Shown:
-    random, _, depth, image, odd = world(seed, size, novel)
+def value_image(seed: int, draws=8, novel=False, size=(48, 64)) -> ReportImage:
+    random, _, depth, image, odd = scene(seed, size, novel)
     sigma = 0.05 * depth + 0.02 * depth**1.3
     target = (depth + sigma * torch.randn(size, generator=random)).clamp(*BOUNDS)[None]
     guess = blur(depth.log()[None], 1).exp() + 0.3 * sigma * blur(5 * torch.randn(1, *size, generator=random))
@@ -73,36 +74,44 @@ def value_shown(seed: int, draws=8, novel=False, size=(48, 64)) -> Shown:
     prediction = moments.prediction()
     valid = torch.rand(size, generator=random) > 0.07
     rmse = (prediction.mean[0] - target)[0][valid].square().mean().sqrt().item()
-    return Shown(f"room {seed:04d}", image, prediction, target.where(valid, 0), valid, {"RMSE": rmse})
+    return ReportImage(f"room {seed:04d}", image, prediction, target.where(valid, 0), valid, {"RMSE": rmse})
 
 
-def shift(make, shown, **options) -> Shift:
+def histogram(inside: torch.Tensor, outside: torch.Tensor) -> OODHistogram:
+    end = max(inside.max().item(), outside.max().item())
+    counts = [torch.histc(part, 60, 0, end).tolist() for part in (inside, outside)]
+    edges = torch.linspace(0, end, 61).tolist()
+    return OODHistogram(tuple(edges), *map(tuple, counts), (inside.mean().item(), outside.mean().item()))
+
+
+def ood_section(make, shown, **options) -> OODSection:
     other = [make(seed, novel=True, **options) for seed in (101, 102)]
-    inside, outside = ([parts(each.prediction) for each in some] for some in (shown, other))
-    contrasts = {
-        part: Contrast.of(torch.stack([p[part] for p in inside]), torch.stack([p[part] for p in outside]))
+    maps = [[display_maps(each.prediction) for each in some] for some in (shown, other)]
+    histograms = {
+        part: histogram(*(torch.stack([each[part] for each in some]) for some in maps))
         for part in ("aleatoric", "epistemic")
     }
-    return Shift("unseen objects", contrasts, other, {"AUROC": (0.912, 0.887, 0.934), "FPR95": (0.31, 0.26, 0.37)})
+    scores = {"AUROC": Value(0.912, 0.887, 0.934), "FPR95": Value(0.31, 0.26, 0.37)}
+    return OODSection("unseen objects", histograms, other, scores)
 
 
-def story(make, task, scores, risk, images=5, **options) -> Story:
+def report(make, task, scores, risk, images=5, **options) -> ReportData:
     shown = [make(seed, **options) for seed in range(images)]
     (score,) = shown[0].scores
     order = sorted(shown, key=lambda each: each.scores[score], reverse=score == "accuracy")
-    unsure = sorted(shown, key=lambda each: -parts(each.prediction)["total"].mean().item())
+    unsure = sorted(shown, key=lambda each: -display_maps(each.prediction)["total"].mean().item())
     kept = [k / 50 for k in range(1, 51)]
     oracle = [max(0.0, 1 - 0.88 / k) for k in kept]
-    return Story(
+    return ReportData(
         title="Streets, <b>MC dropout</b> & logit-normal",
         facts={
             "data": "scenes, 2 000 images of 72×96", "task": task.key, "method": "MC dropout, 16 draws",
-            "likelihood": task.likelihoods[-1], "network": "U-Net, 5 levels, dropout 0.5 in the center",
+            "likelihood": task.default_likelihood, "network": "U-Net, 5 levels, dropout 0.5 in the center",
             "parameters": "1 046 533", "training": "12 epochs, 3 min on 2 CPU cores", "seed": "0", "date": "2025-11-22",
         },
         task=task,
         scores=scores,
-        shown=shown,
+        images=shown,
         groups={"best": [e.name for e in order[:3]], "worst": [e.name for e in order[:-4:-1]],
                 "most uncertain": [e.name for e in unsure[:3]]},
         reliability=Reliability([(b + 0.5) / 15 for b in range(15)],
@@ -110,7 +119,7 @@ def story(make, task, scores, risk, images=5, **options) -> Story:
                                 [0, *[4**b for b in range(1, 15)]]),
         rejection=Rejection(kept, {"total": [0.12 * k**1.6 for k in kept], "epistemic": [0.12 * k**1.1 for k in kept],
                                    "oracle": oracle}, risk),
-        shift=shift(make, shown, **options),
+        ood=ood_section(make, shown, **options),
         history={"training loss": ([*range(1, 13)], [1.4 * 0.8**e + 0.2 for e in range(12)]),
                  "validation loss": ([*range(1, 13)], [1.4 * 0.82**e + 0.3 for e in range(12)]),
                  "validation score": ([*range(1, 13)], [0.7 - 0.5 * 0.8**e for e in range(12)])},
@@ -118,14 +127,23 @@ def story(make, task, scores, risk, images=5, **options) -> Story:
 
 
 @pytest.fixture(scope="session")
-def class_story() -> Story:
-    scores = {"miou": (0.713, 0.688, 0.734), "accuracy": (0.921, 0.911, 0.93), "nll": (0.243, 0.22, 0.271),
-              "ece": (0.0231, 0.018, 0.03), "error_auroc": (0.904, 0.893, 0.915),
-              "pixels": (691200, math.nan, math.nan)}  # fmt: skip
-    return story(class_shown, Semantic(NAMES, PALETTE), scores, "error rate")
+def class_report() -> ReportData:
+    scores = {
+        "miou": Value(0.713, 0.688, 0.734),
+        "accuracy": Value(0.921, 0.911, 0.93),
+        "nll": Value(0.243, 0.22, 0.271),
+        "ece": Value(0.0231, 0.018, 0.03),
+        "error_auroc": Value(0.904, 0.893, 0.915),
+        "pixels": Value(691200),
+    }
+    return report(class_image, Semantic(NAMES, PALETTE), scores, "error rate")
 
 
 @pytest.fixture(scope="session")
-def value_story() -> Story:
-    scores = {"rmse": (1.32, 1.2, 1.44), "abs_rel": (0.071, 0.066, 0.078), "delta1": (0.953, 0.94, 0.961)}
-    return story(value_shown, Depth(*BOUNDS), scores, "RMSE (m)")
+def value_report() -> ReportData:
+    scores = {
+        "rmse": Value(1.32, 1.2, 1.44),
+        "abs_rel": Value(0.071, 0.066, 0.078),
+        "delta1": Value(0.953, 0.94, 0.961),
+    }
+    return report(value_image, Depth(*BOUNDS), scores, "RMSE (m)")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sfumato.predictions import ClassPrediction
-from sfumato.report import Shown, Story, parts, write
+from sfumato.report import ReportData, ReportImage, display_maps, write_page
 from sfumato.tasks import Semantic
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -53,23 +53,23 @@ def text_of(dom, id):
 
 
 @pytest.fixture(scope="module")
-def pages(class_story, value_story, tmp_path_factory):
+def pages(class_report, value_report, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     return {
-        "classes": write(class_story, folder / "classes.html"),
-        "values": write(value_story, folder / "values.html"),
+        "classes": write_page(class_report, folder / "classes.html"),
+        "values": write_page(value_report, folder / "values.html"),
     }
 
 
 def kept(shown, by, threshold):
     """Fraction kept and errors of the kept, straight from the prediction."""
-    keep = (parts(shown.prediction)[by][0] <= threshold) & shown.valid
+    keep = (display_maps(shown.prediction)[by][0] <= threshold) & shown.valid
     return keep, keep.sum().item() / shown.valid.sum().item()
 
 
-def test_a_deep_link_shows_the_truth_of_classes(pages, class_story, tmp_path):
+def test_a_deep_link_shows_the_truth_of_classes(pages, class_report, tmp_path):
     dom = browse(pages["classes"], tmp_path, "#image=3&layer=total&threshold=0.4")
-    shown = class_story.shown[3]
+    shown = class_report.images[3]
     keep, fraction = kept(shown, "total", float(text_of(dom, "threshold").split()[0]))
     accuracy = (shown.prediction.label[0] == shown.target)[keep].float().mean().item()
     assert float(text_of(dom, "threshold").split()[0]) == pytest.approx(0.4, abs=0.01)
@@ -78,9 +78,9 @@ def test_a_deep_link_shows_the_truth_of_classes(pages, class_story, tmp_path):
     assert shown.name in dom
 
 
-def test_a_deep_link_shows_the_truth_of_values(pages, value_story, tmp_path):
+def test_a_deep_link_shows_the_truth_of_values(pages, value_report, tmp_path):
     dom = browse(pages["values"], tmp_path, "#image=2&layer=error&by=epistemic&threshold=0.5")
-    shown = value_story.shown[2]
+    shown = value_report.images[2]
     keep, fraction = kept(shown, "epistemic", float(text_of(dom, "threshold").split()[0]))
     rmse = (shown.prediction.mean[0] - shown.target)[0][keep].square().mean().sqrt().item()
     assert float(text_of(dom, "kept").split()[0]) == pytest.approx(100 * fraction, abs=1)
@@ -108,32 +108,32 @@ def test_a_reader_can_act(pages, tmp_path):
     assert "1 of 3" in seen["worst"]["caption"]
 
 
-def test_names_do_not_run(class_story, tmp_path):
+def test_names_do_not_run(class_report, tmp_path):
     evil = "<img src=x onerror=console.error(1)>"
-    shown = replace(class_story.shown[0], name=evil, scores={})
-    story = replace(
-        class_story, title=evil, shown=[shown], groups={evil: [evil]}, shift=None, reliability=None, history={}
+    shown = replace(class_report.images[0], name=evil, scores={})
+    report = replace(
+        class_report, title=evil, images=[shown], groups={evil: [evil]}, ood=None, reliability=None, history={}
     )
-    dom = browse(write(story, tmp_path / "evil.html"), tmp_path)
+    dom = browse(write_page(report, tmp_path / "evil.html"), tmp_path)
     assert "<img src=x" not in dom.partition("application/json")[0]
 
 
 def test_one_black_pixel_without_truth(tmp_path):
     law = ClassPrediction(torch.full((1, 2, 1, 1), 0.5), torch.zeros(1, 1, 1))
-    void = Shown("void", torch.zeros(3, 1, 1), law, torch.zeros(1, 1).long(), torch.zeros(1, 1).bool())
-    story = Story("Void", {}, Semantic(("a", "b"), ((0, 0, 0), (255, 255, 255))), {}, [void])
-    dom = browse(write(story, tmp_path / "void.html"), tmp_path)
+    void = ReportImage("void", torch.zeros(3, 1, 1), law, torch.zeros(1, 1).long(), torch.zeros(1, 1).bool())
+    report = ReportData("Void", {}, Semantic(("a", "b"), ((0, 0, 0), (255, 255, 255))), {}, [void])
+    dom = browse(write_page(report, tmp_path / "void.html"), tmp_path)
     assert (text_of(dom, "kept"), text_of(dom, "score")) == ("–", "–")
 
 
-def test_a_deep_link_chooses_a_task(class_story, value_story, tmp_path):
-    few = {"groups": {}, "shift": None, "history": {}}
-    named = [[replace(story.shown[0], name="street")] for story in (class_story, value_story)]
-    stories = {
-        "classes": replace(class_story, shown=named[0], **few),
-        "depth": replace(value_story, shown=named[1], **few),
+def test_a_deep_link_chooses_a_task(class_report, value_report, tmp_path):
+    few = {"groups": {}, "ood": None, "history": {}}
+    named = [[replace(report.images[0], name="street")] for report in (class_report, value_report)]
+    reports = {
+        "classes": replace(class_report, images=named[0], **few),
+        "depth": replace(value_report, images=named[1], **few),
     }
-    page = write(stories, tmp_path / "several.html")
+    page = write_page(reports, tmp_path / "several.html")
     dom = browse(page, tmp_path, "#task=depth&image=0&layer=prediction")
     rmse = (named[1][0].prediction.mean[0] - named[1][0].target)[0][named[1][0].valid].square().mean().sqrt().item()
     assert float(text_of(dom, "score").split()[0]) == pytest.approx(rmse, rel=0.03)

@@ -4,7 +4,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sfumato.report import panel, save_map, save_maps
+from sfumato.errors import ResourceError
+from sfumato.report import save_map, save_maps, save_panel
 
 
 def test_a_map_keeps_its_scale_whatever_the_values(tmp_path):
@@ -15,12 +16,12 @@ def test_a_map_keeps_its_scale_whatever_the_values(tmp_path):
     assert dark[middle] < 60 < 180 < light[middle]
 
 
-@pytest.mark.parametrize("which", ["class_story", "value_story"])
+@pytest.mark.parametrize("which", ["class_report", "value_report"])
 def test_panels_and_maps_of_any_task(which, request, tmp_path):
-    story = request.getfixturevalue(which)
-    with Image.open(panel(story.shown[:2], story.task, tmp_path / "panel.png")) as strip:
+    report = request.getfixturevalue(which)
+    with Image.open(save_panel(report.images[:2], report.task, tmp_path / "panel.png")) as strip:
         assert strip.width > 3 * strip.height > 0
-    save_maps(story.shown[0].prediction, story.task, tmp_path, "a")
+    save_maps(report.images[0].prediction, report.task, tmp_path, "a")
     assert {"a_label.png", "a_total.png", "a_aleatoric.png", "a_epistemic.png"} <= {
         path.name for path in tmp_path.iterdir()
     }
@@ -36,7 +37,7 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResourceError, match="disk is full"):
         save_map(torch.zeros(2, 2), path, "total", "nats", (0, 1))
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
     assert path.read_bytes() == b"old"
