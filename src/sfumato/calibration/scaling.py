@@ -1,123 +1,155 @@
-"""Classes: logits times something, plus something, that a few numbers say."""
+"""Calibrators of classes with few parameters: log-probabilities are multiplied and shifted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sfumato.calibration.evidence import Evidence, keep_unseen
+from sfumato.calibration.fitted import Fitted
 from sfumato.calibration.held import Held, Tiles, log_probs
-from sfumato.predictions import ClassPrediction
+from sfumato.predictions import ClassPrediction, over_channels
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """One temperature for all: ``softmax(log p / T)``. Labels stay, confidences fall where T > 1.
+class Temperature(Fitted):
+    """One temperature for all pixels: ``softmax(log p / T)``. Labels stay the same; T > 1 lowers the confidence.
 
     Args:
-        temperature: (1,) T > 0.
-        fitted_on: the images that it must not be scored on, by name.
+        temperature: T > 0, of shape (1,).
+        fitted_on: Names and digests of the images it was fitted on.
 
-    Source: Guo et al. (2017), "On calibration of modern neural networks". After the fold: the logits are those of the
-    mean law, which for one draw are the network's own.
-    Pitfall: it divides all doubt alike; far from the held-out images it means nothing.
+    Source: Guo et al. (2017), "On calibration of modern neural networks". The logits are those of the mean over draws;
+    for one draw they are the network's own.
+    Pitfall: It changes all pixels in the same way. Far from the held-out images it means nothing.
 
     >>> half = ClassPrediction(torch.tensor([0.9, 0.1]).view(1, 2, 1, 1), torch.zeros(1, 1, 1))
     >>> Temperature(torch.tensor([2.0]))(half).probs.flatten()
     tensor([0.7500, 0.2500])
     """
 
+    target: ClassVar[str] = "class"
     temperature: Tensor
-    fitted_on: Sequence[str] = ()
 
     @classmethod
     def fit(cls, held: Held) -> Self:
-        """The temperature of the least negative log likelihood of the held-out pixels."""
+        """The temperature with the least negative log likelihood of the held-out pixels.
+
+        With fewer than 100 wrong or fewer than 100 right pixels, T is closer to 1 in proportion.
+        """
         return cls(best_temperature(Tiles.of(held)))
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
-        """The prediction with its law made softer or sharper."""
+        """The prediction with softer or sharper probabilities."""
         return prediction.with_probs(
             torch.softmax(log_probs(prediction.probs) / self.temperature.to(prediction.probs), 1)
         )
 
 
 @dataclass(frozen=True)
-class ClassTemperature:
-    """A temperature for each predicted class: ``softmax(log p / T_label)``. Labels stay.
+class ClassTemperature(Fitted):
+    """A temperature for each predicted class: ``softmax(log p / T_label)``. Labels stay the same.
 
     Args:
-        temperatures: (K,) > 0; 1 for a class that no held-out pixel was given.
-        fitted_on: the images that it must not be scored on, by name.
+        temperatures: T > 0 of each class (K,); 1 for a class that no held-out pixel is predicted as.
+        fitted_on: Names and digests of the images it was fitted on.
 
     Source: Frenkel and Goldberger (2021), "Network calibration by class-based temperature scaling".
     """
 
+    target: ClassVar[str] = "class"
     temperatures: Tensor
-    fitted_on: Sequence[str] = ()
 
     @classmethod
     def fit(cls, held: Held) -> Self:
-        """The temperatures of the least negative log likelihood of the held-out pixels."""
+        """The temperatures with the least negative log likelihood of the held-out pixels.
+
+        With fewer than 100 wrong or fewer than 100 right pixels of a label, its T is closer to 1 in proportion.
+        """
         tiles = Tiles.of(held)
         start = torch.zeros(tiles.logs.shape[1])
-        (log_t,) = minimized([start], tiles, lambda x, label, log_t: x * (-log_t[label])[:, None].exp())
-        return cls(log_t.exp())
+        (log_t,) = minimize([start], tiles, lambda x, label, log_t: x * (-log_t[label])[:, None].exp())
+        return cls((log_t * evidence_of(tiles).by_label).exp())
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
-        """The prediction with its law made softer or sharper, by its label."""
+        """The prediction with softer or sharper probabilities, by its label."""
         temperatures = self.temperatures.to(prediction.probs)[prediction.label][:, None]
         return prediction.with_probs(torch.softmax(log_probs(prediction.probs) / temperatures, 1))
 
 
 @dataclass(frozen=True)
-class VectorScaling:
+class VectorScaling(Fitted):
     """A slope and a shift for each class: ``softmax(w ∘ log p + b)``. Labels may change.
 
+    A class without a held-out pixel keeps its probabilities, and the others share the rest.
+
     Args:
-        slope: (K,) w.
-        shift: (K,) b.
-        fitted_on: the images that it must not be scored on, by name.
+        slope: w (K,).
+        shift: b (K,).
+        seen: Whether the class has a held-out pixel (K,), bool.
+        fitted_on: Names and digests of the images it was fitted on.
 
     Source: Guo et al. (2017), "On calibration of modern neural networks", §4.2.
-    Pitfall: theirs scales logits; the log-probabilities of a mean law lack their common part.
+    Pitfall: The paper scales logits; log-probabilities do not have the common part of the logits.
     """
 
+    target: ClassVar[str] = "class"
     slope: Tensor
     shift: Tensor
-    fitted_on: Sequence[str] = ()
+    seen: Tensor
 
     @classmethod
     def fit(cls, held: Held) -> Self:
-        """Slopes and shifts of the least negative log likelihood of the held-out pixels."""
+        """The slopes and shifts with the least negative log likelihood of the held-out pixels.
+
+        With fewer than 100 wrong pixels of a class, its slope and shift are closer to 1 and 0 in proportion.
+        """
         tiles = Tiles.of(held)
-        classes = tiles.logs.shape[1]
-        slope, shift = minimized([torch.ones(classes), torch.zeros(classes)], tiles, lambda x, _, w, b: x * w + b)
-        return cls(slope, shift)
+        classes, evidence = tiles.logs.shape[1], evidence_of(tiles)
+        unseen = ~evidence.seen
+        start = [torch.ones(classes), torch.zeros(classes)]
+        slope, shift = minimize(start, tiles, lambda x, _, w, b: (x * w + b).masked_fill(unseen, -torch.inf))
+        weight = evidence.by_class
+        return cls(torch.lerp(torch.ones(classes), slope, weight), weight * shift, evidence.seen)
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
         """The prediction with scaled and shifted logits."""
-        slope, shift = (v.to(prediction.probs)[:, None, None] for v in (self.slope, self.shift))
-        return prediction.with_probs(torch.softmax(log_probs(prediction.probs) * slope + shift, 1))
+        probs = prediction.probs
+        slope, shift = over_channels(self.slope, probs), over_channels(self.shift, probs)
+        hidden = over_channels(self.seen.logical_not(), probs).bool()
+        logits = (log_probs(probs) * slope + shift).masked_fill(hidden, -torch.inf)
+        return keep_unseen(prediction, torch.softmax(logits, 1), self.seen)
 
 
 def best_temperature(tiles: Tiles) -> Tensor:
-    """The one temperature (1,) of the least negative log likelihood."""
-    (log_t,) = minimized([torch.zeros(1)], tiles, lambda x, _, log_t: x * (-log_t).exp())
-    return log_t.exp()
+    """The one temperature (1,) with the least negative log likelihood; closer to 1 if there is little evidence."""
+    (log_t,) = minimize([torch.zeros(1)], tiles, lambda x, _, log_t: x * (-log_t).exp())
+    return (log_t * evidence_of(tiles).overall).exp()
 
 
-def minimized(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) -> list[Tensor]:
-    """Parameters at the least mean cross-entropy of all valid pixels (L-BFGS, so to numerical precision).
+def evidence_of(tiles: Tiles) -> Evidence:
+    """The counts of all valid pixels."""
+    classes = tiles.logs.shape[1]
+    nothing = torch.zeros(classes, dtype=torch.int64)
+    found = Evidence(nothing, nothing, nothing)
+    for chunk in tiles.chunks():
+        x, target = chunk.pixels()
+        found += Evidence.of(x.argmax(1), target, classes)
+    return found
+
+
+def minimize(start: list[Tensor], tiles: Tiles, logits: Callable[..., Tensor]) -> list[Tensor]:
+    """The parameters with the least mean cross-entropy of all valid pixels (L-BFGS, to numerical precision).
 
     Args:
-        start: the parameters to begin with.
-        tiles: pixels to fit.
-        logits: of log-probabilities (N, K), labels (N,) and the parameters, the new logits (N, K).
+        start: The initial parameters.
+        tiles: Pixels to fit.
+        logits: Gives the new logits (N, K) for log-probabilities (N, K), labels (N,) and the parameters.
     """
     parameters = [p.clone().requires_grad_() for p in start]
     total = int(tiles.valid.sum())

@@ -1,44 +1,66 @@
-"""Values: spreads made wider or narrower, or the whole law given the shape that errors truly have."""
+"""Calibrators of values: one factor for all variances, or the observed distribution of the errors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from sfumato.calibration.fitted import Fitted
 from sfumato.calibration.held import HeldValues, checked_values
+from sfumato.errors import DataError
 from sfumato.predictions import ValuePrediction
 
-LEVELS = 199  # quantiles kept: ½ %, 1 %, …, 99½ %
-OCTAVES, STEPS = 24, 64  # bins of the standardized error: from 2⁻¹² to 2¹², 64 an octave, of either sign
+LEVELS = 199  # number of quantiles: ½ %, 1 %, …, 99½ %
+OCTAVES, STEPS = 24, 64  # bins of the standardized error: from 2⁻¹² to 2¹², 64 per octave, for both signs
+
+
+def standardized(held: HeldValues) -> Iterator[Tensor]:
+    """The standardized errors ``(y − μ)/σ`` (N,) of one image after another.
+
+    Values whose σ is 0, or below the resolution of float32 at μ (1.2e-7 |μ|), are left out: their distribution is a
+    single number, which no factor can calibrate.
+
+    Raises:
+        DataError: If no value is left, and for what :func:`checked_values` refuses.
+    """
+    count, limit = 0, torch.finfo(torch.float32)
+    for mean, std, target in checked_values(held):
+        kept = std > (limit.eps * mean.abs()).clamp_min(limit.tiny)
+        found = ((target - mean) / std)[kept]
+        count += found.numel()
+        yield found
+    if not count:
+        raise DataError("the standard deviation is 0 at every valid pixel: there is nothing to calibrate")
 
 
 @dataclass(frozen=True)
-class VarianceScaling:
-    """One factor for every variance: ``σ² → s² σ²``; both parts keep their share.
+class VarianceScaling(Fitted):
+    """One factor for all variances: ``σ² → s² σ²``. Both parts keep their share.
 
     Args:
-        factor: (1,) s² > 0, the mean of ``(y − μ)² / σ²`` over held-out pixels.
-        fitted_on: the images that it must not be scored on, by name.
+        factor: s² > 0 (1,), the mean of ``(y − μ)² / σ²`` over the held-out pixels.
+        fitted_on: Names and digests of the images it was fitted on.
 
-    Source: Levi et al. (2019), "Evaluating and calibrating uncertainty prediction in regression tasks"; this factor is
-    the most likely one under a normal law.
-    Pitfall: a mean of squares: few gross errors decide it. Quantiles ask for no law.
+    Source: Levi et al. (2019), "Evaluating and calibrating uncertainty prediction in regression tasks". For a normal
+    distribution this factor is the most likely one.
+    Pitfall: It is a mean of squares, so a few large errors decide it. :class:`QuantileMap` does not assume a normal
+    distribution. Values with σ = 0 are left out of the fit, see :func:`standardized`.
     """
 
+    target: ClassVar[str] = "value"
     factor: Tensor
-    fitted_on: Sequence[str] = ()
 
     @classmethod
     def fit(cls, held: HeldValues) -> Self:
-        """The mean squared standardized error of every valid pixel."""
+        """The mean squared standardized error of all valid pixels."""
         total, count = 0.0, 0
-        for mean, std, target in checked_values(held):
-            total += float(((target - mean) / std).square().sum(dtype=torch.float64))
-            count += mean.numel()
+        for z in standardized(held):
+            total += float(z.square().sum(dtype=torch.float64))
+            count += z.numel()
         return cls(torch.tensor([total / count]))
 
     def __call__(self, prediction: ValuePrediction) -> ValuePrediction:
@@ -52,35 +74,35 @@ class VarianceScaling:
 
 
 @dataclass(frozen=True)
-class QuantileMap:
-    """The law of the standardized error ``(y − μ)/σ`` as it was on held-out pixels, in place of the normal one.
+class QuantileMap(Fitted):
+    """The observed distribution of the standardized error ``(y − μ)/σ`` in place of the normal one.
 
-    Mean and variances become those of that law, parts keep their share, and the prediction carries its quantiles, so
-    that intervals and coverage follow it.
+    Mean and variances become those of that distribution, and the parts keep their share. The prediction carries its
+    quantiles, so intervals and coverage follow it.
 
     Args:
-        quantiles: (199,) of the standardized error at levels ½ % to 99½ %.
-        mean: (1,) of the standardized error.
-        variance: (1,) of the same.
-        fitted_on: the images that it must not be scored on, by name.
+        quantiles: Quantiles (199,) of the standardized error at the levels ½ % to 99½ %.
+        mean: Mean (1,) of the standardized error.
+        variance: Variance (1,) of the standardized error.
+        fitted_on: Names and digests of the images it was fitted on.
 
-    Source: Kuleshov et al. (2018), "Accurate uncertainties for deep learning using calibrated regression". Theirs maps
-    levels to levels; for a family of one shape that is the same as a law of standardized errors.
-    Pitfall: one shape for all pixels; what differs from pixel to pixel is σ alone.
+    Source: Kuleshov et al. (2018), "Accurate uncertainties for deep learning using calibrated regression". The paper
+    maps levels to levels; for distributions of one shape that is the same.
+    Pitfall: The shape is the same in all pixels; only σ differs from pixel to pixel. Values with σ = 0 are left out of
+    the fit, see :func:`standardized`.
     """
 
+    target: ClassVar[str] = "value"
     quantiles: Tensor
     mean: Tensor
     variance: Tensor
-    fitted_on: Sequence[str] = ()
 
     @classmethod
     def fit(cls, held: HeldValues) -> Self:
-        """Quantiles from counts in bins of 1.1 % relative width, mean and variance exactly; of every valid pixel."""
+        """Quantiles from counts in bins of 1.1 % relative width, exact mean and variance, of all valid pixels."""
         counts = torch.zeros(2 * OCTAVES * STEPS, dtype=torch.float64)
         sums, pixels = torch.zeros(2, dtype=torch.float64), 0
-        for mean, std, target in checked_values(held):
-            z = ((target - mean) / std).flatten()
+        for z in standardized(held):
             counts += torch.bincount(_bin(z), minlength=len(counts)).cpu()
             sums += torch.stack([z.sum(dtype=torch.float64), z.square().sum(dtype=torch.float64)]).cpu()
             pixels += z.numel()
@@ -94,7 +116,7 @@ class QuantileMap:
         return cls((low + inside * (high - low)).float(), torch.tensor([first]), variance)
 
     def __call__(self, prediction: ValuePrediction) -> ValuePrediction:
-        """The prediction with the moments and the shape of that law."""
+        """The prediction with the moments and the quantiles of that distribution."""
         mean, variance, quantiles = (v.to(prediction.mean) for v in (self.mean, self.variance, self.quantiles))
         return replace(
             prediction,
@@ -106,14 +128,14 @@ class QuantileMap:
 
 
 def _bin(z: Tensor) -> Tensor:
-    """The bin of standardized errors: the most negative first."""
+    """The bin of each standardized error; the first bin holds the most negative ones."""
     size = z.abs().clamp(2.0 ** (-OCTAVES / 2), 2.0 ** (OCTAVES / 2) * 0.999)
     place = ((size.log2() + OCTAVES / 2) * STEPS).floor().long().clamp(0, OCTAVES * STEPS - 1)
     return torch.where(z < 0, OCTAVES * STEPS - 1 - place, OCTAVES * STEPS + place)
 
 
 def _edge(place: Tensor) -> Tensor:
-    """Where bins begin; 0 between the two signs."""
+    """The lower end of each bin; 0 between the two signs."""
     half = OCTAVES * STEPS
     size = torch.exp2((place - half).abs().double() / STEPS - OCTAVES / 2)
     return torch.where(place == half, 0.0, size.copysign(place - half))

@@ -12,9 +12,8 @@ from torch import Tensor
 from sfumato.contracts import Task
 from sfumato.errors import DataError, NotFiniteError
 from sfumato.metrics import calibration, confusion, histogram, ranking, sparsification
-from sfumato.metrics.pixels import check_mask, select
 from sfumato.metrics.scores import Scores, class_names
-from sfumato.predictions import UNCERTAINTIES, ClassPrediction
+from sfumato.predictions import UNCERTAINTIES, ClassPrediction, check_mask, select
 
 KINDS = (*UNCERTAINTIES, "confidence")
 """What pixels are ranked by: the three uncertainties in nats, and one minus the confidence."""
@@ -228,8 +227,8 @@ class ClassScores(Scores[ClassStatistics]):
         expected = (len(target), self.classes, *target.shape[1:])
         if tuple(prediction.probs.shape) != expected:
             raise DataError(
-                f"probs {tuple(prediction.probs.shape)}, target {tuple(target.shape)}: expected (B, {self.classes}, H, W)"
-                " and (B, H, W) of the same B, H and W"
+                f"probs {tuple(prediction.probs.shape)}, target {tuple(target.shape)}: "
+                f"expected (B, {self.classes}, H, W) and (B, H, W) of the same B, H and W"
             )
         check_mask(valid, target.shape, "target")
         for probs, aleatoric, classes, mask in zip(prediction.probs, prediction.aleatoric, target, valid):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sfumato.contracts import Task
 from sfumato.errors import DataError
-from sfumato.metrics.pixels import check_mask, select, select_uncertainties, uncertainty_maps
+from sfumato.metrics.pixels import select_uncertainties, uncertainty_maps
 from sfumato.metrics.ranking import spearman
 from sfumato.metrics.scores import Scores, class_names
-from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction
+from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction, check_mask, select
 
 STEPS, LOW, HIGH = 16, -20, 6  # keys per octave, and the range in octaves
 KEYS = STEPS * (HIGH - LOW)

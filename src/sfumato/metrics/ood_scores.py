@@ -11,9 +11,9 @@ from torch import Tensor
 from sfumato.contracts import Task
 from sfumato.errors import DataError
 from sfumato.metrics import histogram, ranking
-from sfumato.metrics.pixels import check_mask, select_uncertainties, uncertainty_maps
+from sfumato.metrics.pixels import select_uncertainties, uncertainty_maps
 from sfumato.metrics.scores import Scores
-from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction
+from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction, check_mask
 
 KINDS = (*UNCERTAINTIES, "novelty")
 """What pixels are ranked by. The novelty score is there only if the method gives one."""

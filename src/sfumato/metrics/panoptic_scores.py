@@ -12,8 +12,8 @@ from torch import Tensor
 from sfumato.contracts import Task
 from sfumato.errors import DataError
 from sfumato.instances import PanopticMaps, Segments, check_things, overlaps
-from sfumato.metrics.pixels import check_mask
 from sfumato.metrics.scores import Scores, class_names
+from sfumato.predictions import check_mask
 
 
 @dataclass(frozen=True)

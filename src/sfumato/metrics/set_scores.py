@@ -10,9 +10,8 @@ from torch import Tensor
 
 from sfumato.contracts import Task
 from sfumato.errors import DataError
-from sfumato.metrics.pixels import check_mask
 from sfumato.metrics.scores import Scores
-from sfumato.predictions import PredictionInterval, PredictionSet, with_channels
+from sfumato.predictions import PredictionInterval, PredictionSet, check_mask, with_channels
 
 
 @dataclass(frozen=True)

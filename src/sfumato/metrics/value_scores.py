@@ -12,9 +12,8 @@ from torch import Tensor
 from sfumato.contracts import Task
 from sfumato.errors import DataError
 from sfumato.metrics import calibration, histogram, sparsification, values
-from sfumato.metrics.pixels import check_mask, select
 from sfumato.metrics.scores import Scores
-from sfumato.predictions import ValuePrediction, with_channels
+from sfumato.predictions import ValuePrediction, check_mask, select, with_channels
 
 LEVELS = 20
 """Number of bins of the cumulative probability of the target."""

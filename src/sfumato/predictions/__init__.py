@@ -4,6 +4,7 @@ from sfumato.predictions.aggregate import predict
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
 from sfumato.predictions.event import over_channels, resize_maps, with_channels
 from sfumato.predictions.joint import JointMoments, JointPrediction, TaskPrediction
+from sfumato.predictions.masks import check_mask, select
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.stream import predict_streamed, read_window
 from sfumato.predictions.tiles import predict_tiled
@@ -21,6 +22,7 @@ __all__ = [
     "TaskPrediction",
     "ValueMoments",
     "ValuePrediction",
+    "check_mask",
     "entropy",
     "over_channels",
     "predict",
@@ -28,6 +30,7 @@ __all__ = [
     "predict_tiled",
     "read_window",
     "resize_maps",
+    "select",
     "uncertainties",
     "with_channels",
 ]
