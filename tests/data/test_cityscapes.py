@@ -212,5 +212,5 @@ def test_unknown_ids(root, kind, value):
 def test_broken_camera(root, text):
     path = file(root, "camera.json")
     path.write_text(text)
-    with refused(ValueError, path, "unpack camera anew"):
+    with refused(ValueError, path, "unpack camera again"):
         Cityscapes(root)[0]

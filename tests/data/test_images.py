@@ -76,7 +76,7 @@ def test_truncated_files(tmp_path, ending, left):
     path = saved(tmp_path / f"a.{ending}", noise)
     whole = path.read_bytes()
     path.write_bytes(whole[: left if isinstance(left, int) else int(left * len(whole))])
-    with refused(ValueError, path, "copy it anew"):
+    with refused(ValueError, path, "copy it again"):
         read_image(path)
 
 
@@ -182,7 +182,7 @@ def test_truncated_array(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, np.ones((20, 20)))
     path.write_bytes(path.read_bytes()[:200])
-    with refused(ValueError, path, "save it anew"):
+    with refused(ValueError, path, "save it again"):
         read_depth(path, 1, 0.1, 10)
 
 

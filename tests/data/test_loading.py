@@ -172,10 +172,10 @@ def test_a_sampler_and_whole_batches():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_a_worker_is_one_line(workers):
-    data = Plain(sample("a"), DataError("b.png is broken: copy it anew"))
+    data = Plain(sample("a"), DataError("b.png is broken: copy it again"))
     with pytest.raises(DataError) as caught:
         list(loader(data, 1, workers=workers))
-    assert str(caught.value) == "b.png is broken: copy it anew"
+    assert str(caught.value) == "b.png is broken: copy it again"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

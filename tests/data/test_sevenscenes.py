@@ -50,7 +50,7 @@ def test_intrinsics(root):
 @pytest.mark.parametrize("text", ["", "1 2\n3", "1 2 x", "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 nan"])
 def test_cut_off_pose(root, text):
     (root / "frame-000000.pose.txt").write_text(text)
-    with pytest.raises(ValueError, match=r"\A[^\n]*frame-000000\.pose\.txt[^\n]*copy it anew\Z"):
+    with pytest.raises(ValueError, match=r"\A[^\n]*frame-000000\.pose\.txt[^\n]*copy it again\Z"):
         SevenScenes(root)[0]
 
 

@@ -133,7 +133,7 @@ class Cityscapes(Dataset[Sample]):
         if missing:
             raise MissingFileError(
                 f"{self._beside(missing[0], kind)} does not exist, and {len(missing)} of {len(self._images)} images "
-                f"have no {kind}: unpack the archive anew, or take the images away"
+                f"have no {kind}: unpack the archive again, or take the images away"
             )
 
 
@@ -192,8 +192,8 @@ def _camera(path: Path) -> tuple[float, ...]:
     except (ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} does not give intrinsic fx, fy, u0, v0 and extrinsic baseline ({reason}): unpack camera anew"
+            f"{path} does not give intrinsic fx, fy, u0, v0 and extrinsic baseline ({reason}): unpack camera again"
         ) from error
     if not min(numbers[0], numbers[1], numbers[4]) > 0 or not np.isfinite(numbers).all():
-        raise DataError(f"{path} gives fx, fy, baseline {numbers[0]}, {numbers[1]}, {numbers[4]}: unpack camera anew")
+        raise DataError(f"{path} gives fx, fy, baseline {numbers[0]}, {numbers[1]}, {numbers[4]}: unpack camera again")
     return tuple(numbers)

@@ -149,7 +149,7 @@ def _opened(path: Path) -> Image.Image:
     # Pillow's decoders raise whatever went wrong inside them: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
         reason = " ".join(str(error).replace(repr(str(path)), "it").split())
-        raise DataError(f"{path} is not a whole image file ({reason}): copy it anew, or take it away") from error
+        raise DataError(f"{path} is not a whole image file ({reason}): copy it again, or take it away") from error
 
 
 def _array(path: Path) -> np.ndarray:
@@ -157,7 +157,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         stored = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} is not a whole .npy file ({error}): save it anew with numpy.save") from error
+        raise DataError(f"{path} is not a whole .npy file ({error}): save it again with numpy.save") from error
     if stored.ndim != 2 or stored.dtype.kind not in "biuf":
         raise DataError(f"{path} holds {stored.dtype} of shape {stored.shape}, expected numbers of shape (H, W)")
     return stored

@@ -93,11 +93,11 @@ class SevenScenes(Dataset[Sample]):
 
 def _matrix(path: Path, rows: int) -> Tensor:
     if not path.is_file():
-        raise MissingFileError(f"{path} does not exist: copy the sequence anew")
+        raise MissingFileError(f"{path} does not exist: copy the sequence again")
     try:
         values = torch.tensor([float(value) for value in path.read_text().split()])
     except ValueError:
         values = torch.empty(0)
     if len(values) != rows**2 or not values.isfinite().all():
-        raise DataError(f"{path} does not hold {rows} × {rows} finite numbers: copy it anew")
+        raise DataError(f"{path} does not hold {rows} × {rows} finite numbers: copy it again")
     return values.reshape(rows, rows)

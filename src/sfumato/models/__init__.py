@@ -1,4 +1,4 @@
-"""Reference networks of the literature; any other ``nn.Module`` serves as well."""
+"""Networks from the literature. Any other ``nn.Module`` can be used as well."""
 
 from sfumato.models.fc_densenet import FCDenseNet, fc_densenet56, fc_densenet67, fc_densenet103
 from sfumato.models.joint_unet import JointUNet

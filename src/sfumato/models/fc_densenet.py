@@ -1,4 +1,4 @@
-"""FC-DenseNet, "the one hundred layers tiramisu"."""
+"""FC-DenseNet of "the one hundred layers tiramisu"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def _unit(channels_in: int, channels_out: int, kernel: int, dropout: float) -> nn.Sequential:
-    """Batch normalization, ReLU, convolution, dropout: the layer of a dense block and of a transition down."""
+    """Batch normalization, ReLU, convolution, dropout: a layer of a dense block or of a transition down."""
     return nn.Sequential(
         nn.BatchNorm2d(channels_in),
         nn.ReLU(inplace=True),
@@ -20,7 +20,7 @@ def _unit(channels_in: int, channels_out: int, kernel: int, dropout: float) -> n
 
 
 class _DenseBlock(nn.Module):
-    """Layers that each read the input and everything computed before them; returns only what they computed."""
+    """Layers that each read the input and all outputs before them. It returns the outputs without the input."""
 
     def __init__(self, channels_in: int, layers: int, growth: int, dropout: float) -> None:
         super().__init__()
@@ -35,24 +35,24 @@ class _DenseBlock(nn.Module):
 
 
 class FCDenseNet(nn.Module):
-    """Dense blocks on the way down and up; on the way up a block's input is not carried along.
+    """An encoder and a decoder of dense blocks. Blocks of the decoder do not pass on their input.
 
-    Batch normalization uses running statistics at prediction. The paper used those of the current batch at test time
-    too, which makes an image's prediction depend on its neighbors in the batch; numbers can differ slightly from it.
+    Batch normalization uses running statistics for prediction. The paper uses the statistics of the current batch at
+    test time too, so that the prediction of an image depends on the other images of the batch. Numbers can differ
+    slightly from the paper. It takes images (B, in_channels, H, W) in [0, 1] of any size and returns
+    (B, channels_out, H, W). The last layer is the 1 × 1 convolution ``head``.
 
     Args:
-        channels_out: output channels, ``likelihood.channels``.
-        layers: of the blocks on the way down; the way up flips it.
-        bottleneck: layers of the block between.
-        growth: channels that each layer adds.
-        in_channels: channels of the image.
-        dropout: probability in [0, 1) that a feature is dropped after each convolution of a block or transition down.
-
-    Takes images (B, in_channels, H, W) in [0, 1] of any size and returns (B, channels_out, H, W). The last layer is
-    the 1 × 1 convolution ``head``.
+        channels_out: Number of output channels, ``likelihood.channels``.
+        layers: Numbers of layers in the blocks of the encoder. The decoder has them in reverse order.
+        bottleneck: Number of layers in the block between encoder and decoder.
+        growth: Number of channels that each layer adds.
+        in_channels: Number of channels of the image. Default 3.
+        dropout: Probability in [0, 1) that a feature is dropped after each convolution of a block or of a transition
+            down. Default 0.2.
 
     Source: Jégou et al. (2017), "The one hundred layers tiramisu"; sizes in its table 2.
-    Pitfall: dropout begins in the first block, so Monte Carlo dropout shares almost nothing between draws.
+    Pitfall: Dropout starts in the first block. So the draws of Monte Carlo dropout share almost no computation.
     """
 
     def __init__(

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from sfumato.errors import ConfigError
 from sfumato.models.unet import UNet
 
 
 class _Encoder(nn.Module):
-    """The half of a :class:`UNet` that goes down."""
+    """The encoder of a :class:`UNet`."""
 
     def __init__(self, whole: UNet) -> None:
         super().__init__()
@@ -21,7 +22,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """The half of a :class:`UNet` that comes back up."""
+    """The decoder of a :class:`UNet`."""
 
     def __init__(self, whole: UNet) -> None:
         super().__init__()
@@ -31,18 +32,18 @@ class _Decoder(nn.Module):
 
 
 class JointUNet(nn.Module):
-    """:class:`UNet` with one encoder for all tasks and a decoder for each.
+    """A :class:`UNet` with one encoder for all tasks and a decoder for each task.
+
+    It takes images (B, in_channels, H, W) in [0, 1] of any size and returns a dict of (B, C, H, W) by task.
 
     Args:
-        channels_out: name of a task → its output channels.
-        widths: as of :class:`UNet`.
-        in_channels: as of :class:`UNet`.
-        dropout: as of :class:`UNet`; the center has a mask for each decoder.
-
-    Takes images (B, in_channels, H, W) in [0, 1] of any size and returns a dict of (B, C, H, W) by task.
+        channels_out: Number of output channels of each task, by its name.
+        widths: As in :class:`UNet`.
+        in_channels: As in :class:`UNet`.
+        dropout: As in :class:`UNet`. The center has its own dropout mask for each decoder.
 
     Raises:
-        ValueError: if there is no task, or ``widths`` has fewer than 2 entries.
+        ConfigError: If there is no task, or ``widths`` has fewer than 2 entries.
 
     Source: Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses", §4.
 
@@ -61,7 +62,7 @@ class JointUNet(nn.Module):
     ) -> None:
         super().__init__()
         if not channels_out:
-            raise ValueError("channels_out names no task: expected some, as in {'classes': 11}")
+            raise ConfigError("channels_out names no task: expected at least one, as in {'classes': 11}")
         wholes = {name: UNet(channels, widths, in_channels, dropout) for name, channels in channels_out.items()}
         self.stride = 2 ** len(widths)
         self.encoder = _Encoder(next(iter(wholes.values())))

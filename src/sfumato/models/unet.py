@@ -1,4 +1,4 @@
-"""A U-Net that is cheap on a CPU, with Bayesian SegNet's dropout."""
+"""A small U-Net that is fast on a CPU, with the dropout of Bayesian SegNet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sfumato.errors import ConfigError
 
 
 def _unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -20,11 +22,11 @@ def _unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1)
 
 
 class _Rise(nn.Module):
-    """One step of the decoder: project, double the resolution, join the skip, convolve twice."""
+    """One step of the decoder: project, double the resolution, append the skip connection, convolve twice."""
 
     def __init__(self, below: int, width: int, dropout: float) -> None:
         super().__init__()
-        # Projecting before doubling does a quarter of the work, and halves the channels that the next unit reads.
+        # Projecting before doubling takes a quarter of the work, and the next unit reads half of the channels.
         self.project = _unit(below, width, kernel=1)
         self.block = nn.Sequential(_unit(2 * width, width), _unit(width, width), nn.Dropout(dropout))
 
@@ -37,26 +39,26 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skips, dropout in the central units.
+    """An encoder and a decoder with skip connections, and dropout in the central units.
 
-    Most of the work is done at half resolution and below; one thin skip at full resolution keeps edges sharp. With
-    its defaults 0.95 M parameters and 0.69 GMAC for 180 × 240 pixels.
-
-    Args:
-        channels_out: output channels, ``likelihood.channels``.
-        widths: channels at 1/2, 1/4, 1/8, … of the resolution, at least 2 of them.
-        in_channels: channels of the image.
-        dropout: probability in [0, 1) that a feature is dropped, after the two deepest encoder blocks and the two
-            deepest decoder blocks.
-
-    Takes images (B, in_channels, H, W) in [0, 1] of any size and returns (B, channels_out, H, W). The last layer is
+    Most of the work is done at half resolution and below. One skip connection with few channels at full resolution
+    keeps edges sharp. With the default arguments it has 0.95 M parameters and takes 0.69 GMAC for 180 × 240 pixels.
+    It takes images (B, in_channels, H, W) in [0, 1] of any size and returns (B, channels_out, H, W). The last layer is
     the 1 × 1 convolution ``head``.
 
-    Raises:
-        ValueError: if ``widths`` has fewer than 2 entries.
+    Args:
+        channels_out: Number of output channels, ``likelihood.channels``.
+        widths: Numbers of channels at 1/2, 1/4, 1/8, … of the resolution, at least 2 of them.
+            Default (16, 32, 64, 96, 144).
+        in_channels: Number of channels of the image. Default 3.
+        dropout: Probability in [0, 1) that a feature is dropped, after the two deepest encoder blocks and the two
+            deepest decoder blocks. Default 0.5.
 
-    Source: Ronneberger et al. (2015), U-Net; Kendall et al. (2015), Bayesian SegNet, for where dropout does most good.
-    Pitfall: 0.5 is Bayesian SegNet's probability for 29 M parameters; a small network on much data may want less.
+    Raises:
+        ConfigError: If ``widths`` has fewer than 2 entries.
+
+    Source: Ronneberger et al. (2015), U-Net; Kendall et al. (2015), Bayesian SegNet, for the places of dropout.
+    Pitfall: Bayesian SegNet uses 0.5 for 29 M parameters. A small network on much data may need less.
 
     >>> UNet(11).eval()(torch.zeros(1, 3, 17, 1)).shape
     torch.Size([1, 11, 17, 1])
@@ -71,7 +73,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) < 2:
-            raise ValueError(f"widths is {tuple(widths)}, expected at least 2 levels such as (16, 32)")
+            raise ConfigError(f"widths is {tuple(widths)}, expected at least 2 levels such as (16, 32)")
         first, detail, deepest = widths[0], 8, len(widths) - 1
         self.stride = 2 ** len(widths)
         self.detail = _unit(in_channels, detail)
@@ -93,7 +95,7 @@ class UNet(nn.Module):
         return self.decode(*self.encode(image), image.shape[-2:])
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features at full resolution, and of each level from fine to coarse; of the image padded to its stride."""
+        """The features at full resolution, and those of each level from fine to coarse, of the padded image."""
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         detail = self.detail(image)
@@ -104,7 +106,7 @@ class UNet(nn.Module):
         return detail, skips
 
     def decode(self, detail: Tensor, skips: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """The output of ``size`` (H, W) for what :meth:`encode` returns."""
+        """The output (B, channels_out, H, W) of ``size`` (H, W) from the results of :meth:`encode`."""
         *skips, deepest = skips
         x = self.center(deepest)
         for rise in reversed(self.decoder):

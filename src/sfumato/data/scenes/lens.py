@@ -1,6 +1,6 @@
-"""Where pictures are taken from, and the rays through their pixels.
+"""Camera poses, and the rays through the pixels of a camera.
 
-Frames: the world's x points east, y north, z up; a camera's x points right, y down, z forward; pixel (x, y) has its
+Axes: in the world, x points east, y north, z up. In a camera, x points right, y down, z forward. Pixel (x, y) has its
 center at (x, y). Poses are ``world_from_camera``.
 """
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 BASELINE = 0.25  # meters from the left to the right camera
-_NORTH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)  # the axes of a level camera that looks north
+_NORTH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)  # axes of a level camera that looks north
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A family of rays, two numbers for each: ``origin + t · axes @ (u, v, 1)``, or parallel ones.
+    """A family of rays with two numbers (u, v) for each ray: ``origin + t · axes @ (u, v, 1)``.
 
     Args:
-        origin: (3,) meters.
-        axes: (3, 3); the columns belong to u, v and the way forward.
-        parallel: if so, rays are ``origin + axes @ (u, v, t)``, as those of the sun.
+        origin: Where the rays start, (3,) meters.
+        axes: (3, 3). Its columns belong to u, v and the forward direction.
+        parallel: Whether the rays are parallel, ``origin + axes @ (u, v, t)``, as those of the sun. Default False.
     """
 
     origin: np.ndarray
@@ -40,7 +40,7 @@ class Lens:
         return u * scale, v * scale, t
 
     def through(self, rows: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``row · (o − center)`` and ``row · d`` of all rays o + t d, as coefficients (k, 3) of (u, v, 1)."""
+        """``row · (o − center)`` and ``row · d`` of the rays o + t d, as coefficients (k, 3) of (u, v, 1)."""
         origin, direction = np.zeros((len(rows), 3)), rows @ self.axes
         origin[:, 2] = (rows * (self.origin - centers)).sum(1)
         if self.parallel:
@@ -49,7 +49,7 @@ class Lens:
 
 
 def pose(position: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
-    """``world_from_camera`` (4, 4): turned by ``yaw`` to the left and ``pitch`` upwards, radians, from north."""
+    """``world_from_camera`` (4, 4) of a camera that looks north, turned left by ``yaw``, up by ``pitch`` (radians)."""
     (cy, sy), (cp, sp) = (np.cos(yaw), np.sin(yaw)), (np.cos(pitch), np.sin(pitch))
     turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
     tilt = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -59,25 +59,25 @@ def pose(position: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
 
 
 def moved(world_from_camera: np.ndarray, motion: np.ndarray, yaw: float = 0.0, pitch: float = 0.0) -> np.ndarray:
-    """The pose after a motion (3,) along the camera's own axes, meters, and small turns."""
+    """The pose after a motion (3,) along the axes of the camera, meters, and small turns, radians."""
     turn = pose(motion, yaw, pitch)
     turn[:3, :3] = _NORTH.T @ turn[:3, :3]
     return world_from_camera @ turn
 
 
 def intrinsics(size: tuple[int, int]) -> np.ndarray:
-    """(3, 3) px; the focal length is 0.9 of the width, which makes a view 58° wide."""
+    """The camera matrix (3, 3), px. The focal length is 0.9 of the width, so the view is 58° wide."""
     height, width = size
     return np.array([[0.9 * width, 0, (width - 1) / 2], [0, 0.9 * width, (height - 1) / 2], [0, 0, 1]])
 
 
 def camera(world_from_camera: np.ndarray, size: tuple[int, int]) -> Lens:
-    """The lens of a pinhole camera: (u, v) are pixels, t is depth along the optical axis in meters."""
+    """The rays of a pinhole camera: (u, v) are pixels, t is the depth along the optical axis, meters."""
     return Lens(world_from_camera[:3, 3], world_from_camera[:3, :3] @ np.linalg.inv(intrinsics(size)))
 
 
 def sunshine(towards: np.ndarray) -> Lens:
-    """The sun as a lens, 100 m away in the unit direction ``towards`` (3,): (u, v, t) are meters."""
+    """The rays of the sun, which is 100 m away in the unit direction ``towards`` (3,). (u, v, t) are meters."""
     right = np.cross(towards, (0, 0, 1))
     right = right / np.linalg.norm(right)
     return Lens(100 * towards, np.stack([right, np.cross(towards, right), -towards], 1), parallel=True)

@@ -1,7 +1,7 @@
-"""What things are made of: how it looks, what it is called, and how well its depth can be measured.
+"""Materials: their colors and patterns, the probabilities of their classes, and the noise of their depth.
 
-A material is what an eye can see, so what is uncertain about a pixel is a function of its material: of how it is
-labeled (:attr:`Material.law`) and of how noisy a depth measured on it is (:attr:`Material.sigma`).
+A material is visible. So the noise of a pixel's class (:attr:`Material.class_probs`) and of its depth
+(:attr:`Material.sigma`) is a function of what the picture shows, which a network can learn.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Vectors = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y and z, (N,) each
-# position (meters), normal, footprint of a pixel (N,) meters → share of the second color (N,), 0 to 1
+# from position (meters), normal and width of a pixel on the surface (N,) meters to the share of the second color (N,)
 Pattern = Callable[[Vectors, Vectors, np.ndarray], np.ndarray]
 Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a solid is made of.
+    """The material of a solid.
 
     Args:
-        pattern: mixes the two colors over the surface.
-        palette: pairs of colors (sRGB, 0 to 1), one of which each solid takes.
-        sigma: σ of the logarithm of depth at 10 m; see :func:`depth_sigma`.
+        pattern: The function that mixes two colors over the surface.
+        palette: Pairs of colors (sRGB, 0 to 1). Each solid takes one pair.
+        sigma: Standard deviation of the logarithm of depth at 10 m, see :func:`depth_sigma`.
         class_probs: Probabilities of classes, for a material whose class is ambiguous. Default: the kind of the solid.
     """
 
@@ -35,12 +35,12 @@ class Material:
 
 
 def depth_sigma(sigma: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """σ of log-depth: ``sigma · (½ + depth / 20 m)``, so that far surfaces are measured worse."""
+    """The standard deviation of log-depth: ``sigma · (½ + depth / 20 m)``. Far surfaces have more noise."""
     return sigma * (0.5 + depth / 20)
 
 
-# Wave vectors of a fixed, irregular star of plane waves, wavelengths from 1 down to 1/7: their sum looks like noise,
-# costs little, and fades wave by wave where a pixel is larger than the wavelength.
+# Wave vectors of plane waves in irregular directions, with wavelengths from 1 down to 1/7. Their sum looks like noise
+# and is fast. A wave is left out where a pixel is larger than the wavelength.
 _TURNS = np.linspace(0, 4.4, 7)
 _TILT = np.array([0.1, 0.9, -0.5, 0.4, -0.8, 0.6, -0.2])
 _WAVES = np.stack([np.cos(_TURNS**2) * np.cos(_TILT), np.sin(_TURNS**2) * np.cos(_TILT), np.sin(_TILT)], 1)
@@ -48,22 +48,22 @@ _WAVES = (2 * np.pi * np.geomspace(1, 7, 7)[:, None] * _WAVES).astype(np.float32
 
 
 def _fade(footprint: np.ndarray, size: float) -> np.ndarray:
-    """1 where a pixel resolves details of this size (meters), falling to 0 where it does not."""
+    """1 where a pixel is smaller than details of this size (meters), down to 0 where it is larger."""
     return 1 / (1 + (footprint * (1.5 / size)) ** 2)
 
 
 def noise(position: Vectors, footprint: np.ndarray, size: float) -> np.ndarray:
-    """Smooth noise (N,) about 0, nearly all of it within ±1, whose largest features measure ``size`` meters."""
+    """Smooth noise (N,) around 0, almost all within ±1. Its largest features are ``size`` meters wide."""
     total = np.zeros_like(footprint)
     x, y, z = (p * np.float32(1 / size) for p in position)
     for i, (a, b, c) in enumerate(_WAVES):
-        wave = np.sin(a * x + b * y + c * z + np.float32(1.7 * i) + total)  # bent by the waves before it
+        wave = np.sin(a * x + b * y + c * z + np.float32(1.7 * i) + total)  # the waves before it shift its phase
         total += np.float32(0.5 / (1 + 0.35 * i)) * wave * _fade(footprint, size / (1 + i))
     return total * np.float32(0.6)
 
 
 def _surface(position: Vectors, normal: Vectors) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along the face of a solid: across and up, or the two horizontal ones on top."""
+    """Two coordinates along the face of a solid: across and up, or both horizontal on top."""
     x, y, z = position
     steep, east = np.abs(normal[2]) < 0.7, np.abs(normal[0]) > np.abs(normal[1])
     return np.where(steep & east, y, x), np.where(steep, z, y)
@@ -79,7 +79,7 @@ def _hash(a: np.ndarray, b: np.ndarray | float = 0.0) -> np.ndarray:
 
 
 def speckle(size: float) -> Pattern:
-    """Irregular, as grass, sand or rust."""
+    """An irregular pattern, as of grass, sand or rust."""
 
     def pattern(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
         return 0.5 + 0.5 * noise(position, footprint, size)
@@ -88,7 +88,7 @@ def speckle(size: float) -> Pattern:
 
 
 def tiles(width: float, height: float, joint: float, offset: float = 0.0, variety: float = 0.3) -> Pattern:
-    """Bricks, slabs or planks: rectangles of slightly different shade with joints of the second color."""
+    """Bricks, slabs or planks: rectangles of slightly different shades, with joints of the second color."""
 
     def pattern(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
         across, up = _surface(position, normal)
@@ -106,7 +106,7 @@ def tiles(width: float, height: float, joint: float, offset: float = 0.0, variet
 
 
 def windows(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """A façade: panes of the second color."""
+    """A façade with windows of the second color."""
     across, up = _surface(position, normal)
     u, v = _fraction(across / 2.2), _fraction((up + 0.6) / 2.6)
     pane = (np.abs(u - 0.5) < 0.24) & (np.abs(v - 0.55) < 0.27)
@@ -115,13 +115,13 @@ def windows(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.nda
 
 
 def bands(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """Segments around the vertical, as of a beach ball."""
+    """Segments around the vertical axis, as of a beach ball."""
     angle = np.arctan2(normal[1], normal[0])
     return 0.5 + 0.5 * np.clip(np.sin(4 * angle) * 6, -1, 1) * _fade(footprint, 0.25)
 
 
 def brushed(position: Vectors, normal: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """Bright and dark streaks that follow the normal, as of metal."""
+    """Bright and dark streaks that depend on the normal, as of metal."""
     return 0.5 + 0.5 * np.sin(5 * normal[0] + 3 * normal[1] + 2 * normal[2])
 
 
@@ -161,6 +161,6 @@ RUBBER = Material(bands, (((0.92, 0.90, 0.86), (0.78, 0.18, 0.20)), ((0.92, 0.90
                           ((0.94, 0.78, 0.24), (0.18, 0.42, 0.36))), 0.20)  # fmt: skip
 STEEL = Material(brushed, (((0.42, 0.46, 0.52), (0.84, 0.88, 0.92)),), 0.48)
 RUST = Material(speckle(0.35), (((0.34, 0.15, 0.08), (0.78, 0.42, 0.18)),), 0.36, {"cylinder": 0.7, "pole": 0.3})
-# Unseen unless asked for: patterns and colors that nothing above has.
+# For novel objects only. Their patterns and colors occur nowhere else.
 NEON = Material(checker, (((0.95, 0.10, 0.75), (0.10, 0.06, 0.14)), ((0.10, 0.95, 0.90), (0.50, 0.08, 0.70))), 0.20)
 SIGNAL = Material(stripes, (((0.55, 0.98, 0.10), (0.45, 0.05, 0.70)), ((0.98, 0.35, 0.85), (0.05, 0.80, 0.85))), 0.20)

@@ -1,7 +1,7 @@
-"""Where rays meet solids.
+"""Intersections of rays and solids.
 
-A ray is within a slab, or within what rounds a shape, between ``middle − reach`` and ``middle + reach``: hence
-within the body between the largest of the former and the smallest of the latter.
+A ray is inside a slab, or inside the round part of a shape, between ``middle − reach`` and ``middle + reach``. So it is
+inside the solid between the largest lower end and the smallest upper end.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from sfumato.data.scenes.lens import Lens
 from sfumato.data.scenes.solids import Shape, Solid
 
-FAR = 60.0  # meters: here the world ends and the sky begins
+FAR = 60.0  # meters; beyond it there is only sky
 Span = tuple[np.ndarray, np.ndarray]
 
 
 class Bodies:
-    """Solids, stacked so that lenses look at all of them at once. The first is the ground."""
+    """Solids in stacked arrays, so that all of them are projected at once. The first one is the ground."""
 
     def __init__(self, solids: Sequence[Solid]) -> None:
         counts = [len(solid.rows) for solid in solids]
@@ -31,14 +31,14 @@ class Bodies:
 
 
 class Sight:
-    """Bodies as the rays of one lens meet them.
+    """The solids in the coordinates of the rays of one lens.
 
     Args:
-        bodies: the world.
-        lens: the family of rays.
+        bodies: The solids of the world.
+        lens: The family of rays.
 
     Attributes:
-        frames: bounds (S, 5) that a solid does not leave: lowest and highest u, lowest and highest v, lowest t.
+        frames: Bounds (S, 5) of each solid: lowest and highest u, lowest and highest v, lowest t.
     """
 
     def __init__(self, bodies: Bodies, lens: Lens) -> None:
@@ -52,7 +52,7 @@ class Sight:
         self.frames[bodies.endless | behind] = (-np.inf, np.inf, -np.inf, np.inf, -np.inf)
 
     def span(self, number: int, u: np.ndarray, v: np.ndarray) -> Span:
-        """Where rays enter and leave a solid, in multiples of their direction; they miss it if not near < far."""
+        """Where rays enter and leave a solid, in multiples of their direction. They miss it unless near < far."""
         shape, stop = self.bodies.shapes[number], self.bodies.stops[number]
         start, turn = stop - len(shape.slabs) - len(shape.round), stop - len(shape.round)
         near, far = np.array(-np.inf, np.float32), np.array(np.inf, np.float32)
@@ -66,13 +66,13 @@ class Sight:
         return near, far
 
     def first(self, size: tuple[int, int]) -> Span:
-        """The first solid behind each pixel of a camera's picture.
+        """The first solid that the ray of each pixel meets.
 
         Args:
-            size: height and width, px.
+            size: Height and width of the picture, px.
 
         Returns:
-            Depth along the optical axis in meters and index of the solid, both (H, W); ``inf`` and −1 in the sky.
+            Depth along the optical axis in meters, and index of the solid, both (H, W); ``inf`` and −1 in the sky.
         """
         height, width = size
         depth, index = np.full(size, FAR, np.float32), np.full(size, -1, np.int16)
@@ -91,11 +91,11 @@ class Sight:
         return depth, index
 
     def hides(self, u: np.ndarray, v: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """Whether anything is in front of points on surfaces (N,), which :meth:`Lens.place` placed at (u, v, t)."""
-        t = t * np.float32(1 - 1e-4)  # float32 leaves a few 1e-6
+        """Whether a solid is in front of points on surfaces (N,), whose (u, v, t) come from :meth:`Lens.place`."""
+        t = t * np.float32(1 - 1e-4)  # float32 is exact to a few 1e-6
         result = np.zeros(t.shape, bool)
         frames = self.frames.astype(np.float32)
-        for number in range(1, len(frames)):  # the ground hides nothing that is above it
+        for number in range(1, len(frames)):  # the ground hides nothing above it
             left, right, top, bottom, front = frames[number]
             rows = np.flatnonzero((u > left) & (u < right))
             vs, ts = v.take(rows), t.take(rows)
@@ -108,17 +108,17 @@ class Sight:
 
 
 def _affine(coefficients: Sequence[float], u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """``a u + b v + c``, as small as it can be: without what does not depend on u, on v or on either."""
+    """``a u + b v + c`` in the smallest array that holds it: terms whose factor is 0 are left out."""
     a, b, c = coefficients
     rest = b * v + np.float32(c) if b else np.float32(c)
     return a * u + rest if a else np.asarray(rest)
 
 
 def _round(rows: Sequence[Span]) -> Span:
-    """Middle and reach of rays within the round axes, along which each has an origin and a direction."""
+    """Middle and reach of rays inside the round part of a shape. Each row is an origin and a direction on one axis."""
     square = sum((d * d for _, d in rows), np.full((), 1e-12, np.float32))
     middle = sum((o * d for o, d in rows), np.zeros((), np.float32)) / -square
-    # From the point of closest approach, not from the far origin: b² − ac would cancel in float32.
+    # Computed at the point of closest approach, because b² − ac from the far origin would cancel in float32.
     inside = np.ones((), np.float32)
     for origin, direction in rows:
         closest = origin + middle * direction

@@ -1,4 +1,4 @@
-"""What cameras see."""
+"""Render the pictures of cameras."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sfumato.data.scenes.rays import Sight
 from sfumato.data.scenes.shade import Hits, colors
 from sfumato.data.scenes.world import World
 
-# The first large block that is freed teaches glibc to keep such blocks rather than to return them to the system,
-# which would cost a thousand page faults, or a tenth of the time, for every scene with three views.
+# Once a large block has been freed, glibc keeps such blocks and does not return them to the system. Returning them
+# costs a thousand page faults, or a tenth of the time, for every scene with three views.
 np.empty(1 << 24, np.uint8)
 
 
 @dataclass(frozen=True)
 class View:
-    """What a camera sees.
+    """The picture of a camera.
 
     Args:
         image: (3, H, W) in [0, 1].
-        depth: along the optical axis (H, W) meters, ``inf`` in the sky.
-        index: of the solid (H, W), −1 in the sky.
-        points: of the world (3, H, W) meters; in the sky, where the camera stands.
-        sight: the world as the camera sees it.
+        depth: Depth along the optical axis (H, W), meters; ``inf`` in the sky.
+        index: The index of the solid (H, W), −1 in the sky.
+        points: World points (3, H, W), meters; in the sky the position of the camera.
+        sight: The solids in the coordinates of the camera.
     """
 
     image: np.ndarray
@@ -37,13 +37,13 @@ class View:
 
 
 def render(world: World, lenses: Sequence[Lens], size: tuple[int, int]) -> list[View]:
-    """What each camera sees; pixels of all of them are shaded together, which is faster."""
+    """The picture of each camera. The pixels of all pictures are shaded together, which is faster."""
     sights = [Sight(world.bodies, lens) for lens in lenses]
     depth, index = (np.stack(maps) for maps in zip(*(sight.first(size) for sight in sights)))
     rays = np.stack([_rays(lens, size) for lens in lenses], 1)
     origins = np.stack([lens.origin for lens in lenses], 1).astype(np.float32)[:, :, None, None]
     points = origins + rays * np.where(index < 0, np.float32(0), depth)
-    order = np.argsort(index.ravel(), kind="stable")  # solid by solid, the sky first
+    order = np.argsort(index.ravel(), kind="stable")  # the sky first, then solid by solid
     flat = (array.reshape(*array.shape[: array.ndim - 3], -1) for array in (points, rays, depth, index))
     hits = Hits(*(array.take(order, -1) for array in flat), pixel=float(lenses[0].axes[0, 0]))
     color, lit = np.empty((3, order.size), np.float32), np.empty(order.size, bool)
@@ -55,14 +55,14 @@ def render(world: World, lenses: Sequence[Lens], size: tuple[int, int]) -> list[
 
 
 def _rays(lens: Lens, size: tuple[int, int]) -> np.ndarray:
-    """Through all pixels (3, H, W), as long as it takes to advance 1 m along the optical axis."""
+    """Rays through all pixels (3, H, W), of the length that goes 1 m along the optical axis."""
     a, b, c = lens.axes.T.astype(np.float32)[:, :, None, None]
     u, v = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
     return a * u + (b * v + c)
 
 
 def _soften(image: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Antialiasing: a small blur of pixels (3, V, H, W) whose key (V, H, W) differs from a neighbor's."""
+    """Antialiasing: a small blur of the pixels (3, V, H, W) whose key (V, H, W) differs from that of a neighbor."""
     edge = np.zeros(key.shape, bool)
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
         differs = key[one] != key[other]

@@ -1,6 +1,6 @@
-"""From surfaces to colors.
+"""The colors of surfaces and of the sky.
 
-Every surface is Lambertian, so that a true correspondence has the same color in both views.
+Every surface is Lambertian, so a point has the same color in all views.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sfumato.data.scenes.world import Light, World
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays end, sorted by solid.
+    """The points where rays end, sorted by solid.
 
     Args:
-        points: (3, N) meters; anything in the sky.
-        rays: (3, N), of any length.
+        points: (3, N) meters. In the sky they may be anything.
+        rays: Directions (3, N) of any length.
         depth: (N,) meters, ``inf`` in the sky.
-        index: of the solid (N,), ascending, −1 in the sky.
-        pixel: width of a pixel 1 m away, meters.
+        index: The index of the solid (N,) in ascending order, −1 in the sky.
+        pixel: Width of a pixel at a distance of 1 m, meters.
     """
 
     points: np.ndarray
@@ -37,7 +37,7 @@ class Hits:
 
 
 def colors(world: World, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Linear red, green and blue, and whether the sun shines there; (N,) each."""
+    """Linear red, green and blue, and whether the sun shines there, (N,) each."""
     direction = hits.rays / np.sqrt((hits.rays * hits.rays).sum(0))
     color, lit = np.empty_like(direction), np.zeros(hits.index.shape, bool)
     sky = int(np.searchsorted(hits.index, 0))
@@ -58,14 +58,14 @@ def colors(world: World, hits: Hits) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _groups(index: np.ndarray, start: int) -> Iterator[tuple[int, slice]]:
-    """The values of a sorted array and where each of them is."""
+    """The values of a sorted array from ``start`` on, and the slice of each of them."""
     stops = [*(np.flatnonzero(np.diff(index[start:])) + start + 1), len(index)]
     for begin, stop in zip([start, *stops], stops):
         yield int(index[begin]), slice(begin, stop)
 
 
 def _share(solid: Solid, offset: Vectors, outward: Vectors, footprint: np.ndarray) -> np.ndarray:
-    """How much of its second color a solid has (N,), where it is ``offset`` from its center."""
+    """The share of the second color of a solid (N,) at these offsets from its center."""
     c, s = solid.own_from_world[0, :2].astype(np.float32)
     own, facing = ((c * x + s * y, c * y - s * x, z) for x, y, z in (offset, outward))
     x, y, z = (p + np.float32(solid.phase) for p in own)
@@ -75,7 +75,7 @@ def _share(solid: Solid, offset: Vectors, outward: Vectors, footprint: np.ndarra
 def _shade(
     world: World, points: np.ndarray, normals: np.ndarray, albedo: np.ndarray, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the sun reaches surfaces (N,), and their color (3, N): of sun, sky, light from the ground, and haze."""
+    """Whether the sun reaches surfaces (N,), and their color (3, N) from sun, sky, light from the ground, and haze."""
     light, sun = world.light, world.light.towards_sun
     cosine = normals[0] * sun[0] + normals[1] * sun[1] + normals[2] * sun[2]
     lit = cosine > 0
@@ -83,7 +83,8 @@ def _shade(
     sunny = sunshine(sun.astype(float))
     lit[rows] = ~Sight(world.bodies, sunny).hides(*sunny.place(points.take(rows, 1)))
     up = np.float32(0.5) + np.float32(0.5) * normals[2]
-    corner = 1 - np.float32(0.45) * np.exp(-3 * np.maximum(points[2], 0)) * (1 - np.abs(normals[2]))  # little sky there
+    # Near the ground less light comes from the sky.
+    corner = 1 - np.float32(0.45) * np.exp(-3 * np.maximum(points[2], 0)) * (1 - np.abs(normals[2]))
     direct = np.float32(1.1 - 0.5 * light.clouds) * cosine * lit
     above, below = up * corner, (1 - up) * corner
     haze = 1 - np.exp(-((depth * np.float32(1 / FAR)) ** 2))
@@ -96,7 +97,7 @@ def _shade(
 
 
 def _sky(light: Light, direction: np.ndarray) -> np.ndarray:
-    """Colors (3, N) in unit directions: a gradient, clouds, and the sun's glow."""
+    """Colors (3, N) of the sky in unit directions: a gradient, clouds, and a glow around the sun."""
     height = np.clip(direction[2], 0, 1)
     base = light.horizon[:, None] + (light.zenith - light.horizon)[:, None] * np.sqrt(height * (2 - height))
     above = np.maximum(height, np.float32(0.02))

@@ -1,4 +1,4 @@
-"""The shapes of the world: convex and symmetric about their center, cut by slabs, or rounded, or both."""
+"""Shapes that are convex and symmetric about their center: bounded by slabs, by a round surface, or by both."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ class Shape:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Slabs and then round axes (k, 3)."""
+        """The slabs, then the round axes (k, 3)."""
         return np.array(self.slabs + self.round)
 
 
 BALL = Shape(round=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 TUBE = Shape(((0, 0, 1),), ((1, 0, 0), (0, 1, 0)))
 BOX = Shape(((1, 0, 0), (0, 1, 0), (0, 0, 1)))
-GROUND = Shape(((0, 0, 1),))  # endless
-STRIP = Shape(((1, 0, 0), (0, 0, 1)))  # endless ahead
+GROUND = Shape(((0, 0, 1),))  # infinite
+STRIP = Shape(((1, 0, 0), (0, 0, 1)))  # infinite to the front
 GEM = Shape(((1, 1, 1), (1, -1, 1), (-1, 1, 1), (-1, -1, 1)))  # an octahedron
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A shape put into the world.
+    """A shape at a place in the world.
 
     Args:
-        shape: one of the above, stretched by ``half`` and turned by ``yaw`` about the vertical.
-        kind: its class, or :data:`NOVEL`.
-        material: what it is made of.
-        center: meters; x to the east, y to the north, z up, the ground at z = 0.
-        half: half its extent along its own axes, meters.
-        yaw: radians, counter-clockwise from above.
-        colors: the two colors (linear, 0 to 1) that its pattern mixes, (2, 3) float32.
-        phase: shifts the pattern, meters.
-        instance: 1, 2, … for things that stand around, 0 for the rest. Solids of one thing share it.
+        shape: The shape, which is stretched by ``half`` and turned by ``yaw`` about the vertical axis.
+        kind: Its class, or :data:`NOVEL`.
+        material: Its material.
+        center: Its center, meters; x to the east, y to the north, z up. The ground is at z = 0.
+        half: Half of its extent along its own axes, meters.
+        yaw: Radians, counter-clockwise seen from above.
+        colors: The two colors (linear, 0 to 1) that its pattern mixes, (2, 3) float32.
+        phase: Shift of the pattern, meters.
+        instance: 1, 2, … for objects, 0 for all else. The solids of one object share it. Default 0.
     """
 
     shape: Shape
@@ -71,17 +71,17 @@ class Solid:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Slabs and then round axes (k, 3) that act on meters in the world, from the center."""
+        """The slabs, then the round axes (k, 3), for offsets from the center in meters of the world."""
         return self.shape.rows / np.array(self.half) @ self.own_from_world
 
     @cached_property
     def corners(self) -> np.ndarray:
-        """The corners of a cuboid around it (3, 8), meters in the world."""
+        """The corners of its bounding box (3, 8), meters in the world."""
         return self.own_from_world.T @ (_CORNERS * np.array(self.half)[:, None]) + np.array(self.center)[:, None]
 
 
 def normal(solid: Solid, offset: Vectors) -> Vectors:
-    """Outward unit normals at points of its surface, which are given from its center, meters."""
+    """Outward unit normals at points of the surface, whose offsets from the center are given in meters."""
     flat = len(solid.shape.slabs)
     heights = [weighted(row, offset) for row in solid.rows.tolist()]
     x, y, z = (np.zeros_like(offset[0]) for _ in range(3))
@@ -101,6 +101,6 @@ def normal(solid: Solid, offset: Vectors) -> Vectors:
 
 
 def weighted(weights: Sequence[float], vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """``Σ weight · vector`` in float32, without the terms that are 0."""
+    """``Σ weight · vector`` in float32. Terms whose weight is 0 are left out."""
     terms = [v * np.float32(w) for w, v in zip(weights, vectors) if abs(w) > 1e-9]
     return sum(terms[1:], terms[0]) if terms else np.zeros_like(vectors[0])

@@ -1,4 +1,4 @@
-"""A yard, a street or an open field, drawn at random."""
+"""A random world: a yard, a street or an open field, with objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PALETTE = ((134, 190, 226), (118, 150, 72), (178, 160, 140), (186, 96, 72), (226
 
 @dataclass(frozen=True)
 class Light:
-    """Linear colors of the sun and of the sky overhead and at the horizon; where the sun stands; how cloudy it is."""
+    """Linear colors of the sun and the sky (overhead and at the horizon), the direction of the sun, and the clouds."""
 
     sun: np.ndarray
     zenith: np.ndarray
@@ -31,21 +31,21 @@ class Light:
 
 @dataclass(frozen=True)
 class World:
-    """Everything a camera can look at. The first solid is the ground."""
+    """All that a camera can see. The first solid is the ground."""
 
     solids: tuple[Solid, ...]
     light: Light
 
     @cached_property
     def bodies(self) -> Bodies:
-        """What rays meet."""
+        """The solids as rays meet them."""
         return Bodies(self.solids)
 
 
 # sun, zenith, horizon (sRGB); lowest and highest sun (degrees); clouds
 _MOODS = (
     ((1.00, 0.95, 0.86), (0.25, 0.47, 0.80), (0.74, 0.85, 0.94), 35, 65, 0.35),  # a clear day
-    ((0.96, 0.93, 0.90), (0.45, 0.60, 0.78), (0.84, 0.88, 0.91), 35, 65, 0.75),  # a cloudy one
+    ((0.96, 0.93, 0.90), (0.45, 0.60, 0.78), (0.84, 0.88, 0.91), 35, 65, 0.75),  # a cloudy day
     ((1.00, 0.76, 0.50), (0.33, 0.44, 0.70), (0.97, 0.80, 0.62), 16, 28, 0.50),  # evening
     ((1.00, 0.86, 0.78), (0.42, 0.55, 0.82), (0.95, 0.85, 0.86), 20, 35, 0.45),  # morning
 )
@@ -63,13 +63,13 @@ def _light(rng: np.random.Generator) -> Light:
 
 
 class _Builder:
-    """Solids so far, and where there is room for more."""
+    """The solids of a world that is being built."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.solids: list[Solid] = []
-        self.width = 30.0  # half the width of where things stand, meters
-        self.things = 0
+        self.width = 30.0  # half the width of the area with objects, meters
+        self.instances = 0
 
     def add(
         self,
@@ -89,8 +89,8 @@ class _Builder:
     def pick(self, *options: m.Material, p: Sequence[float] | None = None) -> m.Material:
         return options[self.rng.choice(len(options), p=p)]
 
-    def room(self, radius: float) -> tuple[float, float] | None:
-        """Where a thing of this radius (meters) fits in, mostly near and in view; None if nowhere was found."""
+    def free_place(self, radius: float) -> tuple[float, float] | None:
+        """A free place for an object of this radius (meters), mostly near and in view; None if none was found."""
         for _ in range(20):
             y = np.exp(self.rng.uniform(np.log(3.2 + radius), np.log(28)))
             x = self.rng.uniform(-0.6, 0.6) * y
@@ -98,13 +98,13 @@ class _Builder:
                 return x, y
         return None
 
-    def next_thing(self) -> int:
-        self.things += 1
-        return self.things
+    def next_instance(self) -> int:
+        self.instances += 1
+        return self.instances
 
 
 def _distance(solid: Solid, x: float, y: float) -> float:
-    """From a point on the ground to what stands there; what lies flat is not in the way."""
+    """From a point on the ground to a solid, meters. Flat solids are not in the way."""
     if solid.center[2] + solid.half[2] < 0.1:
         return math.inf
     dx, dy = x - solid.center[0], y - solid.center[1]
@@ -130,7 +130,7 @@ def _wall(b: _Builder, x: float, y: float, length: float, height: float, yaw: fl
 
 
 def _street(b: _Builder) -> None:
-    """Fronts of different height along both sides."""
+    """Walls of different height along both sides."""
     b.width = b.rng.uniform(3.8, 8)
     for side in (-1, 1):
         y = b.rng.uniform(-2, 3)
@@ -142,8 +142,8 @@ def _street(b: _Builder) -> None:
             y += length + b.rng.choice([0.0, 2.5])
 
 
-def _court(b: _Builder) -> None:
-    """A wall at the back and one or two at the sides."""
+def _yard(b: _Builder) -> None:
+    """Two walls at the back, and one or two at the sides."""
     back, b.width = b.rng.uniform(12, 34), b.rng.uniform(6, 14)
     height = b.rng.uniform(1.6, 4.5)
     turn = b.rng.uniform(-0.15, 0.15)
@@ -154,47 +154,47 @@ def _court(b: _Builder) -> None:
 
 
 def _field(b: _Builder) -> None:
-    """A few free walls."""
+    """A few single walls."""
     for _ in range(b.rng.integers(1, 4)):
         length = b.rng.uniform(4, 9)
-        if place := b.room(length / 2):
+        if place := b.free_place(length / 2):
             _wall(b, *place, length, b.rng.uniform(1.2, 3), b.rng.uniform(-0.7, 0.7))
 
 
 def _box(b: _Builder) -> None:
     half = b.rng.uniform(0.25, 0.85, 3)
-    if place := b.room(float(np.hypot(*half[:2]))):
+    if place := b.free_place(float(np.hypot(*half[:2]))):
         b.add(BOX, "box", b.pick(m.WOOD, m.PAINT, m.CONCRETE, p=[0.35, 0.3, 0.35]), (*place, half[2]), tuple(half),
-              b.rng.uniform(0, np.pi), b.next_thing())  # fmt: skip
+              b.rng.uniform(0, np.pi), b.next_instance())  # fmt: skip
 
 
 def _sphere(b: _Builder) -> None:
     r = b.rng.uniform(0.3, 0.8)
-    if place := b.room(r):
+    if place := b.free_place(r):
         b.add(BALL, "sphere", b.pick(m.RUBBER, m.PAINT), (*place, r), (r, r, r), b.rng.uniform(0, np.pi),
-              b.next_thing())  # fmt: skip
+              b.next_instance())  # fmt: skip
 
 
 def _cylinder(b: _Builder) -> None:
     r, h = b.rng.uniform(0.25, 0.6), b.rng.uniform(0.35, 1.1)
-    if place := b.room(r):
-        b.add(TUBE, "cylinder", b.pick(m.STEEL, m.PAINT, m.RUST), (*place, h), (r, r, h), 0.0, b.next_thing())
+    if place := b.free_place(r):
+        b.add(TUBE, "cylinder", b.pick(m.STEEL, m.PAINT, m.RUST), (*place, h), (r, r, h), 0.0, b.next_instance())
 
 
 def _pole(b: _Builder) -> None:
     r, h = b.rng.uniform(0.05, 0.11), b.rng.uniform(1.2, 2.6)
-    if place := b.room(r):
+    if place := b.free_place(r):
         b.add(TUBE, "pole", b.pick(m.STEEL, m.WOOD, m.RUST, p=[0.5, 0.3, 0.2]), (*place, h), (r, r, h), 0.0,
-              b.next_thing())  # fmt: skip
+              b.next_instance())  # fmt: skip
 
 
 def _novel(b: _Builder) -> None:
-    """A gem, a jack of three crossing spindles, a star, or a totem of flattened balls."""
+    """An octahedron, three crossing spindles, a star of two boxes, or a pile of flattened balls."""
     size, yaw = b.rng.uniform(0.6, 1.0), b.rng.uniform(0, np.pi)
-    place = b.room(size)
+    place = b.free_place(size)
     if place is None:
         return
-    material, instance = b.pick(m.NEON, m.SIGNAL), b.next_thing()
+    material, instance = b.pick(m.NEON, m.SIGNAL), b.next_instance()
     parts = (
         ((GEM, 1.2, (1, 1, 1.2), 0.0),),
         ((BALL, 1, (1, 0.3, 0.3), 0.0), (BALL, 1, (0.3, 1, 0.3), 0.0), (BALL, 1, (0.3, 0.3, 1), 0.0)),
@@ -206,16 +206,17 @@ def _novel(b: _Builder) -> None:
 
 
 def build(rng: np.random.Generator, novel: np.random.Generator | None = None) -> World:
-    """A world.
+    """A random world.
 
     Args:
-        rng: source of everything familiar.
-        novel: source of what is unseen, if it shall stand among the rest; the rest stays as it is without.
+        rng: Source of random numbers for all but novel objects.
+        novel: Source of random numbers for novel objects. None for a world without them. They change nothing else.
+            Default None.
     """
     b = _Builder(rng)
     light = _light(rng)
     _lay_ground(b)
-    (_street, _court, _field)[rng.choice(3, p=[0.4, 0.35, 0.25])](b)
+    (_street, _yard, _field)[rng.choice(3, p=[0.4, 0.35, 0.25])](b)
     makers = (_box, _sphere, _cylinder, _pole)
     for maker in rng.choice(4, rng.integers(6, 12), p=[0.35, 0.2, 0.25, 0.2]):
         makers[maker](b)
