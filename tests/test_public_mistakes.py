@@ -1,7 +1,7 @@
-"""Mistakes that public code for dense uncertainty makes, each shown absent: the mistaken formula gives another number.
+"""Mistakes that public code for dense uncertainty makes, and that this package does not make.
 
-They were found in released pipelines and in libraries of the field. Every test computes both what the package gives
-and what the mistake would give, on the same numbers.
+They were found in released pipelines and libraries. Every test computes what the package gives and what the mistake
+would give from the same numbers, and shows that the two differ.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sfumato import (
+    BaseMethod,
     Categorical,
     ClassPrediction,
     ClassScores,
@@ -31,10 +32,11 @@ from sfumato.metrics.ranking import pavpu
 from sfumato.predictions import ClassMoments, entropy
 
 
-class Given:
-    """Draws that were written down."""
+class Given(BaseMethod):
+    """A method with given draws."""
 
     def __init__(self, *outputs: torch.Tensor) -> None:
+        super().__init__()
         self.outputs = outputs
 
     def draws(self, *_inputs, generator=None):
@@ -46,7 +48,7 @@ def logits(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def stretched(maps: torch.Tensor) -> torch.Tensor:
-    """Each image to [0, 1], as for a picture."""
+    """Each image scaled to [0, 1], as for a picture."""
     low, high = (f(maps, (-2, -1), keepdim=True) for f in (torch.amin, torch.amax))
     return (maps - low) / (high - low)
 
@@ -74,12 +76,14 @@ def test_probabilities_are_not_stretched_before_their_entropies():
 
 
 def test_uncertainty_maps_are_not_stretched_by_image():
-    """Stretched to [0, 1] image by image, a sure image and an unsure one look alike."""
-    sure, unsure = (predict(Given(scale * logits(2, 3, 5, 6)), likelihood=Categorical(3)).total for scale in (9.0, 0.1))
-    assert sure.max() < 0.9 < unsure.min()
-    assert stretched(sure).max() == stretched(unsure).max() == 1.0  # the mistake
+    """Scaled to [0, 1] image by image, a certain image and an uncertain one look the same."""
+    certain, uncertain = (
+        predict(Given(scale * logits(2, 3, 5, 6)), likelihood=Categorical(3)).total for scale in (9.0, 0.1)
+    )
+    assert certain.max() < 0.9 < uncertain.min()
+    assert stretched(certain).max() == stretched(uncertain).max() == 1.0  # the mistake
     both = predict(Given(torch.cat([9.0 * logits(2, 3, 5, 6), 0.1 * logits(2, 3, 5, 6)])), likelihood=Categorical(3))
-    assert near(both.total, torch.cat([sure, unsure]))  # nor does the batch matter
+    assert near(both.total, torch.cat([certain, uncertain]))  # and the batch does not matter
 
 
 def test_variances_are_averaged_not_summed():
@@ -104,15 +108,15 @@ def test_standard_deviations_are_squared_before_they_are_averaged():
 
 
 def test_total_is_the_entropy_of_the_mean_and_aleatoric_the_mean_of_entropies():
-    """Two sure networks that disagree: all doubt is epistemic. Swapped, none is; from mean logits, there is none."""
+    """Two certain networks that disagree: all uncertainty is epistemic. Swapped parts or mean logits lose it."""
     draws = torch.tensor([[20.0, -20.0], [-20.0, 20.0]]).view(2, 1, 2, 1, 1)
     found = predict(Given(*draws), likelihood=Categorical(2))
     assert found.total.item() == pytest.approx(math.log(2), abs=1e-4)
     assert found.aleatoric.item() == pytest.approx(0, abs=1e-4)
     assert found.epistemic.item() == pytest.approx(math.log(2), abs=1e-4)
-    unsure = predict(Given(*0.1 * draws), likelihood=Categorical(2)).aleatoric.item()
-    assert unsure < 0.1
-    assert entropy(draws.mean(0).softmax(1)).item() > 0.6  # the mean of logits forgets how sure each was
+    small = predict(Given(*0.1 * draws), likelihood=Categorical(2)).aleatoric.item()
+    assert small < 0.1
+    assert entropy(draws.mean(0).softmax(1)).item() > 0.6  # the mean of logits loses how certain each one was
 
 
 def test_one_output_channel_is_refused():
@@ -124,11 +128,11 @@ def test_one_output_channel_is_refused():
 
 def test_probabilities_are_averaged_before_the_logarithm():
     """The mean of cross-entropies over noisy logits is another loss: by Jensen a larger one."""
-    law = LogitNormal(3, samples=4000)
+    likelihood = LogitNormal(3, samples=4000)
     output = torch.cat([logits(1, 3, 1, 1), torch.full((1, 3, 1, 1), 2.0)], 1)
     target, valid = torch.zeros(1, 1, 1, dtype=torch.int64), torch.ones(1, 1, 1, dtype=torch.bool)
     torch.manual_seed(0)
-    found = law.nll(output, target, valid).item()
+    found = likelihood.nll(output, target, valid).item()
     noisy = output[:, :3] + nn.functional.softplus(output[:, 3:]) * torch.randn(4000, 3, 1, 1)
     right, mistaken = -noisy.softmax(1)[:, 0].mean().log(), -noisy.log_softmax(1)[:, 0].mean()
     assert found == pytest.approx(right.item(), abs=0.03)
@@ -149,16 +153,16 @@ class Small(nn.Module):
         return self.head(self.dropout(self.norm(self.layer(x)).relu()))
 
 
-def test_batch_normalization_sleeps():
-    """ForcedDropout, test images move its statistics, and an image's uncertainty depends on those beside it."""
+def test_batch_normalization_uses_its_running_statistics():
+    """In training mode test images change its statistics, and an image's uncertainty depends on its batch."""
     network, images = Small(), torch.rand(3, 3, 6, 6) + torch.arange(3).view(3, 1, 1, 1)
     network.dropout.p = 1e-4  # so rare that nothing but the batch could tell the draws apart
     before = network.norm.running_mean.clone()
-    alone, beside = (
+    single, batched = (
         torch.cat(list(MCDropout(network, 2).draws(batch, generator=torch.Generator().manual_seed(0))))[:, :1]
         for batch in (images[:1], images)
     )
-    assert near(alone, beside)
+    assert near(single, batched)
     assert torch.equal(network.norm.running_mean, before)
     network.train()
     assert not near(network(images[:1]), network(images)[:1])  # the mistake
@@ -167,12 +171,12 @@ def test_batch_normalization_sleeps():
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d, nn.AlphaDropout])
 def test_every_kind_of_dropout_is_found(kind):
-    """Recognizing ``nn.Dropout`` alone leaves most segmentation networks without a draw."""
+    """Recognizing only ``nn.Dropout`` leaves most segmentation networks without a draw."""
     prediction = predict(MCDropout(Small(kind), 8), torch.rand(1, 3, 6, 6), likelihood=Categorical(2))
     assert prediction.epistemic.max() > 0
 
 
-@pytest.mark.parametrize("method", [Deterministic, lambda n: DeepEnsemble([n, n])], ids=["alone", "ensemble"])
+@pytest.mark.parametrize("method", [Deterministic, lambda n: DeepEnsemble([n, n])], ids=["single", "ensemble"])
 def test_members_are_evaluated_and_left_as_they_were(method):
     """Members left in training mode drop and normalize by batch, so that equal members disagree."""
     network, image = Small().train(), torch.rand(2, 3, 6, 6)
@@ -190,29 +194,33 @@ def scored(prediction: ClassPrediction, target: torch.Tensor, valid: torch.Tenso
     scores = ClassScores(prediction.probs.shape[1])
     for start in range(0, len(target), size):
         part = slice(start, start + size)
-        law = ClassPrediction(prediction.probs[part], prediction.aleatoric[part])
-        scores.update(law, target[part], valid[part])
+        scores.update(ClassPrediction(prediction.probs[part], prediction.aleatoric[part]), target[part], valid[part])
     return {name: float(value) for name, value in scores.compute().items()}
 
 
 def labeled() -> tuple[ClassPrediction, torch.Tensor, torch.Tensor]:
-    """Eight images that differ in how sure and how right they are, each with void pixels."""
+    """Eight images that differ in how certain and how right they are, each with void pixels."""
     size = torch.linspace(0.2, 3, 8).view(8, 1, 1, 1)
-    law = ClassMoments.of((size * logits(8, 3, 6, 7)).softmax(1)).prediction()
+    prediction = ClassMoments.of((size * logits(8, 3, 6, 7)).softmax(1)).prediction()
     generator = torch.Generator().manual_seed(1)
-    target = law.label.where(torch.rand(8, 6, 7, generator=generator) < 0.6, 2)
+    target = prediction.label.where(torch.rand(8, 6, 7, generator=generator) < 0.6, 2)
     valid = torch.rand(8, 6, 7, generator=generator) < 0.8
-    return law, target.where(valid, 255), valid
+    return prediction, target.where(valid, 255), valid
 
 
 def test_scores_are_pooled_over_pixels_not_averaged_over_batches():
     """A library scores batch by batch and averages: the number depends on the batch size."""
-    law, target, valid = labeled()
-    whole = scored(law, target, valid, 8)
+    prediction, target, valid = labeled()
+    whole = scored(prediction, target, valid, 8)
     for size in (1, 3):
-        assert scored(law, target, valid, size) == pytest.approx(whole, rel=1e-5, nan_ok=True)
+        assert scored(prediction, target, valid, size) == pytest.approx(whole, rel=1e-5, nan_ok=True)
     averaged = sum(
-        scored(ClassPrediction(law.probs[i, None], law.aleatoric[i, None]), target[i, None], valid[i, None], 1)["ece"]
+        scored(
+            ClassPrediction(prediction.probs[i, None], prediction.aleatoric[i, None]),
+            target[i, None],
+            valid[i, None],
+            1,
+        )["ece"]
         for i in range(8)
     )
     assert abs(averaged / 8 - whole["ece"]) > 0.02
@@ -220,19 +228,19 @@ def test_scores_are_pooled_over_pixels_not_averaged_over_batches():
 
 def test_every_pixel_is_scored_and_a_single_image_too():
     """A random hundredth of the pixels is noise; a guard against batches of one leaves scores at 0 or NaN."""
-    law, target, valid = labeled()
-    assert scored(law, target, valid, 8)["pixels"] == valid.sum()
-    one = scored(ClassPrediction(law.probs[:1], law.aleatoric[:1]), target[:1], valid[:1], 1)
-    right = (law.label == target)[:1][valid[:1]]
+    prediction, target, valid = labeled()
+    assert scored(prediction, target, valid, 8)["pixels"] == valid.sum()
+    one = scored(ClassPrediction(prediction.probs[:1], prediction.aleatoric[:1]), target[:1], valid[:1], 1)
+    right = (prediction.label == target)[:1][valid[:1]]
     assert one["accuracy"] == pytest.approx(right.float().mean().item())
 
 
 def test_void_pixels_leave_before_anything_is_counted():
     """Counted as wrong, or binned and then taken out, they change accuracy and calibration."""
-    law, target, valid = labeled()
-    found = scored(law, target, valid, 8)
-    right = law.label == target
-    confident = law.confidence[valid]
+    prediction, target, valid = labeled()
+    found = scored(prediction, target, valid, 8)
+    right = prediction.label == target
+    confident = prediction.confidence[valid]
     bins = (confident * 15).ceil().sub(1).clamp(0, 14).long()
     gaps = torch.zeros(15).index_add_(0, bins, right[valid].float() - confident)
     assert found["ece"] == pytest.approx(gaps.abs().sum().item() / int(valid.sum()), abs=1e-5)
@@ -256,14 +264,14 @@ def test_false_positives_at_95_are_pooled():
     novel[3] = False
     total = total + 0.4 * novel
 
-    def law(part):
+    def predicted(part):
         variance = total[part, None]
         return ValuePrediction(0 * variance, variance, 0 * variance)
 
     def fpr(parts):
         scores = OODScores()
         for part in parts:
-            scores.update(law(part), novel[part], torch.ones_like(novel[part]))
+            scores.update(predicted(part), novel[part], torch.ones_like(novel[part]))
         return scores.compute()["ood_fpr95_total"].item()
 
     threshold = total[novel].sort().values[math.floor(0.05 * int(novel.sum()))]
@@ -293,9 +301,9 @@ def test_the_oracle_of_sparsification_sorts_by_the_error_it_removes():
 
 
 def test_images_are_exchangeable_not_pixels():
-    """Counting 8 images as 8 × 42 exchangeable pixels gives a promise that eight images cannot."""
-    law, target, valid = labeled()
+    """Counting 8 images as 8 × 42 exchangeable pixels claims what eight images cannot show."""
+    prediction, target, valid = labeled()
     with pytest.raises(ValueError, match="8 held-out images are too few"):
-        ConformalSets.fit([(law, target, valid)], level=0.9)
+        ConformalSets.fit([(prediction, target, valid)], level=0.9)
     pixels = int(valid.sum())
     assert pixels > 200  # as pixels they would have been enough: 9 are
