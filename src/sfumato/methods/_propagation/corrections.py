@@ -14,7 +14,7 @@ from sfumato.methods._propagation.rules import LinearMap
 STEPS = 150
 RATE = 0.05
 BATCH = 4
-"""Steps of Adam, its first learning rate (it falls to 0), and images in each step, for the weights of one operation."""
+"""Steps of Adam, its learning rate, and images in each step, for the weights of one operation."""
 FLOOR = 1e-4
 """Variances below this share of the channel's mean do not matter."""
 
@@ -85,8 +85,7 @@ class WindowCovariance(nn.Module):
         with torch.enable_grad():
             parameters = [log_diagonal.requires_grad_(), start.requires_grad_()]
             optimizer = torch.optim.Adam(parameters, RATE)
-            for step in range(STEPS):
-                optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+            for _ in range(STEPS):
                 chosen = torch.randperm(images, generator=generator)[:BATCH] if images > BATCH else slice(None)
                 found = cls(name, log_diagonal.exp(), scale * start)._of(linear, linear.variance[chosen]) + floor
                 loss = ((target[chosen] + floor) / found + found.log()).mean()
