@@ -100,6 +100,11 @@ class Scores(Metric, Generic[S]):
         with self.sync_context():
             return self._rows().scores()
 
+    def rows(self) -> S:
+        """The statistics of each image (n, …), in the order of :meth:`per_image`. All processes must call this."""
+        with self.sync_context():
+            return self._rows()
+
     def intervals(self, level: float = 0.95, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Bootstrap interval (low, high) of each pooled score. Images are resampled, not pixels.
 
