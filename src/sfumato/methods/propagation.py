@@ -45,8 +45,8 @@ class VariancePropagation(BaseMethod):
     propagation". The fit is our own addition.
     Pitfall: without a fit, next to nothing of the variance arrives at the output of a trained U-Net with dropout deep
     inside. With a fit, on a small U-Net the standard deviation of 77 % of the pixels is within 20 % of that of MC
-    dropout, of 52 % on dark images and of 61 % on noisy ones (``benchmarks/propagation.md``). The channels of the output
-    are drawn as independent. A method with a fit reads the fitted network only: fit again after more training.
+    dropout, of 52 % on dark images and of 61 % on noisy ones (``benchmarks/propagation.md``). The channels of the
+    output are drawn as independent. A fit is for the weights that it saw: fit again after more training.
 
     >>> mean, variance = VariancePropagation(nn.Dropout(0.5)).moments(torch.full((1, 1, 1, 1), 3.0))
     >>> mean.item(), variance.item()
