@@ -1,8 +1,8 @@
-"""Networks of other people, small and with random weights: what users bring.
+"""Public networks of other libraries, small and with random weights.
 
-torchvision's wheel on PyPI is built for CUDA: beside a CPU-only torch its compiled operators do not load, and its
-import fails on declaring shapes for them. No segmentation network calls them, so where they do not load, the two by
-whose absence the import fails are declared by name.
+torchvision's wheel on PyPI is built for CUDA. With a CPU-only torch its compiled operators do not load, and its import
+fails because it declares shapes for them. No segmentation network calls them. So where they do not load, the two that
+the import needs are declared by name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CLASSES = 5
 
 
 def _declare_operators() -> None:
-    """Make torchvision importable beside a torch that its compiled part does not fit."""
+    """Make torchvision importable with a torch that its compiled part does not fit."""
     found = find_spec("torchvision")
     assert found is not None
     assert found.submodule_search_locations
@@ -41,7 +41,7 @@ from torchvision.models import segmentation  # noqa: E402
 
 
 class OwnHead(nn.Module):
-    """A timm encoder with a head of one's own: the finest features and the coarsest, a dropout, a last 1 × 1 layer."""
+    """A timm encoder with its own head: the finest and the coarsest features, a dropout, a last 1 × 1 layer."""
 
     def __init__(self, name: str = "convnext_atto", drop_path: float = 0.2) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class OwnHead(nn.Module):
 
 
 class Queries(nn.Module):
-    """Mask2Former's queries as logits of pixels: the classes' probabilities weigh the masks', then the logarithm."""
+    """Mask2Former's queries as logits of pixels: the logarithm of masks that are weighed by class probabilities."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -143,7 +143,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 def built(name: str) -> nn.Module:
     """The network called ``name``, the same at every call, in training mode.
 
-    Its batch normalizations have seen a batch: with the statistics they start from, features fade layer by layer.
+    Its batch normalizations have the statistics of one batch, because with their initial statistics features become
+    smaller from layer to layer.
     """
     torch.manual_seed(0)
     network = NETWORKS[name]()

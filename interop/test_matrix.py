@@ -1,4 +1,4 @@
-"""Every method on every network that users bring; where one cannot apply, that it says so and names the way out."""
+"""Every method on many public networks. Where a method cannot be used, its error says so and what to do."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sfumato.methods import (
     LastLayerLaplace,
     MCDropout,
     TestTimeAugmentation,
-    hoisting,
     inject_dropout,
 )
+from sfumato.methods._replay.record import NotRecordable
 from sfumato.testing import check_method
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -26,7 +26,7 @@ LIKELIHOOD = Categorical(CLASSES)
 TARGET = torch.randint(CLASSES, (2, 64, 64), generator=torch.Generator().manual_seed(1))
 BATCHES = [((IMAGES,), TARGET, torch.ones(2, 64, 64, dtype=torch.bool))]
 
-# Networks that come without dropout, and where it goes: behind the blocks of their decoders.
+# Networks without dropout, and the blocks of their decoders behind which it is put.
 DROPLESS = {
     "smp U-Net": r"decoder\.blocks\.\d+",
     "smp Segformer": r"decoder\.fuse_stage",
@@ -47,7 +47,7 @@ def drawn(method: MCDropout) -> Tensor:
 
 def test_deterministic(name):
     network = built(name)
-    check_method(Deterministic(network), IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
+    check_method(Deterministic(network), IMAGES, likelihood=LIKELIHOOD)
 
 
 def test_mc_dropout(name, monkeypatch):
@@ -56,15 +56,15 @@ def test_mc_dropout(name, monkeypatch):
     if name in DROPLESS:
         with pytest.raises(ValueError, match="no dropout with p > 0"):
             drawn(method)
-        dropout = inject_dropout(network, 0.2, DROPLESS[name])
-    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
+        dropout = inject_dropout(network, where=DROPLESS[name], p=0.2)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD)
     draws, plan = drawn(method), method.plan(IMAGES)
     print(f"{name}: {plan}")
-    assert plan.startswith("hoisted: ")
+    assert plan.startswith("replayed: ")
     assert (draws.std(0) > 0).flatten(1).any(1).all()
 
     def unrecorded(_run):
-        raise hoisting.NotRecordable("asked not to")
+        raise NotRecordable("asked not to")
 
     with monkeypatch.context() as patch:
         patch.setattr("sfumato.methods.mc_dropout.record", unrecorded)
@@ -82,15 +82,15 @@ def test_mc_dropout(name, monkeypatch):
 def test_stochastic_depth(name):
     network = built(name)
     method = MCDropout(network, 3, stochastic_depth=True)
-    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
-    assert method.plan(IMAGES).startswith("hoisted: ")
+    check_method(method, IMAGES, likelihood=LIKELIHOOD)
+    assert method.plan(IMAGES).startswith("replayed: ")
     if name in DROPLESS:
-        with pytest.raises(ValueError, match=r"stochastic_depth=True\) wakes its \d+ modules"):
+        with pytest.raises(ValueError, match=r"stochastic_depth=True\) activates its \d+ modules"):
             drawn(MCDropout(network, 3))
 
 
 def test_attention_drops_too():
-    """DPT drops attention weights; the function that attends is told nothing of it but a 0 in evaluation mode."""
+    """DPT drops attention weights. In evaluation mode the attention function receives a probability of 0."""
     network = built("transformers DPT")
     for module in network.modules():
         if isinstance(module, nn.Dropout):
@@ -104,7 +104,7 @@ def test_ensemble(name):
         torch.manual_seed(index)
         for parameter in member.parameters():
             nn.init.normal_(parameter, std=0.05)
-    check_method(DeepEnsemble(members), IMAGES, likelihood=LIKELIHOOD, network=members[1], random=False)
+    check_method(DeepEnsemble(members), IMAGES, likelihood=LIKELIHOOD)
     first, second = DeepEnsemble(members).draws(IMAGES)
     assert not torch.equal(first, second)
 
@@ -112,7 +112,7 @@ def test_ensemble(name):
 def test_time_augmentation(name):
     network = built(name)
     method = TestTimeAugmentation(network, ("none", "horizontal", "both"))
-    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD)
 
 
 def test_swag(name):
@@ -124,7 +124,7 @@ def test_swag(name):
     ]
     rest = {key: p.detach() for key, p in network.named_parameters() if p.numel() == 1}
     method = SWAG.of(network, [rest | snapshot for snapshot in snapshots], [(IMAGES,)], rank=2, samples=2)
-    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD)
 
 
 def last(network: nn.Module) -> nn.Conv2d:
@@ -134,7 +134,7 @@ def last(network: nn.Module) -> nn.Conv2d:
 def test_feature_density(name):
     network = built(name)
     method = FeatureDensity.fit(network, last(network), BATCHES, CLASSES)
-    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network, random=False)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD)
     output, density = method.look(IMAGES)
     assert torch.equal(output, next(Deterministic(network).draws(IMAGES))[0])
     assert density.shape == (2, 64, 64)
@@ -143,7 +143,7 @@ def test_feature_density(name):
 
 
 # A head of 3 × 3, two heads whose logits are added, and masks that queries weigh.
-LATE = {
+NOT_LAST = {
     "smp U-Net": "expected a 1 × 1 convolution",
     "torchvision LR-ASPP": "is not what .* does last",
     "transformers Mask2Former": "expected a 1 × 1 convolution",
@@ -154,9 +154,9 @@ def test_laplace(name):
     network = built(name)
     heads = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.out_channels == CLASSES]
     head = heads[-1] if heads else last(network)
-    if name in LATE:
-        with pytest.raises(ValueError, match=LATE[name]):
+    if name in NOT_LAST:
+        with pytest.raises(ValueError, match=NOT_LAST[name]):
             LastLayerLaplace.fit(network, head, BATCHES, LIKELIHOOD.nll)
         return
     method = LastLayerLaplace.fit(network, head, BATCHES, LIKELIHOOD.nll, samples=3)
-    check_method(method, IMAGES, likelihood=LIKELIHOOD, network=network)
+    check_method(method, IMAGES, likelihood=LIKELIHOOD)
