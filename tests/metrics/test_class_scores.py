@@ -11,7 +11,7 @@ from sfumato.metrics import ClassScores
 from sfumato.predictions import ClassMoments, ClassPrediction, entropy
 
 
-def world(seed=0, images=3, classes=5, size=(24, 20), draws=4):
+def scene(seed=0, images=3, classes=5, size=(24, 20), draws=4):
     """A prediction that knows something, its targets, and a mask with holes."""
     random = torch.Generator().manual_seed(seed)
     target = torch.randint(0, classes, (images, *size), generator=random)
@@ -45,7 +45,7 @@ def same(first, second, tolerance=1e-12):
 
 
 def test_scores_agree_with_other_libraries():
-    prediction, target, valid = world()
+    prediction, target, valid = scene()
     found = scored(5, (prediction, target, valid)).compute()
     probs, y = prediction.probs.movedim(1, -1)[valid], target[valid]
     label, rows = probs.argmax(1), torch.arange(len(y))
@@ -85,7 +85,7 @@ def test_four_pixels_by_hand():
 
 
 def test_headline_comes_first_and_every_score_is_a_scalar():
-    scores = scored(5, world())
+    scores = scored(5, scene())
     found = scores.compute()
     assert tuple(found)[: len(scores.headline)] == scores.headline
     assert all(value.ndim == 0 for value in found.values())
@@ -94,7 +94,7 @@ def test_headline_comes_first_and_every_score_is_a_scalar():
 @settings(deadline=None, max_examples=5)
 @given(st.permutations(range(4)), st.integers(1, 4))
 def test_batch_size_and_order_change_nothing(order, batch):
-    prediction, target, valid = world(1, images=4)
+    prediction, target, valid = scene(1, images=4)
     together = scored(5, (prediction, target, valid))
     parts = [order[i : i + batch] for i in range(0, 4, batch)]
     apart = scored(5, *((part(prediction, p), target[p], valid[p]) for p in parts))
@@ -103,7 +103,7 @@ def test_batch_size_and_order_change_nothing(order, batch):
 
 
 def test_rows_stay_in_order_when_they_are_joined_and_modes_mix():
-    prediction, target, valid = world(1, images=70, size=(4, 4))
+    prediction, target, valid = scene(1, images=70, size=(4, 4))
     together, apart = scored(5, (prediction, target, valid)), ClassScores(5)
     with torch.inference_mode():
         apart.reset()
@@ -116,7 +116,7 @@ def test_rows_stay_in_order_when_they_are_joined_and_modes_mix():
 
 
 def test_what_lies_in_the_void_changes_nothing():
-    prediction, target, valid = world(2)
+    prediction, target, valid = scene(2)
     probs = prediction.probs.where(valid[:, None], torch.nan)
     other = ClassPrediction(probs, prediction.aleatoric.where(valid, torch.inf), prediction.draws)
     same(
@@ -127,24 +127,24 @@ def test_what_lies_in_the_void_changes_nothing():
 
 
 def test_one_draw_has_no_epistemic_part_to_rank_by():
-    found = scored(5, world(3, draws=1)).compute()
+    found = scored(5, scene(3, draws=1)).compute()
     assert found["error_auroc_epistemic"] == 0.5
     assert found["error_auroc_aleatoric"] == pytest.approx(found["error_auroc"].item())
 
 
-def test_rows_of_images_are_the_scores_of_each_image_alone():
-    prediction, target, valid = world(4, size=(60, 60))
+def test_rows_are_the_scores_of_single_images():
+    prediction, target, valid = scene(4, size=(60, 60))
     rows = scored(5, (prediction, target, valid)).per_image()
     for i in range(3):
-        alone = scored(5, (part(prediction, [i]), target[[i]], valid[[i]])).compute()
+        single = scored(5, (part(prediction, [i]), target[[i]], valid[[i]])).compute()
         for name in ("miou", "accuracy", "nll", "brier", "ece", "classwise_ece", "pixels"):
-            assert rows[name][i].item() == pytest.approx(alone[name].item()), name
+            assert rows[name][i].item() == pytest.approx(single[name].item()), name
         for name in ("error_auroc", "error_auroc_epistemic", "ause", "aurc"):  # by coarse histograms
-            assert rows[name][i].item() == pytest.approx(alone[name].item(), abs=0.02), name
+            assert rows[name][i].item() == pytest.approx(single[name].item(), abs=0.02), name
 
 
 def test_intervals_hold_the_score_and_shrink_with_images():
-    few, many = (scored(5, world(5, images=n)) for n in (8, 64))
+    few, many = (scored(5, scene(5, images=n)) for n in (8, 64))
     wide, narrow, found = few.intervals(), many.intervals(), many.compute()
     for name in ClassScores.headline:
         low, high = narrow[name]
@@ -155,7 +155,7 @@ def test_intervals_hold_the_score_and_shrink_with_images():
 
 
 def test_nothing_valid_is_unknown_and_says_so():
-    prediction, target, valid = world(6)
+    prediction, target, valid = scene(6)
     found = scored(5, (prediction, target, valid & False)).compute()
     assert found["pixels"] == 0
     assert found["absent_classes"] == 5
@@ -163,7 +163,7 @@ def test_nothing_valid_is_unknown_and_says_so():
 
 
 def test_a_right_prediction_has_no_errors_to_detect():
-    prediction, _, valid = world(7)
+    prediction, _, valid = scene(7)
     found = scored(5, (prediction, prediction.label, valid)).compute()
     assert found["accuracy"] == 1
     assert found["error_auroc"].isnan()
@@ -171,7 +171,7 @@ def test_a_right_prediction_has_no_errors_to_detect():
 
 
 def test_an_all_void_image_is_a_row_of_unknowns():
-    prediction, target, valid = world(8)
+    prediction, target, valid = scene(8)
     valid[1] = False
     scores = scored(5, (prediction, target, valid))
     assert scores.per_image()["miou"].isnan().tolist() == [False, True, False]
@@ -185,7 +185,7 @@ def test_an_impossible_truth_costs_much_but_not_everything():
 
 
 def test_curves_end_at_the_pooled_scores():
-    scores = scored(5, world(9))
+    scores = scored(5, scene(9))
     found, curves = scores.compute(), scores.curves()
     assert curves["rejection"]["accuracy"][-1].item() == pytest.approx(found["accuracy"].item())
     assert curves["reliability"]["count"].sum() == found["pixels"]
@@ -196,7 +196,7 @@ def test_curves_end_at_the_pooled_scores():
 
 
 def test_classes_have_scores_of_their_own():
-    prediction, target, valid = world(10)
+    prediction, target, valid = scene(10)
     target = target.where(target != 4, 0)
     scores = scored(5, (prediction, target, valid))
     table = scores.per_class()
@@ -216,20 +216,35 @@ def test_classes_have_scores_of_their_own():
         (lambda p, t, v: (p, t - 1, v), "class -1, expected 0 to 4"),
         (lambda p, t, v: (p, t[:, :-1], v), "expected"),
         (lambda p, t, v: (p, t, v[:1]), "expected"),
+        (lambda p, t, v: (p, t, v.float()), r"valid is torch.float32 .* expected torch.bool"),
         (lambda p, t, v: (ClassPrediction(p.probs[:, :3], p.aleatoric), t, v), "expected"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_no_trace(spoil, message):
-    scores = scored(5, world(11))
+    scores = scored(5, scene(11))
     before = scores.compute()
     with pytest.raises(ValueError, match=message):
-        scores.update(*spoil(*world(12)))
+        scores.update(*spoil(*scene(12)))
     scores._computed = None
     same(before, scores.compute(), 0)
 
 
 def test_intervals_ask_for_a_level_and_for_images():
     with pytest.raises(ValueError, match="level is 95"):
-        scored(5, world()).intervals(95)
+        scored(5, scene()).intervals(95)
     with pytest.raises(ValueError, match="two images"):
-        scored(5, world(images=1)).intervals()
+        scored(5, scene(images=1)).intervals()
+
+
+def test_one_class_per_image_is_scored_as_a_map_of_one_pixel():
+    prediction, target, valid = scene(13, images=40, size=(1, 1))
+    found = scored(5, (prediction, target, valid))
+    probs, aleatoric = prediction.probs[..., 0, 0], prediction.aleatoric[..., 0, 0]
+    single = ClassPrediction(probs, aleatoric, prediction.draws)
+    values = scored(5, (single, target[:, 0, 0], valid[:, 0, 0]))
+    same(found.compute(), values.compute(), 0)
+    same(found.per_image(), values.per_image(), 0)
+
+
+def test_one_line_says_what_was_scored():
+    assert repr(scored(5, scene(14, images=3))) == "ClassScores(3 images)"

@@ -77,8 +77,18 @@ def test_keys_never_fall():
 
 def test_what_cannot_be_compared_is_refused():
     (student, teacher), valid = pair()
-    with pytest.raises(ValueError, match="expected one shape"):
+    with pytest.raises(ValueError, match="the size of the prediction"):
         FidelityScores(4).update(student, teacher, valid[:, :5])
     student.probs[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN at a valid pixel"):
         FidelityScores(4).update(student, teacher, torch.ones_like(valid))
+
+
+def test_one_prediction_per_image_is_scored_as_a_map_of_one_pixel():
+    (student, teacher), valid = pair(size=(50, 4, 1, 1))
+    found, expected = FidelityScores(4), FidelityScores(4)
+    expected.update(student, teacher, valid)
+    single = [ClassPrediction(p.probs[..., 0, 0], p.aleatoric[..., 0, 0]) for p in (student, teacher)]
+    found.update(*single, valid[:, 0, 0])
+    for name, value in expected.compute().items():
+        torch.testing.assert_close(found.compute()[name], value, rtol=1e-6, atol=1e-9, equal_nan=True)

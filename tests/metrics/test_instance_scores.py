@@ -8,9 +8,11 @@ import torch
 import torch.distributed as dist
 from scipy.stats import spearmanr
 
+from sfumato.errors import ConfigError, DataError
+from sfumato.instances import Instances, PanopticMaps
 from sfumato.metrics import InstanceScores
-from sfumato.metrics.instance_scores import average_precision, spearman
-from sfumato.predictions import Instances
+from sfumato.metrics.instance_scores import average_precision
+from sfumato.metrics.ranking import spearman, spearman_of_values
 
 K, THINGS = 4, (2, 3)
 
@@ -24,8 +26,9 @@ def instances(ids, classes, scores, spread=None, centers=None):
 
 def scored(*images):
     scores = InstanceScores(K, THINGS)
-    for found, *truth in images:
-        scores.update([found], *(torch.as_tensor(part)[None] for part in truth))
+    for found, *image in images:
+        kind, ids, valid = (torch.as_tensor(part)[None] for part in image)
+        scores.update([found], PanopticMaps(kind, ids), valid)
     return scores
 
 
@@ -64,7 +67,7 @@ def test_a_false_positive_counts_by_its_rank():
     assert float(first["ap50"][2]) == pytest.approx(2 / 3)
 
 
-def test_void_and_crowds_excuse():
+def test_instances_on_void_and_crowds_are_ignored():
     found = instances([[1, 1, 1, 1, 2, 2, 2, 0]], [2, 2], [0.5, 0.9])
     on_void = scored((found, KIND, TRUTH.where(TRUTH == 1, 0), torch.tensor([[True] * 4 + [False] * 3 + [True]])))
     on_crowd = scored((found, KIND, TRUTH.where(TRUTH == 1, 0), KIND >= 0))
@@ -94,8 +97,10 @@ def test_order_of_equal_scores_changes_nothing():
 def test_spearman_against_scipy():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randint(0, 9, (2, 50), generator=generator).double()
-    assert float(spearman(a, b + a)) == pytest.approx(spearmanr(a, b + a).statistic)
-    assert spearman(a, torch.ones(50)).isnan()
+    assert float(spearman_of_values(a, b + a)) == pytest.approx(spearmanr(a, b + a).statistic)
+    assert spearman_of_values(a, torch.ones(50)).isnan()
+    pairs = torch.zeros(9, 9).index_put_((a.long(), b.long()), torch.ones(50), accumulate=True)
+    assert float(spearman(pairs)) == pytest.approx(spearmanr(a, b).statistic)
 
 
 def test_uncertainty_that_knows_the_error():
@@ -126,11 +131,12 @@ def test_nothing_found_and_nothing_there():
 
 def test_faults():
     found = instances(TRUTH, [2, 2, 3], [0.9, 0.5, 0.1])
-    with pytest.raises(ValueError, match="instances of 1 images but truth of 2"):
-        InstanceScores(K, THINGS).update([found], *(t.expand(2, 1, 8) for t in (KIND, TRUTH, KIND >= 0)))
-    with pytest.raises(ValueError, match=r"expected one \(B, H, W\)"):
-        InstanceScores(K, THINGS).update([found], KIND[None, :, :4], TRUTH[None], KIND[None] >= 0)
-    with pytest.raises(ValueError, match=r"things are \[-1\]"):
+    scores = InstanceScores(K, THINGS)
+    with pytest.raises(DataError, match="instances of 1 images but targets of 2"):
+        scores.update([found], PanopticMaps(*(t.expand(2, 1, 8) for t in (KIND, TRUTH))), KIND.expand(2, 1, 8) >= 0)
+    with pytest.raises(DataError, match=r"expected one shape \(B, H, W\)"):
+        scores.update([found], PanopticMaps(KIND[None, :, :4], TRUTH[None, :, :4]), KIND[None, :, :4] >= 0)
+    with pytest.raises(ConfigError, match=r"things are \[-1\]"):
         InstanceScores(K, (-1,))
 
 
@@ -170,9 +176,9 @@ def test_two_processes_score_as_one(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(share, (port, tmp_path), nprocs=2)
-    alone = scored(*images())
-    assert 0 < float(alone.compute()["ap"]) < 1
+    single = scored(*images())
+    assert 0 < float(single.compute()["ap"]) < 1
     for file in tmp_path.iterdir():
         found, by_class = torch.load(file)
-        torch.testing.assert_close(found, alone.compute(), rtol=1e-12, atol=1e-12, equal_nan=True)
-        torch.testing.assert_close(by_class, alone.per_class(), rtol=1e-12, atol=1e-12, equal_nan=True)
+        torch.testing.assert_close(found, single.compute(), rtol=1e-12, atol=1e-12, equal_nan=True)
+        torch.testing.assert_close(by_class, single.per_class(), rtol=1e-12, atol=1e-12, equal_nan=True)

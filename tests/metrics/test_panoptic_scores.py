@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfumato.errors import ConfigError, DataError
+from sfumato.instances import PanopticMaps
 from sfumato.metrics import PanopticScores
 
 K, THINGS = 4, (2, 3)
@@ -13,8 +15,12 @@ K, THINGS = 4, (2, 3)
 def scored(*images, classes=K, things=THINGS):
     scores = PanopticScores(classes, things)
     for image in images:
-        scores.update(*(torch.as_tensor(part)[None] for part in image))
+        update(scores, *(torch.as_tensor(part)[None] for part in image))
     return scores
+
+
+def update(scores, label, ids, kind, truth, valid):
+    scores.update(PanopticMaps(label, ids), PanopticMaps(kind, truth), valid)
 
 
 def everywhere(*rows):
@@ -50,7 +56,7 @@ def test_half_is_no_match():
     assert float(half.per_class()["pq"][2]) == 0
 
 
-def test_void_is_taken_off_the_union_and_excuses():
+def test_void_is_not_part_of_the_union_and_is_ignored():
     # 3 of 5 predicted pixels on the thing, 2 on void: IoU 1. Another prediction, 2 of 3 on void, is no false positive.
     kind, truth = everywhere([2, 2, 2, 0, 0, 0, 0, 0]), everywhere([1, 1, 1, 0, 0, 0, 0, 0])
     valid = everywhere([True, True, True, False, False, False, False, True])
@@ -61,12 +67,12 @@ def test_void_is_taken_off_the_union_and_excuses():
     assert scored((label, ids, kind, truth, valid)).per_class()["rq"].tolist()[2] == pytest.approx(1 / 1.5)
 
 
-def test_a_crowd_is_neither_missed_nor_matched_and_excuses_its_own_class():
+def test_a_crowd_is_neither_missed_nor_matched_and_predictions_on_it_are_ignored():
     kind, truth = everywhere([2, 2, 2, 2, 0]), everywhere([0, 0, 0, 0, 0])
-    alone = everywhere([1, 1, 2, 2, 0])
-    right = scored((everywhere([2, 2, 2, 2, 0]), alone, kind, truth, kind >= 0)).per_class()
+    apart = everywhere([1, 1, 2, 2, 0])
+    right = scored((everywhere([2, 2, 2, 2, 0]), apart, kind, truth, kind >= 0)).per_class()
     assert right["pq"].isnan().tolist() == [False, True, True, True]
-    wrong = scored((everywhere([3, 3, 3, 3, 0]), alone, kind, truth, kind >= 0)).per_class()
+    wrong = scored((everywhere([3, 3, 3, 3, 0]), apart, kind, truth, kind >= 0)).per_class()
     assert wrong["pq"].tolist()[3] == 0
 
 
@@ -82,12 +88,12 @@ def test_images_processes_and_batches():
     generator = torch.Generator().manual_seed(1)
     images = [[torch.randint(0, n, (6, 6), generator=generator) for n in (K, 3, K, 3)] for _ in range(4)]
     images = [(*image, image[0] >= 0) for image in images]
-    alone = scored(*images)
-    parallel_members = PanopticScores(K, THINGS)
-    parallel_members.update(*(torch.stack(parts) for parts in zip(*images)))
-    assert same(alone.compute(), parallel_members.compute())
-    assert alone.per_image()["pq"].shape == (4,)
-    low, high = alone.intervals()["pq"]
+    single = scored(*images)
+    together = PanopticScores(K, THINGS)
+    update(together, *(torch.stack(parts) for parts in zip(*images)))
+    assert same(single.compute(), together.compute())
+    assert single.per_image()["pq"].shape == (4,)
+    low, high = single.intervals()["pq"]
     assert low <= high
 
 
@@ -108,14 +114,24 @@ def test_one_id_in_two_places_is_one_thing():
 
 def test_faults():
     a = torch.zeros(1, 2, 2, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"things are \[4\], expected ids of 4 classes"):
+    with pytest.raises(ConfigError, match=r"things are \[4\], expected ids of 4 classes"):
         PanopticScores(4, (4,))
-    with pytest.raises(ValueError, match=r"expected one \(B, H, W\)"):
-        PanopticScores(K, THINGS).update(a, a[:, :1], a, a, a == 0)
-    with pytest.raises(ValueError, match="predicted label from 4 to 4, expected 0 to 3"):
-        PanopticScores(K, THINGS).update(a + 4, a, a, a, a == 0)
-    with pytest.raises(ValueError, match="true ids of instances"):
-        PanopticScores(K, THINGS).update(a, a, a, a - 1, a == 0)
+    with pytest.raises(DataError, match=r"expected one shape \(B, H, W\)"):
+        update(PanopticScores(K, THINGS), a[:, :1], a[:, :1], a, a, a == 0)
+    with pytest.raises(DataError, match="predicted class from 4 to 4, expected 0 to 3"):
+        update(PanopticScores(K, THINGS), a + 4, a, a, a, a == 0)
+    with pytest.raises(DataError, match="true ids of instances"):
+        update(PanopticScores(K, THINGS), a, a, a, a - 1, a == 0)
+    with pytest.raises(DataError, match=r"expected torch.bool \(1, 2, 2\), the size of the target"):
+        update(PanopticScores(K, THINGS), a, a, a, a, a)
+
+
+def test_a_task_gives_the_classes():
+    class Task:
+        names = ("road", "sky", "car")
+
+    scores = PanopticScores.for_task(Task(), (2,))
+    assert (scores.classes, scores.things, scores.target) == (3, (2,), "instances")
 
 
 # A second computation, from the paper: segments as sets of pixels, each pair looked at.

@@ -37,3 +37,12 @@ def test_wrong_sizes_are_named():
     region = PredictionInterval(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), 0.9)
     with pytest.raises(ValueError, match="expected"):
         SetScores().update(region, torch.zeros(1, 1, 2, 3), torch.ones(1, 2, 3) > 0)
+
+
+def test_one_prediction_per_image_is_scored_as_a_map_of_one_pixel():
+    lower, target = torch.zeros(4, 2), torch.tensor([[0.5, 0.5], [0.5, 2.0], [-1.0, 0.5], [0.1, torch.nan]])
+    valid = torch.tensor([True, True, True, False])
+    scores = SetScores()
+    scores.update(PredictionInterval(lower, lower + 1, 0.9), target, valid)
+    assert float(scores.compute()["risk"]) == pytest.approx(2 / 3)
+    assert int(scores.compute()["conformal_pixels"]) == 3

@@ -1,4 +1,4 @@
-"""Value scores against NumPy, SciPy's laws and hand cases, and what must not change them."""
+"""Value scores against NumPy, SciPy's distributions and hand cases, and what must not change them."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sfumato.metrics import ValueScores, values
 from sfumato.predictions import ValuePrediction
 
 
-def world(seed=0, images=3, dims=1, size=(20, 16)):
+def scene(seed=0, images=3, dims=1, size=(20, 16)):
     """Positive targets, predictions whose σ is right, and a mask with holes."""
     random = torch.Generator().manual_seed(seed)
     shape = (images, dims, *size)
@@ -40,11 +40,11 @@ def same(first, second, tolerance=1e-12):
 
 
 def test_scores_are_their_formulas():
-    prediction, target, valid = world()
+    prediction, target, valid = scene()
     found = scored((prediction, target, valid)).compute()
     p, t, s = (x[:, 0][valid].double().numpy() for x in (prediction.mean, target, prediction.std))
     ratio = np.maximum(p / t, t / p)
-    law = stats.norm(p, s)
+    normal = stats.norm(p, s)
     expected = {
         "rmse": np.sqrt(((p - t) ** 2).mean()),
         "epe": np.abs(p - t).mean(),
@@ -55,9 +55,9 @@ def test_scores_are_their_formulas():
         "delta1": (ratio < 1.25).mean(),
         "delta2": (ratio < 1.25**2).mean(),
         "delta3": (ratio < 1.25**3).mean(),
-        "nll": -law.logpdf(t).mean(),
-        "coverage90": ((law.cdf(t) > 0.05) & (law.cdf(t) < 0.95)).mean(),
-        "width90": (law.ppf(0.95) - law.ppf(0.05)).mean(),
+        "nll": -normal.logpdf(t).mean(),
+        "coverage90": ((normal.cdf(t) > 0.05) & (normal.cdf(t) < 0.95)).mean(),
+        "width90": (normal.ppf(0.95) - normal.ppf(0.05)).mean(),
         "pixels": valid.sum(),
     }
     for name, value in expected.items():
@@ -82,7 +82,7 @@ def test_a_prediction_without_spread_has_its_error_as_crps():
 
 
 @pytest.mark.parametrize("score", [values.gaussian_nll, values.gaussian_crps])
-def test_the_true_law_wins_a_proper_score(score):
+def test_the_true_distribution_wins_a_proper_score(score):
     target = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     truth = score(torch.zeros(1), torch.ones(1), target).mean()
     for mean, variance in ((0.1, 1.0), (-0.1, 1.0), (0.0, 1.2), (0.0, 0.8)):
@@ -113,7 +113,7 @@ def test_errors_of_vectors_are_their_lengths():
 
 
 def test_batch_size_and_order_change_nothing():
-    prediction, target, valid = world(1, images=4)
+    prediction, target, valid = scene(1, images=4)
     order = [2, 0, 3, 1]
     together = scored((prediction, target, valid))
     apart = scored(*((part(prediction, [i]), target[[i]], valid[[i]]) for i in order))
@@ -123,7 +123,7 @@ def test_batch_size_and_order_change_nothing():
 
 
 def test_what_lies_in_the_void_changes_nothing():
-    prediction, target, valid = world(2)
+    prediction, target, valid = scene(2)
     void = ~valid[:, None]
     spoiled = ValuePrediction(
         prediction.mean.masked_fill(void, torch.nan), prediction.aleatoric_variance.masked_fill(void, -1.0),
@@ -136,8 +136,8 @@ def test_what_lies_in_the_void_changes_nothing():
     )
 
 
-def test_a_right_law_is_calibrated_at_every_level():
-    scores = scored(world(3, size=(100, 100)))
+def test_a_right_distribution_is_calibrated_at_every_level():
+    scores = scored(scene(3, size=(100, 100)))
     reliability = scores.curves()["reliability"]
     assert (reliability["observed"] - reliability["nominal"]).abs().max() < 0.01
     found = scores.compute()
@@ -147,7 +147,7 @@ def test_a_right_law_is_calibrated_at_every_level():
 
 
 def test_twice_too_small_a_spread_is_seen():
-    prediction, target, valid = world(4, size=(100, 100))
+    prediction, target, valid = scene(4, size=(100, 100))
     small = ValuePrediction(prediction.mean, prediction.variance / 4, 0 * prediction.variance)
     found = scored((small, target, valid)).compute()
     assert found["ence"].item() == pytest.approx(1, abs=0.1)  # RMSE is twice the σ in every bin
@@ -156,7 +156,7 @@ def test_twice_too_small_a_spread_is_seen():
 
 
 def test_the_error_itself_is_the_best_uncertainty_and_a_constant_is_no_better_than_chance():
-    prediction, target, valid = world(5)
+    prediction, target, valid = scene(5)
     square = (prediction.mean - target).square() + 1e-12
     best = scored((ValuePrediction(prediction.mean, square, 0 * square), target, valid)).compute()
     assert best["ause"].item() == pytest.approx(0, abs=1e-6)
@@ -167,21 +167,21 @@ def test_the_error_itself_is_the_best_uncertainty_and_a_constant_is_no_better_th
 
 
 def test_rejecting_everything_but_nothing_is_the_pooled_rmse():
-    scores = scored(world(6))
+    scores = scored(scene(6))
     rejection = scores.curves()["rejection"]
     assert rejection["rmse"][-1].item() == pytest.approx(scores.compute()["rmse"].item())
     assert (rejection["oracle"] <= rejection["rmse"] + 1e-9).all()
 
 
 def test_nothing_valid_is_unknown_and_says_so():
-    prediction, target, valid = world(7)
+    prediction, target, valid = scene(7)
     found = scored((prediction, target, valid & False)).compute()
     assert found.pop("pixels") == 0
     assert all(value.isnan() for value in found.values())
 
 
 def test_intervals_hold_the_score():
-    scores = scored(world(8, images=20))
+    scores = scored(scene(8, images=20))
     found = scores.compute()
     for name, (low, high) in scores.intervals().items():
         assert low - 1e-9 <= found[name] <= high + 1e-9, name
@@ -198,10 +198,19 @@ def with_nan(tensor):
         (lambda p, t, v: (ValuePrediction(with_nan(p.mean), p.variance, p.variance), t, v | True), "mean is NaN"),
         (lambda p, t, v: (ValuePrediction(p.mean, -p.variance, 0 * p.variance), t, v), "expected at least 0"),
         (lambda p, t, v: (p, t[..., :-1], v), r"expected twice \(B, D, H, W\)"),
-        (lambda p, t, v: (p, t, v[:1]), r"expected twice \(B, D, H, W\)"),
+        (lambda p, t, v: (p, t, v[:1]), "the size of the target"),
         (lambda p, t, v: (p, t.repeat(1, 2, 1, 1), v), r"expected twice \(B, D, H, W\)"),
     ],
 )
 def test_bad_input_is_refused(spoil, message):
     with pytest.raises(ValueError, match=message):
-        scored(spoil(*world(9)))
+        scored(spoil(*scene(9)))
+
+
+def test_one_value_per_image_is_scored_as_a_map_of_one_pixel():
+    prediction, target, valid = scene(10, images=30, dims=3, size=(1, 1))
+    parts = (prediction.mean, prediction.aleatoric_variance, prediction.epistemic_variance)
+    single = ValuePrediction(*(x[..., 0, 0] for x in parts), "m")
+    found, values = scored((prediction, target, valid)), scored((single, target[..., 0, 0], valid[:, 0, 0]))
+    same(found.compute(), values.compute(), 0)
+    same(found.per_image(), values.per_image(), 0)

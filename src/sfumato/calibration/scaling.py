@@ -15,6 +15,8 @@ from sfumato.calibration.fitted import Fitted
 from sfumato.calibration.held import Held, Tiles, log_probs
 from sfumato.predictions import ClassPrediction, over_channels
 
+LIMIT = 20.0
+
 
 @dataclass(frozen=True)
 class Temperature(Fitted):
@@ -115,6 +117,9 @@ class VectorScaling(Fitted):
         start = [torch.ones(classes), torch.zeros(classes)]
         slope, shift = minimize(start, tiles, lambda x, _, w, b: (x * w + b).masked_fill(unseen, -torch.inf))
         weight = evidence.by_class
+        # Without enough wrong pixels the fit may diverge, so its parameters are limited before they are mixed.
+        slope = torch.where(weight < 1, slope.clamp(1 / LIMIT, LIMIT), slope)
+        shift = torch.where(weight < 1, shift.clamp(-LIMIT, LIMIT), shift)
         return cls(torch.lerp(torch.ones(classes), slope, weight), weight * shift, evidence.seen)
 
     def __call__(self, prediction: ClassPrediction) -> ClassPrediction:
