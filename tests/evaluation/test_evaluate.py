@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils.data import Subset
 
 from sfumato import registry
 from sfumato.errors import ConfigError, DataError, NotFiniteError, PluginError
@@ -24,7 +23,7 @@ def same(a, b):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
-    return a == pytest.approx(b, rel=1e-6, abs=1e-9) if isinstance(a, float) else a == b
+    return a == pytest.approx(b, rel=1e-6, abs=1e-9, nan_ok=True) if isinstance(a, float) else a == b
 
 
 def test_scores_are_those_of_its_predictions(run, images):
@@ -73,10 +72,16 @@ def test_several_tasks_and_their_instances_come_from_one_evaluation(make, images
 def test_each_image_is_read_and_predicted_once(run, images, monkeypatch):
     read, predicted = [], []
 
-    class Counted(Subset):
+    class Counted:
+        def __init__(self, whole):
+            self.whole, self.names = whole, whole.names
+
+        def __len__(self):
+            return len(self.whole)
+
         def __getitem__(self, index):
             read.append(index)
-            return super().__getitem__(index)
+            return self.whole[index]
 
     before = Run.predict_uncalibrated
 
@@ -85,7 +90,7 @@ def test_each_image_is_read_and_predicted_once(run, images, monkeypatch):
         return before(self, *args, **choices)
 
     monkeypatch.setattr(Run, "predict_uncalibrated", count)
-    evaluate(run, Counted(images(3, 1), range(3)), ood=Counted(images(2, 5), range(2)), **QUIET)
+    evaluate(run, Counted(images(3, 1)), ood=Counted(images(2, 5)), **QUIET)
     assert sorted(read) == sorted(predicted) == [0, 0, 1, 1, 2]
 
 
@@ -117,7 +122,7 @@ def test_a_student_is_scored_beside_its_teacher(make, images):
         {name: vars(value) for name, value in found.teacher.scores.items()},
         {name: vars(value) for name, value in of_teacher.scores.items()},
     )
-    assert found.scores["spearman_total"].value == pytest.approx(1)  # both have the same weights
+    assert found.scores["mae_total"].value == 0  # both have the same weights
 
 
 def test_what_is_not_finite_is_named(run, images):
@@ -196,25 +201,24 @@ import sys
 from sfumato.data import Scenes
 from sfumato.evaluation import evaluate
 from sfumato.runs import Run
-run, count = Run.open(sys.argv[1]), int(sys.argv[2])
-data, novel = (Scenes(n, size=(16, 24), seed=seed) for n, seed in ((count, 1), (2, 5)))
-found = evaluate(run, data, ood=novel if count > 1 else None, device="cpu", devices=2, progress=False, workers=0)
-if found is not None:
-    found.save(sys.argv[3])
+run = Run.open(sys.argv[1])
+for count in 3, 1:  # with one image, one of the processes has none
+    data, novel = Scenes(count, size=(16, 24), seed=1), Scenes(2, size=(16, 24), seed=5) if count > 1 else None
+    found = evaluate(run, data, ood=novel, device="cpu", devices=2, progress=False, workers=0)
+    if found is not None:
+        found.save(f"{sys.argv[2]}/{count}.json")
 """
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_two_processes_score_as_one(run, images, tmp_path, count):
-    """With one image, one process has none."""
-    script, path = tmp_path / "script.py", tmp_path / "found.json"
+def test_two_processes_score_as_one(run, images, tmp_path):
+    script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(run.folder), str(count), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert path.exists(), done.stderr[-2000:]
-    ood = images(2, 5) if count > 1 else None
-    one = evaluate(run, images(count, 1), ood=ood, **QUIET)
-    assert same(Evaluation.load(path).to_json(), one.to_json())
+    command = [sys.executable, str(script), str(run.folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for count, ood in ((3, images(2, 5)), (1, None)):
+        one = evaluate(run, images(count, 1), ood=ood, **QUIET)
+        assert same(Evaluation.load(tmp_path / f"{count}.json").to_json(), one.to_json())
 
 
 def test_opened_with_trust_of_the_run(run):

@@ -123,20 +123,19 @@ def compare(
         RunError: If an image was used to calibrate one of the runs.
     """
     named = dict(runs) if isinstance(runs, Mapping) else _named(runs)
-    shared = [
-        task for task in next(iter(named.values())).per_task if all(task in run.per_task for run in named.values())
-    ]
-    if len(named) < 2 or not shared:
-        raise ConfigError(f"{', '.join(named) or 'no run'}: expected at least two runs that share a task")
+    if len(named) < 2:
+        raise ConfigError(f"{len(named)} runs to compare, expected at least two")
+    first, *others = named.values()
+    shared = [task for task in first.per_task if all(task in run.per_task for run in others)]
+    if not shared:
+        raise ConfigError(f"{', '.join(named)} share no task: only runs with a common task can be compared")
     if len(sizes := {run.config.size for run in named.values()}) > 1:
         raise ConfigError(f"the runs have the working sizes {sorted(sizes)}: only runs of one size can be compared")
     found: dict[str, dict[str, _Scored]] = {task: {} for task in shared}
     for name, run in named.items():
-        with scan(
-            run, dataset, samples=samples, device=device, seed=seed, progress=progress, workers=workers
-        ) as scorer:
+        with scan(run, dataset, samples=samples, device=device, seed=seed, progress=progress, workers=workers) as seen:
             for task in shared:
-                found[task][name] = _Scored.of(scorer.tallies[task])
+                found[task][name] = _Scored.of(seen.tallies[task])
     return Comparison(
         tuple(named), len(dataset), {task: _compared(list(each.values()), len(dataset)) for task, each in found.items()}
     )
@@ -160,7 +159,10 @@ class _Scored:
     @classmethod
     def of(cls, tally: TaskTally) -> _Scored:
         from sfumato.metrics.rows import fields
+        from sfumato.metrics.scores import Scores
 
+        if not isinstance(tally.scores, Scores):
+            raise ConfigError(f"the scores of {tally.task.key} hold nothing of single images: no runs can be compared")
         rows, order = tally.scores.rows(), tally.images.compute()[:, 0].argsort()
         ordered = type(rows)(**{name: tensor.cpu()[order] for name, tensor in fields(rows).items()})
         exact = {name: float(value) for name, value in tally.scores.compute().items()}

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from sfumato.contracts import Prediction
 from sfumato.instances import PanopticMaps, find_instances
 from sfumato.metrics import InstanceScores, PanopticScores
-from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.predictions import ClassPrediction, TaskPrediction, ValuePrediction
 from sfumato.runs import Run
 from sfumato.tasks import CenterOffsets, Semantic
 
@@ -37,7 +36,7 @@ class InstanceTally(nn.Module):
         semantic = run.per_task[Semantic.key].task
         return cls(semantic.classes, things) if isinstance(semantic, Semantic) else None
 
-    def update(self, predictions: Mapping[str, Prediction], batch: Mapping[str, Tensor]) -> None:
+    def update(self, predictions: Mapping[str, TaskPrediction], batch: Mapping[str, Tensor]) -> None:
         """Add the calibrated predictions of a batch, by task."""
         vectors, classes = predictions[CenterOffsets.key], predictions[Semantic.key]
         assert isinstance(vectors, ValuePrediction)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from sfumato.contracts import Prediction
 from sfumato.evaluation.results import OODHistogram
 from sfumato.metrics import OODScores, histogram
-from sfumato.predictions import ValuePrediction
+from sfumato.predictions import TaskPrediction, ValuePrediction
 
 PARTS = ("aleatoric", "epistemic", "novelty")
 BINS, SHARE = 60, 0.995  # bins of a histogram in the report, and the quantile at which they end
@@ -25,7 +24,7 @@ class OODTally(nn.Module):
         super().__init__()
         self.scores, self.histograms = OODScores(), UncertaintyHistograms()
 
-    def update(self, prediction: Prediction, *, outside: bool, novel: Tensor | None = None) -> None:
+    def update(self, prediction: TaskPrediction, *, outside: bool, novel: Tensor | None = None) -> None:
         """Add the prediction of a batch.
 
         Args:
@@ -65,7 +64,7 @@ class UncertaintyHistograms(Metric):
         self.add_state("pixels", torch.zeros(len(PARTS), 2, histogram.KEYS, dtype=torch.int64), "sum")
         self.add_state("sums", torch.zeros(len(PARTS), 2, dtype=torch.float64), "sum")
 
-    def update(self, prediction: Prediction, chosen: Tensor, outside: bool) -> None:
+    def update(self, prediction: TaskPrediction, chosen: Tensor, outside: bool) -> None:
         """Add the chosen pixels (B, *event) of a prediction."""
         for k, name in enumerate(PARTS):
             if (values := displayed(prediction, name)) is not None:
@@ -78,7 +77,7 @@ class UncertaintyHistograms(Metric):
         return {"pixels": self.pixels.cpu(), "sums": self.sums.cpu()}
 
 
-def displayed(prediction: Prediction, part: str) -> Tensor | None:
+def displayed(prediction: TaskPrediction, part: str) -> Tensor | None:
     """A part of the uncertainty (B, *event) as pictures show it: variances as standard deviations. None without it."""
     values: Tensor | None = getattr(prediction, part, None)
     if values is None:
@@ -102,7 +101,7 @@ def linear_histogram(pixels: Tensor, sums: Tensor) -> OODHistogram:
     totals = upto[:, -1]
     last = [int(torch.searchsorted(row, SHARE * total)) for row, total in zip(upto, totals) if total > 0]
     top = float(ends[max(last, default=0)])
-    top = top if 0 < top < math.inf else 1.0
+    top = top if 1e-30 < top < math.inf else 1.0  # the first key holds all values below 1e-40
     edges = torch.linspace(0, top, BINS + 1, dtype=torch.float64)
     counts = torch.stack([_upto(edges, ends, row) for row in upto]).diff(dim=-1)
     counts[:, -1] += totals - counts.sum(-1)

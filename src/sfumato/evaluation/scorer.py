@@ -143,7 +143,8 @@ def run_scorer(scorer: Scorer, device: str, devices: int, num_nodes: int, progre
     """
     accelerator, chosen = lightning_devices(device, devices)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", module="lightning")  # advice to developers
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
         trainer = L.Trainer(
             accelerator=accelerator,
             devices=chosen,

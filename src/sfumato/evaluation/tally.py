@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from sfumato.contracts import Prediction, Score, Task
+from sfumato.contracts import Score, Task
 from sfumato.errors import NotFiniteError, SfumatoError
 from sfumato.evaluation.ood import OODTally
 from sfumato.metrics import FidelityScores, SetScores
+from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run
 
 
@@ -69,7 +70,7 @@ class TaskTally(nn.Module):
         self.images = ImageRows()
         self.plugins = nn.ModuleList(each for each in further.values() if isinstance(each, nn.Module))
 
-    def update(self, drawn: Any, taught: Any, batch: Mapping[str, Any]) -> Prediction:
+    def update(self, drawn: Any, taught: Any, batch: Mapping[str, Any]) -> TaskPrediction:
         """Add one image.
 
         Args:
@@ -113,7 +114,7 @@ class TaskTally(nn.Module):
         for score in self.further.values():
             score.update(prediction, target, valid)
 
-    def _finite_mean(self, prediction: Prediction, batch: Mapping[str, Any]) -> Tensor:
+    def _finite_mean(self, prediction: TaskPrediction, batch: Mapping[str, Any]) -> Tensor:
         mean = prediction.total.mean()
         if not bool(mean.isfinite()):
             raise NotFiniteError(
