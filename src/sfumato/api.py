@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from sfumato import runs
 from sfumato.contracts import DataSet
@@ -84,7 +84,7 @@ class Run(runs.Run):
         """
         from sfumato.evaluation import fit_conformal
 
-        return fit_conformal(self, self._data(data, split)[0], level, **options)
+        return cast(Self, fit_conformal(self, self._data(data, split)[0], level, **options))
 
     def report(self, path: str | Path = "", **options: Any) -> Path:
         """Write one HTML page about the run, which must have been evaluated.
