@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
-from sfumato.likelihoods import Categorical, LogitNormal, logit_normal
+from sfumato.likelihoods import Categorical, LogitNormal, logit_normal_nll
+from sfumato.likelihoods.mean_softmax import mean_softmax
+from sfumato.testing import check_likelihood
 
 
 def problem(classes=5, size=(2, 6, 7), scale=1.0, dtype=torch.float64):
@@ -30,7 +32,7 @@ def materialized(output, target, valid, samples, seed=1):
     torch.manual_seed(seed)
     window = samples // 2 * classes * pixels
     pool = torch.randn(2 * samples * classes * pixels, dtype=output.dtype)
-    homoscedastic_tasks = []
+    noises = []
     for labels in target.flatten(1):
         start = int(torch.randint(len(pool) - window + 1, ()))
         noise = pool[start : start + window].view(samples // 2, classes, pixels).clone()
@@ -38,8 +40,8 @@ def materialized(output, target, valid, samples, seed=1):
         first, own = noise[:, 0].clone(), noise.gather(1, labels.expand(len(noise), 1, -1))
         noise.scatter_(1, labels.expand(len(noise), 1, -1), first[:, None])
         noise[:, :1] = own
-        homoscedastic_tasks.append(noise.unflatten(-1, (height, width)))
-    noise = torch.stack(homoscedastic_tasks, 1)
+        noises.append(noise.unflatten(-1, (height, width)))
+    noise = torch.stack(noises, 1)
     logits, scales = output[:, :classes], softplus(output[:, classes:])
     log_probs = (logits + scales * torch.cat([noise, -noise])).log_softmax(2)
     log_py = log_probs.gather(2, target.expand(samples, -1, -1, -1)[:, :, None])[:, :, 0]
@@ -63,7 +65,7 @@ def test_loss_and_gradient_are_those_of_the_materialized_form(dtype, tolerance, 
 
 @pytest.mark.parametrize("block", [1, 3 * 4 * 4, 1 << 19])
 def test_gradient_is_the_derivative_of_the_loss_in_blocks_of_any_size(monkeypatch, block):
-    monkeypatch.setitem(logit_normal._BLOCK, "cpu", block)
+    monkeypatch.setitem(logit_normal_nll.BLOCK, "cpu", block)
     output, target, valid = problem(classes=3, size=(2, 2, 4))
     likelihood = LogitNormal(3, 4)
     assert torch.autograd.gradcheck(lambda x: seeded_nll(likelihood, x, target, valid), (output,))
@@ -177,14 +179,14 @@ def peak_bytes(samples):
 
 
 def test_memory_does_not_grow_with_samples(monkeypatch):
-    monkeypatch.setitem(logit_normal._BLOCK, "cpu", 1 << 12)
+    monkeypatch.setitem(logit_normal_nll.BLOCK, "cpu", 1 << 12)
     assert saved_bytes(2) == saved_bytes(100) > 0
     assert peak_bytes(100) < 1.1 * peak_bytes(4)
 
 
 def test_noise_has_the_law_it_claims():
     torch.manual_seed(0)
-    sampler = logit_normal._Sampler(torch.zeros(1, 2, 7, 4000), samples=6)
+    sampler = logit_normal_nll._Sampler(torch.zeros(1, 2, 7, 4000), samples=6)
     noise = torch.cat([sampler.draw(2000)[0].clone() for _ in range(50)], -1)
     flat = noise.flatten(0, 1)  # 21 values per pixel
     assert flat.mean(1).abs().max() < 0.03
@@ -199,15 +201,66 @@ def test_prediction_needs_no_generator_and_every_pixel_stands_alone():
     torch.testing.assert_close(LogitNormal(5).moments(output[1:2, :, 2:5, 3:4]).probs, probs[1:2, :, 2:5, 3:4])
 
 
-def test_prediction_is_close_to_many_samples():
+def sampled_mean(logits, scales, samples=1 << 14):
+    """The mean softmax (K, N) over many quasi-random normal numbers."""
+    uniform = torch.quasirandom.SobolEngine(len(logits), scramble=True, seed=0).draw(samples).double()
+    noise = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9))
+    return sum((logits + scales * e[:, None]).softmax(0) for e in noise) / samples
+
+
+def pixels(classes, largest, count=40):
+    generator = torch.Generator().manual_seed(classes)
+    logits = 2 * torch.randn(classes, count, generator=generator, dtype=torch.float64)
+    return logits, largest * torch.rand(classes, count, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 11, 19])
+@pytest.mark.parametrize(("largest", "mean", "most"), [(0.75, 0.002, 0.004), (3.0, 0.006, 0.022)])
+def test_mean_softmax_is_that_of_many_samples(classes, largest, mean, most):
+    logits, scales = pixels(classes, largest)
+    distance = (mean_softmax(logits, scales) - sampled_mean(logits, scales)).abs().sum(0) / 2
+    assert distance.mean() < mean
+    assert distance.max() < most
+
+
+def test_mean_softmax_treats_all_classes_alike():
+    logits, scales = pixels(7, 3.0)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mean_softmax(logits[order], scales[order]), mean_softmax(logits, scales)[order])
+    torch.testing.assert_close(mean_softmax(logits + 5, scales), mean_softmax(logits, scales))
+
+
+def test_entropy_is_that_of_the_mean_probabilities():
     torch.manual_seed(0)
-    output = torch.randn(1, 22, 20, 20)
-    noise = torch.randn(5000, 11)
-    logits, scales = output[0, :11].flatten(1), softplus(output[0, 11:]).flatten(1)
-    exact = sum((logits + scales * e[:, None]).softmax(0) for e in noise) / len(noise)
-    moments = LogitNormal(11).moments(output)
-    assert (moments.probs[0].flatten(1) - exact).abs().sum(0).mean() / 2 < 0.012
+    moments = LogitNormal(11).moments(torch.randn(2, 22, 20, 20))
     torch.testing.assert_close(moments.entropy, torch.special.entr(moments.probs).sum(1))
+    assert (moments.prediction().aleatoric <= moments.prediction().total).all()
+
+
+def test_blocks_do_not_change_the_prediction(monkeypatch):
+    output, *_ = problem(size=(2, 9, 11), dtype=torch.float32)
+    whole = LogitNormal(5).moments(output)
+    monkeypatch.setitem(logit_normal_nll.BLOCK, "cpu", 4 * 2 * 5 * 7)
+    blocks = LogitNormal(5).moments(output.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(blocks.probs, whole.probs)
+    torch.testing.assert_close(blocks.entropy, whole.entropy)
+
+
+def test_exported_graph_gives_the_same_numbers():
+    class Network(torch.nn.Module):
+        def forward(self, output):
+            moments = LogitNormal(5).moments(output)
+            return moments.probs, moments.entropy
+
+    output, *_ = problem(size=(2, 6, 7), dtype=torch.float32)
+    graph = torch.export.export(Network(), (output.detach(),)).module()
+    for found, expected in zip(graph(output.detach()), Network()(output.detach()), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("event", [(), (6,), (3, 4)])
+def test_any_event(event):
+    check_likelihood(LogitNormal(3), torch.randint(3, (4, *event)))
 
 
 def test_true_law_wins():

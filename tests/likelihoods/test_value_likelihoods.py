@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sfumato.likelihoods import Gaussian, Laplace
+from sfumato.calibration import QuantileMap, VarianceScaling
+from sfumato.likelihoods import L1, Gaussian, Laplace, NormalInverseGamma
 from sfumato.predictions import ValueMoments
+from sfumato.testing import check_likelihood
 
 LAWS = {Gaussian: stats.norm, Laplace: stats.laplace}
 RANGE = {"lower": 0.1, "upper": 100.0}
@@ -209,3 +211,48 @@ def test_refuses_targets_of_another_shape():
     there = torch.ones(2, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="expected \\(2, 1, 3, 3\\)"):
         Gaussian().nll(torch.zeros(2, 2, 3, 3), torch.ones(2, 3, 3), there)
+
+
+OUTSIDE = [("log", math.log(40.0)), ("log", math.log(0.01)), ("inverse", 8.0), ("inverse", -2.0)]
+
+
+@each_law
+@pytest.mark.parametrize(("link", "location"), OUTSIDE)
+def test_distributions_outside_of_the_range_keep_a_variance(law, link, location):
+    likelihood = law(link=link, lower=0.3, upper=10.0, unit="m")
+    found = likelihood.moments(torch.tensor([[location, -3.0]])).prediction()
+    end = found.mean.item()
+    assert end == pytest.approx(10.0 if location in (math.log(40.0), -2.0) else 0.3)
+    slope = end if link == "log" else end**2  # |dy/dz|
+    assert found.std.item() == pytest.approx(min(0.1 * math.exp(-3) * slope, 0.01 * 9.7), rel=1e-4)
+
+
+@pytest.mark.parametrize("calibrator", [VarianceScaling, QuantileMap])
+def test_calibrators_of_clipped_values_are_finite(calibrator):
+    likelihood = Gaussian(link="log", lower=0.3, upper=10.0)
+    output = torch.tensor([math.log(40.0), -3.0]).view(1, 2, 1, 1).expand(1, 2, 20, 30)
+    target = 5 + torch.rand(1, 1, 20, 30, generator=torch.Generator().manual_seed(0))
+    prediction = likelihood.moments(output).prediction()
+    fitted = calibrator.fit([(prediction, target, torch.ones(1, 20, 30, dtype=torch.bool))])
+    found = fitted(prediction)
+    assert found.mean.isfinite().all()
+    assert found.std.isfinite().all()
+    assert (found.std > 0).all()
+
+
+@pytest.mark.parametrize("log_variance", [-1000.0, 1000.0])
+def test_l1_has_a_finite_variance_above_0(log_variance):
+    variance = L1(2).moments_at(torch.zeros(1, 2, 3, 3), torch.tensor(log_variance)).variance
+    assert variance.isfinite().all()
+    assert (variance > 0).all()
+
+
+@pytest.mark.parametrize("event", [(), (6,), (3, 4)])
+@pytest.mark.parametrize("likelihood", [Gaussian(2), Laplace(2, "log", 0.1, 10.0), L1(2), NormalInverseGamma(2)])
+def test_any_event(likelihood, event):
+    check_likelihood(likelihood, 0.5 + torch.rand(4, 2, *event, generator=torch.Generator().manual_seed(0)))
+
+
+def test_text_is_one_line_that_tells_likelihoods_apart():
+    assert repr(Gaussian(2, unit="px")) == "Gaussian(2 px)"
+    assert repr(Laplace(1, "log", 0.3, 10.0, "m")) == "Laplace(1, log of 0.3 to 10.0 m)"

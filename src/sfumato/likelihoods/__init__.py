@@ -1,15 +1,9 @@
-"""p(y | f): what a network's output means."""
+"""Likelihoods ``p(y | f)``: the meaning of a network's output."""
 
 from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
-from sfumato.likelihoods.distilled import (
-    DistilledClasses,
-    DistilledGaussian,
-    DistilledLaplace,
-    DistilledProbs,
-    DistilledValues,
-    Dudes,
-)
+from sfumato.likelihoods.distilled import DistilledClasses, DistilledProbs, Dudes
+from sfumato.likelihoods.distilled_values import DistilledGaussian, DistilledLaplace, DistilledValues
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
 from sfumato.likelihoods.l1 import L1

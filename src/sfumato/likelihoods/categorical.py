@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sfumato.likelihoods.for_task import ClassTarget
+from sfumato.likelihoods.class_likelihood import ClassLikelihood
 from sfumato.predictions import ClassMoments
 
 
 @dataclass(frozen=True)
-class Categorical:
-    """``p(y | f) = softmax(f)_y``.
+class Categorical(ClassLikelihood):
+    """The categorical distribution ``p(y | f) = softmax(f)_y``.
 
     Args:
-        classes: K ≥ 2, the number of classes and of output channels.
+        classes: Number K ≥ 2 of classes and of output channels.
 
-    Pitfall: its aleatoric part is the entropy of the softmax, which a network that was trained to be certain
-    understates; :class:`LogitNormal` learns the ambiguity, calibration corrects the size.
+    Raises:
+        ConfigError: If ``classes`` is less than 2.
+
+    Pitfall: The aleatoric part is the entropy of the softmax, which is too small if the network is overconfident.
+    Calibration corrects its size. :class:`LogitNormal` also learns how ambiguous a pixel is.
+
+    >>> import torch
+    >>> Categorical(2).moments(torch.zeros(1, 2)).prediction().total  # log 2
+    tensor([0.6931])
     """
-
-    classes: int
-    target: ClassVar[str] = "class"
-
-    def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
-
-    @classmethod
-    def for_task(cls, task: ClassTarget) -> Self:
-        """The likelihood for the classes of a task."""
-        return cls(task.classes)
 
     @property
     def channels(self) -> int:
@@ -41,8 +35,8 @@ class Categorical:
         return self.classes
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """``−log softmax(output)_target`` (B, H, W) in nats, 0 where not valid."""
-        target = target.where(valid, -100)  # cross_entropy's own mark for "no target": loss and gradient are 0
+        """``−log softmax(output)_target`` (B, *event) in nats, 0 where not valid."""
+        target = target.where(valid, -100)  # cross_entropy ignores this class: its loss and gradient are 0
         return cross_entropy(output, target, ignore_index=-100, reduction="none")
 
     def moments(self, output: Tensor) -> ClassMoments:
@@ -50,19 +44,20 @@ class Categorical:
         return ClassMoments.of(output.softmax(1))
 
     def loss(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The cross-entropy: :meth:`nll`."""
+        """The cross-entropy (B, *event) in nats, 0 where not valid: the same as :meth:`nll`."""
         return Categorical.nll(self, output, target, valid)
 
     def term(self, output: Tensor, log_variance: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """``e^{−s} CE + s/2`` (B, H, W), 0 where not valid: nearly the loss of ``softmax(f e^{−s})``.
+        """``e^{−s} CE + s/2`` (B, *event) with ``s = log_variance``, 0 where not valid.
 
-        It takes ``Σ_c e^{f_c / σ²} ≈ σ (Σ_c e^{f_c})^{1/σ²}`` with ``s = log σ²``, which is exact at σ = 1.
+        It approximates the loss of ``softmax(f e^{−s})``: it takes ``Σ_c e^{f_c / σ²} ≈ σ (Σ_c e^{f_c})^{1/σ²}`` with
+        ``s = log σ²``. This is exact at σ = 1.
 
         Source: Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses", eq. 10.
-        Pitfall: it falls without bound as CE → 0; :class:`Tempered` does not.
+        Pitfall: It has no lower bound as the cross-entropy goes to 0. :class:`Tempered` has one.
         """
         return ((-log_variance).exp() * self.loss(output, target, valid) + log_variance / 2).where(valid, 0.0)
 
     def moments_at(self, output: Tensor, log_variance: Tensor) -> ClassMoments:
-        """The softmax and its entropy: weighing CE by ``e^{−s}`` does not move the law where it is least."""
+        """The softmax and its entropy. ``log_variance`` only weights the loss, so it does not change them."""
         return self.moments(output)

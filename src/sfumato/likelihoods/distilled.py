@@ -1,4 +1,4 @@
-"""Students: what a network means that learns, beside the labels, how sure its teacher is."""
+"""Classes: a student that learns, beside the labels, how much the draws of a teacher differ."""
 
 from __future__ import annotations
 
@@ -10,55 +10,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from sfumato.likelihoods.for_task import ClassTarget, ValueTarget
-from sfumato.likelihoods.gaussian import Gaussian
-from sfumato.likelihoods.laplace import Laplace
-from sfumato.predictions import ClassMoments, ValueMoments
-from sfumato.predictions.classes import entropy
+from sfumato.errors import ConfigError, DataError
+from sfumato.likelihoods.class_likelihood import ClassLikelihood
+from sfumato.likelihoods.for_task import ClassTarget
+from sfumato.predictions import ClassMoments, ClassPrediction, entropy
 
 
 @dataclass(frozen=True)
-class DistilledClasses:
-    """Classes, and how far the draws of a teacher spread, in one pass; output channels are K logits and one head h.
+class DistilledClasses(ClassLikelihood):
+    """Classes and the spread of a teacher's draws in one pass. The output channels are K logits f and one number h.
 
-    The law is ``softmax(f)``, learned from labels. The head says the epistemic part, ``e = log K · sigmoid(h)`` nats;
-    the aleatoric part is what is left of the total. A target is stacked, see :meth:`nll`; :meth:`lesson` makes what
-    the teacher adds to it.
+    The probabilities ``softmax(f)`` are learned from labels. The epistemic part is ``e = log K · sigmoid(h)`` nats, and
+    the aleatoric part is the rest of the total. :meth:`distillation_target` makes what the teacher adds to a target.
 
-    As ``published``, the head says instead the standard deviation ``u = sigmoid(h)`` of the teacher's probability of
-    its label. Read as nats to second order, that is ``e = u² / (2 p (1 − p))`` for two classes, p the probability of
-    the label.
+    With ``published``, the standard deviation of the teacher's probability of its label is ``u = sigmoid(h)`` instead.
+    In nats this is ``e = u² / (2 p (1 − p))`` to second order for two classes, with the probability p of the label.
 
     Args:
-        classes: K ≥ 2.
-        published: whether to learn as the paper did.
-        probs: whether the teacher's law is learned beside the label too, and not only where there is none.
+        classes: Number K ≥ 2 of classes.
+        published: Whether the student learns as in the paper. Default False.
+        probs: Whether the teacher's probabilities are learned where there is a label too, and not only where there is
+            none. Default False.
 
     Raises:
-        ValueError: for fewer than 2 classes, or both at once.
+        ConfigError: If ``classes`` is less than 2, or both options are chosen.
 
     Source: Landgraf et al. (2023), "DUDES: deep uncertainty distillation using ensembles for semantic segmentation",
-    for the loss as published; its code trains on void pixels too, which are masked here.
-    Pitfall: a teacher is surer of the images it was trained on than of others, and those are what it is asked about;
-    unlabeled images that it has not seen teach more.
+    for the published loss. Its code also trains on void pixels; here they are masked.
+    Pitfall: A teacher is more certain about its training images than about others. The student should also learn from
+    unlabeled images that the teacher has not seen.
     """
 
-    classes: int
     published: bool = False
     probs: bool = False
-    target: ClassVar[str] = "class"
     student: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.published and self.probs:
-            raise ValueError("published and probs: the paper's student does not learn its teacher's law")
-        if self.classes < 2:
-            raise ValueError(f"classes is {self.classes}, expected at least 2: a yes-or-no question has two classes")
-
-    @classmethod
-    def for_task(cls, task: ClassTarget) -> Self:
-        """The likelihood for the classes of a task."""
-        return cls(task.classes)
+            raise ConfigError("published and probs exclude each other: the published student learns no probabilities")
 
     @property
     def channels(self) -> int:
@@ -66,72 +56,73 @@ class DistilledClasses:
         return self.classes + 1
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Loss (B, H, W) in nats: cross-entropy with the label, and divergence from what the teacher says.
+        """Cross-entropy with the label and divergence from the teacher (B, *event) in nats, 0 where not valid.
 
-        The latter is ``log K · KL(e / log K ‖ sigmoid(h))`` of its epistemic part e, whose pull on h is ``ê − e``; and,
-        where there is no label or with ``probs``, ``KL(p ‖ softmax(f))`` of its law p.
+        The divergence is ``log K · KL(e / log K ‖ sigmoid(h))`` of the teacher's epistemic part e. Its gradient in h is
+        ``ê − e``. Without a label, or with ``probs``, ``KL(p ‖ softmax(f))`` of the teacher's probabilities p is added.
 
-        As published it is ``RMSLE = √mean (log(1 + û) − log(1 + u))²``, one number for the batch, added to each of its
-        valid pixels.
+        With ``published`` it is ``RMSLE = √mean (log(1 + û) − log(1 + u))²`` instead: one number for the batch, added
+        to each valid pixel.
 
         Args:
-            output: (B, K + 1, H, W).
-            target: (B, 2 + L, H, W): the label; 1 where there is one, else 0; and the lesson.
-            valid: (B, H, W) bool, where there is a lesson.
+            output: Output (B, K + 1, *event).
+            target: Label, 1 where there is a label and else 0, and the distillation target (B, 2 + L, *event).
+            valid: Mask (B, *event), True where there is a distillation target.
         """
-        known = valid[:, None]
+        known = valid.unsqueeze(1)
         target = target.float().where(known, 0.0)
         output = output.where(known, 0.0)
         label, labeled, lesson = target[:, 0], target[:, 1] > 0, target[:, 2:]
         label = label.long().where(labeled & valid, -100)
         loss = cross_entropy(output[:, :-1], label, ignore_index=-100, reduction="none")
         if self.published:
-            return loss.where(valid, 0.0) + valid * rmsle(self._head(output), lesson[:, 0], valid)
+            return loss.where(valid, 0.0) + valid * rmsle(self._spread(output), lesson[:, 0], valid)
         probs, share = lesson[:, 1:], (lesson[:, 0] / math.log(self.classes)).clamp(0, 1)
-        law = -entropy(probs) - (probs * output[:, :-1].log_softmax(1)).sum(1)
-        law = law if self.probs else law.where(~labeled, 0.0)
-        # Of the epistemic part as a share of the most it can be.
+        from_probs = -entropy(probs) - (probs * output[:, :-1].log_softmax(1)).sum(1)
+        from_probs = from_probs if self.probs else from_probs.where(~labeled, 0.0)
+        # The epistemic part as a share of its largest value.
         least = torch.special.entr(share) + torch.special.entr(1 - share)
-        spread = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
-        return (loss + law + math.log(self.classes) * spread).where(valid, 0.0)
+        from_share = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
+        return (loss + from_probs + math.log(self.classes) * from_share).where(valid, 0.0)
 
-    def _head(self, output: Tensor) -> Tensor:
+    def _spread(self, output: Tensor) -> Tensor:
         return output[:, -1].sigmoid() * (1.0 if self.published else math.log(self.classes))
 
     def moments(self, output: Tensor) -> ClassMoments:
-        """The softmax, and its entropy less what the head says, which is at most all of it."""
-        probs, said = output[:, :-1].softmax(1), self._head(output)
+        """The softmax, and its entropy minus the epistemic part, which is at most all of it."""
+        probs, epistemic = output[:, :-1].softmax(1), self._spread(output)
         if self.published:
             top = probs.amax(1)
-            said = said.square() / (2 * top * (1 - top)).clamp_min(1e-6)
-        return ClassMoments(1, probs, (entropy(probs) - said).clamp_min(0))
+            epistemic = epistemic.square() / (2 * top * (1 - top)).clamp_min(1e-6)
+        return ClassMoments(1, probs, (entropy(probs) - epistemic).clamp_min(0))
 
-    def teacher_statistics(self, draw: ClassMoments) -> ClassMoments | Squares:
-        """The draw; as published, with its squared probabilities."""
-        return Squares(draw, draw.probs.square()) if self.published else draw
+    def teacher_statistics(self, moments: ClassMoments) -> ClassMoments | SquaredProbs:
+        """The moments of a draw; with ``published``, also its squared probabilities."""
+        return SquaredProbs(moments, moments.probs.square()) if self.published else moments
 
-    def distillation_target(self, heard: ClassMoments | Squares) -> Tensor:
-        """What a teacher's draws teach (B, L, H, W): its epistemic part in nats and its mean law, L = 1 + K.
+    def distillation_target(self, statistics: ClassMoments | SquaredProbs) -> Tensor:
+        """The teacher's epistemic part in nats and its mean probabilities (B, 1 + K, *event).
 
-        As published, L = 1: the standard deviation (unbiased) over draws of the probability of the teacher's label.
+        With ``published`` it is the unbiased standard deviation over draws of the probability of the teacher's label
+        (B, 1, *event).
 
         Raises:
-            ValueError: if there is nothing to learn, because the teacher has one draw and no epistemic part.
+            DataError: If the teacher has one draw and no epistemic part.
         """
-        if isinstance(heard, ClassMoments):
-            found = heard.prediction()
-            _spread(found.epistemic, heard.draws)
-            return torch.cat([found.epistemic[:, None], found.probs], 1)
-        found, count = heard.draw.prediction(), heard.draw.draws
+        if isinstance(statistics, ClassMoments):
+            found = statistics.prediction()
+            check_spread(found.epistemic, statistics.draws)
+            return torch.cat([found.epistemic.unsqueeze(1), found.probs], 1)
+        found, count = statistics.prediction(), statistics.draw.draws
         if count < 2:
-            raise ValueError("the teacher draws once, which has no spread: distil an ensemble or MC dropout")
-        label = found.label[:, None]
-        mean, square = found.probs.gather(1, label), heard.squares.gather(1, label) / count
+            raise DataError("the teacher draws once, so its draws have no spread: distill an ensemble or MC dropout")
+        label = found.label.unsqueeze(1)
+        mean, square = found.probs.gather(1, label), statistics.squares.gather(1, label) / count
         return ((square - mean.square()).clamp_min(0) * (count / (count - 1))).sqrt()
 
 
 class DistilledProbs(DistilledClasses):
-    """:class:`DistilledClasses` that learns the teacher's probabilities beside the labels too."""
+    """:class:`DistilledClasses` that also learns the teacher's probabilities where there is a label."""
 
     @classmethod
     def for_task(cls, task: ClassTarget) -> Self:
@@ -140,7 +131,7 @@ class DistilledProbs(DistilledClasses):
 
 
 class Dudes(DistilledClasses):
-    """:class:`DistilledClasses` as published: the student learns the standard deviation of the teacher's label."""
+    """:class:`DistilledClasses` as published: it learns the standard deviation of the probability of the label."""
 
     @classmethod
     def for_task(cls, task: ClassTarget) -> Self:
@@ -149,118 +140,40 @@ class Dudes(DistilledClasses):
 
 
 @dataclass(frozen=True)
-class Squares:
-    """Moments of draws of classes, and the sums (B, K, H, W) of their squared probabilities."""
+class SquaredProbs:
+    """Moments of draws of classes, and the sums (B, K, *event) of their squared probabilities."""
 
     draw: ClassMoments
     squares: Tensor
 
     def merge(self, other: Self) -> Self:
-        """Of both sets of draws together."""
+        """Those of both sets of draws together."""
         return type(self)(self.draw.merge(other.draw), self.squares + other.squares)
 
+    def prediction(self) -> ClassPrediction:
+        """The prediction of the draws."""
+        return self.draw.prediction()
 
-@dataclass(frozen=True)
-class DistilledValues:
-    """Values with their own noise, and the spread of a teacher's means; output channels are those of ``law``, then D.
 
-    The last D are log standard deviations h: the epistemic variance is ``e^{2h}`` in the value's unit squared.
+def check_spread(epistemic: Tensor, draws: int) -> None:
+    """Check that a teacher has an epistemic part.
 
-    Args:
-        law: the student's likelihood of a value.
-
-    Source: Landgraf et al. (2024), "Efficient multi-task uncertainties for joint semantic segmentation and monocular
-    depth estimation" (EMUFormer), §3. The paper's ``log(1 + u)`` changes with the unit of u; here it is ``log u``.
-    Pitfall: see :class:`DistilledClasses`.
+    Raises:
+        DataError: If it has one draw and no epistemic part.
     """
-
-    law: Gaussian | Laplace
-    target: ClassVar[str] = "value"
-    student: ClassVar[bool] = True
-
-    @property
-    def dims(self) -> int:
-        """D."""
-        return self.law.dims
-
-    @property
-    def channels(self) -> int:
-        """3D."""
-        return 3 * self.law.dims
-
-    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Loss (B, H, W): that of the law, and ``√mean (log û − log u)²`` of the batch at each of its valid pixels.
-
-        Where there is no label, the law is that of the teacher's mean.
-
-        Args:
-            output: (B, 3D, H, W).
-            target: (B, D + 1 + 2D, H, W): the value; above 0 where there is one, else 0; and the lesson.
-            valid: (B, H, W) bool, where there is a lesson.
-        """
-        dims = self.law.dims
-        value, labeled, mean, std = target.float().split([dims, 1, dims, dims], 1)
-        value = value.where(labeled > 0, mean)
-        said = output[:, 2 * dims :].where(valid[:, None], 0.0)
-        # A spread below a thousandth of the value is nothing, however much smaller it is still.
-        asked = torch.maximum(std, 1e-3 * mean.abs()).where(valid[:, None], 1.0).clamp_min(1e-12).log()
-        miss = (said - asked).square().sum(1)
-        return self.law.nll(output[:, : 2 * dims], value, valid) + valid * _root_mean(miss, valid)
-
-    def moments(self, output: Tensor) -> ValueMoments:
-        """Those of the law, and the epistemic variance that the head says."""
-        dims = self.law.dims
-        found = self.law.moments(output[:, : 2 * dims])
-        spread = (2 * output[:, 2 * dims :].clamp(-10, 10)).exp()
-        return ValueMoments(1, found.mean, spread, found.variance, found.unit)
-
-    def teacher_statistics(self, draw: ValueMoments) -> ValueMoments:
-        """The draw."""
-        return draw
-
-    def distillation_target(self, heard: ValueMoments) -> Tensor:
-        """What a teacher's draws teach (B, 2D, H, W): mean and epistemic standard deviation, in the value's unit.
-
-        Raises:
-            ValueError: if there is nothing to learn, because the teacher has one draw and no epistemic part.
-        """
-        found = heard.prediction()
-        _spread(found.epistemic, heard.draws)
-        return torch.cat([found.mean, found.epistemic_variance.sqrt()], 1)
-
-
-class DistilledGaussian(DistilledValues):
-    """:class:`DistilledValues` with a :class:`Gaussian` of its own."""
-
-    @classmethod
-    def for_task(cls, task: ValueTarget) -> Self:
-        """The likelihood for the values of a task."""
-        return cls(Gaussian.for_task(task))
-
-
-class DistilledLaplace(DistilledValues):
-    """:class:`DistilledValues` with a :class:`Laplace` of its own."""
-
-    @classmethod
-    def for_task(cls, task: ValueTarget) -> Self:
-        """The likelihood for the values of a task."""
-        return cls(Laplace.for_task(task))
-
-
-def _spread(epistemic: Tensor, draws: int) -> None:
     if draws < 2 and not bool(epistemic.any()):
-        raise ValueError(
-            "the teacher draws once and has no epistemic part to batch_transform: distil an ensemble, MC dropout or an "
+        raise DataError(
+            "the teacher draws once and has no epistemic part to learn: distill an ensemble, MC dropout or an "
             "evidential likelihood"
         )
 
 
-def rmsle(said: Tensor, asked: Tensor, valid: Tensor) -> Tensor:
-    """``√mean (log(1 + said) − log(1 + asked))²`` over valid pixels, a number; 0 where none is valid."""
-    miss = (said.log1p() - asked.log1p()).square()
-    return _root_mean(miss, valid)
+def rmsle(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """``√mean (log(1 + predicted) − log(1 + truth))²`` over valid pixels, one number. It is 0 if none is valid."""
+    return root_mean((predicted.log1p() - truth.log1p()).square(), valid)
 
 
-def _root_mean(miss: Tensor, valid: Tensor) -> Tensor:
-    # The root has no slope at 0, which is where a student is that has learned everything.
-    return (miss.where(valid, 0.0).sum() / valid.sum().clamp_min(1) + 1e-12).sqrt()
+def root_mean(squares: Tensor, valid: Tensor) -> Tensor:
+    """``√mean squares`` over valid pixels, one number."""
+    # The root has no gradient at 0, which is where a perfect student is.
+    return (squares.where(valid, 0.0).sum() / valid.sum().clamp_min(1) + 1e-12).sqrt()

@@ -1,4 +1,4 @@
-"""Values: the absolute error, which is a Laplace law of one scale for all pixels."""
+"""Values: the absolute error, which is a Laplace distribution with one scale for all pixels."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
+from sfumato.errors import ConfigError, DataError
 from sfumato.likelihoods.for_task import ValueTarget
-from sfumato.likelihoods.links import check
+from sfumato.likelihoods.links import LOG_SCALE, check
 from sfumato.predictions import ValueMoments
 
 
 @dataclass(frozen=True)
 class L1:
-    """``y ~ Laplace(f, b)``: the output is the value, and b the same for every pixel.
+    """``y ~ Laplace(f, b)``: the output is the value, and the scale b is the same for every pixel.
 
-    Alone it takes ``scale`` for b. In a :class:`Joint` likelihood b is learned: the noise of the task.
+    Alone, b is ``scale``. In a :class:`Joint` likelihood b is learned, as the noise of the task.
 
     Args:
-        dims: D ≥ 1, values per pixel and output channels.
-        unit: of y, as in ``"px"``.
-        scale: b > 0, in ``unit``.
+        dims: Number D ≥ 1 of values per pixel or image, and of output channels. Default 1.
+        unit: Unit of y, such as ``"px"``. Default: none.
+        scale: b > 0 in ``unit``. Default 1.
 
     Raises:
-        ValueError: unless ``dims`` is at least 1 and ``scale`` above 0.
+        ConfigError: If ``dims`` is less than 1 or ``scale`` is not above 0.
 
-    Pitfall: with one b its aleatoric part is the same everywhere; :class:`Laplace` has a b for each pixel.
+    Pitfall: The aleatoric part is the same everywhere. :class:`Laplace` has a scale for each pixel.
+
+    >>> import torch
+    >>> L1(scale=2.0).moments(torch.tensor([[5.0]])).prediction().variance  # 2 b²
+    tensor([[8.]])
     """
 
     dims: int = 1
@@ -38,11 +43,11 @@ class L1:
     def __post_init__(self) -> None:
         check(self.dims, "identity", None, None)
         if not 0 < self.scale < math.inf:
-            raise ValueError(f"scale is {self.scale}, expected above 0: the usual error, in the unit of the values")
+            raise ConfigError(f"scale is {self.scale}, expected above 0: the usual error, in the unit of the values")
 
     @classmethod
     def for_task(cls, task: ValueTarget) -> Self:
-        """The likelihood for the values of a task."""
+        """The likelihood for the values of a task. It uses no link."""
         return cls(task.dims, task.unit)
 
     @property
@@ -51,14 +56,18 @@ class L1:
         return self.dims
 
     def loss(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """``Σ_D |y − f|`` (B, H, W) in ``unit``, 0 where not valid."""
+        """``Σ_D |y − f|`` (B, *event) in ``unit``, 0 where not valid.
+
+        Raises:
+            DataError: If targets and output differ in shape.
+        """
         if target.shape != output.shape:
-            raise ValueError(f"targets have shape {tuple(target.shape)}, expected the output's {tuple(output.shape)}")
-        known = valid[:, None]
+            raise DataError(f"targets have shape {tuple(target.shape)}, expected the output's {tuple(output.shape)}")
+        known = valid.unsqueeze(1)
         return (target.to(output.dtype).where(known, 0.0) - output.where(known, 0.0)).abs().sum(1)
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """``Σ_D |y − f| / b + D log 2b`` (B, H, W) in nats, 0 where not valid."""
+        """``Σ_D |y − f| / b + D log 2b`` (B, *event) in nats, 0 where not valid."""
         constant = self.dims * math.log(2 * self.scale)
         return (self.loss(output, target, valid) / self.scale + constant).where(valid, 0.0)
 
@@ -67,11 +76,14 @@ class L1:
         return self.moments_at(output, output.new_tensor(2 * self.dims * self.scale).log())
 
     def term(self, output: Tensor, log_variance: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """``e^{−s} Σ_D |y − f| + s/2`` (B, H, W), 0 where not valid; ``log_variance`` is s, (B, H, W) or one number."""
+        """``e^{−s} Σ_D |y − f| + s/2`` (B, *event), 0 where not valid, with s = ``log_variance``, (B, *event) or ()."""
         return ((-log_variance).exp() * self.loss(output, target, valid) + log_variance / 2).where(valid, 0.0)
 
     def moments_at(self, output: Tensor, log_variance: Tensor) -> ValueMoments:
-        """Mean f and variance 2b² with ``b = e^s / 2D``: what b is likeliest where s minimizes :meth:`term`."""
-        log_variance = log_variance[:, None] if log_variance.ndim == 3 else log_variance
-        scale = (log_variance.exp() / (2 * self.dims)).expand_as(output)
+        """Mean f and variance 2b² with ``b = e^s / 2D``, the most likely b where s minimizes :meth:`term`.
+
+        b is clamped to ``e^{−10}`` … ``e^{10}`` in ``unit``, so the variance is above 0 and finite.
+        """
+        log_variance = log_variance.unsqueeze(1) if log_variance.ndim else log_variance
+        scale = (log_variance - math.log(2 * self.dims)).clamp(-LOG_SCALE, LOG_SCALE).exp().expand_as(output)
         return ValueMoments.of(output, 2 * scale.square(), self.unit)

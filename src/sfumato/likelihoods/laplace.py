@@ -1,68 +1,49 @@
-"""Values: a Laplace law of the value, of its logarithm or of its inverse."""
+"""Values: a Laplace distribution of the value, of its logarithm or of its inverse."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sfumato.likelihoods.for_task import ValueTarget
-from sfumato.likelihoods.links import LinkName, as_link, check, clipped_moments, law_nll, normal_scores, split
-from sfumato.predictions import ValueMoments
+from sfumato.likelihoods.links import normal_scores
+from sfumato.likelihoods.location_scale import LocationScale, Quadrature
 
 
-@dataclass(frozen=True)
-class Laplace:
-    """``link(y) ~ Laplace(μ, e^s)``, each of D values on its own; output channels are D locations μ, then D scales s.
+@dataclass(frozen=True, repr=False)
+class Laplace(LocationScale):
+    """``link(y) ~ Laplace(μ, e^s)``. The output channels are D locations μ, then D log scales s.
 
-    Its loss is the absolute error over a learned scale, which outliers pull less than :class:`Gaussian`'s square.
-    Arguments and errors are those of :class:`Gaussian`.
+    Its loss is the absolute error divided by a learned scale. Outliers change it less than the squared error of
+    :class:`Gaussian`. Arguments and errors are those of :class:`LocationScale`.
 
     Source: Kendall and Gal (2017), "What uncertainties do we need", §3.1.
-    Pitfall: the scale b = e^s is not the standard deviation, which is √2 b.
+    Pitfall: The scale b = e^s is not the standard deviation, which is √2 b.
+
+    >>> Laplace(unit="m").moments(torch.tensor([[3.0, 0.0]])).prediction().std  # √2
+    tensor([[1.4142]])
     """
 
-    dims: int = 1
-    link: LinkName = "identity"
-    lower: float | None = None
-    upper: float | None = None
-    unit: str = ""
-    target: ClassVar[str] = "value"
+    standard_variance: ClassVar[float] = 2.0
 
-    def __post_init__(self) -> None:
-        check(self.dims, self.link, self.lower, self.upper)
+    @staticmethod
+    def standard_nll(t: Tensor) -> Tensor:
+        """``|t| + log 2``."""
+        return t.abs() + math.log(2)
 
-    @classmethod
-    def for_task(cls, task: ValueTarget) -> Self:
-        """The likelihood for the values of a task, in its unit, with its link and range."""
-        return cls(task.dims, as_link(task.link), task.lower, task.upper, task.unit)
-
-    @property
-    def channels(self) -> int:
-        """2D."""
-        return 2 * self.dims
-
-    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """``−log p(y)`` (B, H, W) in nats per ``unit``, summed over D, 0 where not valid."""
-        return law_nll(output, target, valid, self.link, lambda t: t.abs() + math.log(2))
-
-    def moments(self, output: Tensor) -> ValueMoments:
-        """Mean and variance of y in ``unit``; of y clipped to [lower, upper] for the log and inverse links."""
-        location, log_scale = split(output, self.dims)
-        scale = log_scale.exp()
-        if self.lower is None or self.upper is None:
-            return ValueMoments.of(location, 2 * scale.square(), self.unit)
-        moments = clipped_moments(location, scale, self.link, self.lower, self.upper, *laplace_scores())
-        return ValueMoments.of(*moments, self.unit)
+    @staticmethod
+    def quadrature() -> Quadrature:
+        """Nodes and weights for a standard Laplace t."""
+        return laplace_scores()
 
 
 @cache
-def laplace_scores() -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The Laplace quantiles of the probabilities of :func:`normal_scores`, and its weights."""
+def laplace_scores() -> Quadrature:
+    """The Laplace quantiles of the probabilities of :func:`normal_scores`, with its weights."""
     nodes, weights = normal_scores()
     scores = torch.tensor(nodes, dtype=torch.float64)
     # −sign · log(2 Φ(−|score|))

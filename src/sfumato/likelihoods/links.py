@@ -1,4 +1,4 @@
-"""Links: the space ``z = link(y)`` in which a law of a value is simple, and the way back to the value's unit."""
+"""Links: ``z = link(y)``, in which the distribution of a value y is simple, and the way back to the unit of y."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, DataError
 
 LinkName = Literal["identity", "log", "inverse"]
 
-# Scales from e⁻¹⁰ to e¹⁰ (4.5e-5 to 2.2e4) in link space: their squares and inverse squares are exact in float32.
 LOG_SCALE = 10.0
+"""Largest size of a log scale: scales are from 4.5e-5 to 2.2e4. Their squares and inverse squares fit float32."""
+
+SCALE_FLOOR, RANGE_FLOOR = 0.1, 0.01
+"""Least standard deviation of a clipped value: parts of the scale at the mean, and of the range. The smaller counts."""
 
 
 @dataclass(frozen=True)
@@ -47,48 +50,57 @@ def as_link(name: str) -> LinkName:
 
 
 def check(dims: int, link: str, lower: float | None, upper: float | None) -> None:
-    """Refuse what no law of a value can mean.
+    """Check the arguments of a likelihood of values.
 
     Raises:
-        ValueError: unless dims ≥ 1, the link is known, and 0 < lower < upper < ∞ where the link is not the identity.
+        ConfigError: Unless dims ≥ 1, the link is known, and 0 < lower < upper < ∞ where the link is not the identity.
     """
     if dims < 1:
-        raise ValueError(f"dims is {dims}, expected the number of values per pixel, at least 1")
-    if link not in LINKS:
-        raise ValueError(f"link is {link!r}, expected one of {', '.join(LINKS)}")
+        raise ConfigError(f"dims is {dims}, expected the number of values per pixel, at least 1")
+    as_link(link)
     if link == "identity":
         if lower is not None or upper is not None:
-            raise ValueError("lower and upper belong to the log and inverse links: leave them out for the identity")
+            raise ConfigError("lower and upper belong to the log and inverse links: leave them out for the identity")
     elif lower is None or upper is None or not 0 < lower < upper < math.inf:
-        raise ValueError(
-            f"the {link} link got lower={lower}, upper={upper}, expected 0 < lower < upper < inf: the range of the "
-            "values, because without one their mean or variance may be infinite"
+        raise ConfigError(
+            f"the {link} link got lower={lower}, upper={upper}, expected 0 < lower < upper < inf: without a range the "
+            "mean or the variance of the values may be infinite"
         )
 
 
 def split(output: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-    """Location and log scale (B, D, H, W) of an output (B, 2D, H, W), in float32 or wider.
+    """Location and log scale (B, D, *event) of an output (B, 2D, *event), in float32 or wider.
 
-    Beyond ±10 the log scale is held there, but its gradient passes: a pixel that strayed finds its way back.
+    Log scales are clamped to ±10, but the gradient passes, so that training can bring them back into the range.
     """
     output = output.to(torch.promote_types(output.dtype, torch.float32))
     location, raw = output[:, :dims], output[:, dims:]
     return location, raw + (raw.clamp(-LOG_SCALE, LOG_SCALE) - raw).detach()
 
 
-def law_nll(output: Tensor, target: Tensor, valid: Tensor, link: str, standard: Callable[[Tensor], Tensor]) -> Tensor:
-    """``Σ_D −log p((z − μ) / e^s) + s − log|dz/dy|`` (B, H, W) in nats, 0 where not valid.
+def location_scale_nll(
+    output: Tensor, target: Tensor, valid: Tensor, link: str, standard: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """``Σ_D −log p((z − μ) / e^s) + s − log|dz/dy|`` (B, *event) in nats, 0 where not valid.
 
-    ``standard`` is the negative log density of the law with location 0 and scale 1.
+    Args:
+        output: Locations μ, then log scales s (B, 2D, *event).
+        target: Values y (B, D, *event).
+        valid: Mask (B, *event).
+        link: Name of the link ``z = link(y)``.
+        standard: The negative log density of the distribution with location 0 and scale 1.
+
+    Raises:
+        DataError: If the targets have another shape.
     """
     batch, channels, *size = output.shape
     if target.shape != (batch, channels // 2, *size):
-        raise ValueError(
+        raise DataError(
             f"targets have shape {tuple(target.shape)}, expected {(batch, channels // 2, *size)}: half the channels of "
             f"the output {tuple(output.shape)}, at its size"
         )
-    known = valid[:, None]
-    # Both are replaced, not only the result: where(·) alone would send 0 · NaN = NaN back through an invalid pixel.
+    known = valid.unsqueeze(1)
+    # Output and target are replaced, not only the result: where(·) alone gives the gradient 0 · NaN = NaN.
     location, log_scale = split(output.where(known, 0.0), channels // 2)
     target = target.to(location.dtype).where(known, 1.0)
     z = LINKS[link].to_z(target)
@@ -107,26 +119,38 @@ def clipped_moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of ``clip(y, lower, upper)`` where ``link(y) = location + scale · t``, in the unit of y.
 
-    ``E g(t) ≈ Σ weights · g(nodes)``, one node at a time, so memory does not grow with their number.
+    A distribution that lies outside of the range is clipped to one number, and its variance would be 0. So the standard
+    deviation is at least a tenth of ``scale |dy/dz|`` at the mean, or 1 % of the range if that is less.
+
+    Args:
+        location: Locations (B, D, *event) behind the link.
+        scale: Scales (B, D, *event) behind the link, > 0.
+        link: ``log`` or ``inverse``.
+        lower: Smallest value.
+        upper: Largest value.
+        nodes: Values of t.
+        weights: Weights with ``E g(t) ≈ Σ weights · g(nodes)``. Nodes are used one by one, to save memory.
     """
     ends = _ends(link, lower, upper)
 
     def value(z: Tensor) -> Tensor:
-        # Clipping in z: e^z cannot overflow there, and 1/z ≤ 0 ("beyond infinity") means the far end.
+        # Clipping z, not y: e^z cannot overflow, and 1/z with z ≤ 0 means the far end.
         return LINKS[link].to_y(z.clamp(min(ends), max(ends)))
 
-    center = value(location)  # moments about the median: differences do not cancel
+    center = value(location)  # moments about the median, so that differences do not cancel
     first, second = torch.zeros_like(center), torch.zeros_like(center)
     for node, weight in zip(nodes, weights, strict=True):
         away = value(torch.add(location, scale, alpha=node)).sub_(center)
         first.add_(away, alpha=weight)
         second.addcmul_(away, away, value=weight)
-    return (center + first).clamp_(lower, upper), second.sub_(first.square()).clamp_min_(0)
+    mean = (center + first).clamp_(lower, upper)
+    floor = (SCALE_FLOOR * scale * (-LINKS[link].log_slope(mean)).exp()).clamp_max_(RANGE_FLOOR * (upper - lower))
+    return mean, torch.maximum(second.sub_(first.square()), floor.square_())
 
 
 @cache  # numbers and not tensors, so that they are constants of an exported graph
 def _ends(link: str, lower: float, upper: float) -> tuple[float, float]:
-    """The range of y as that of z."""
+    """The ends of the range of y in the space of z."""
     low, high = LINKS[link].to_z(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
     return low, high
 
@@ -135,9 +159,9 @@ def _ends(link: str, lower: float, upper: float) -> tuple[float, float]:
 def normal_scores() -> tuple[tuple[float, ...], tuple[float, ...]]:
     """41 nodes t and weights w with ``E g(t) ≈ Σ w g(t)`` for t ~ N(0, 1): the trapezoid rule from −6 to 6, float64.
 
-    Exact to rounding where g is smooth on the scale of 0.3, as ``e^(σt)`` is. The standard deviation of a clipped
-    value is then within 0.5 % (log link, scale 0.3), 2 % (log, scale 1), 0.1 % (inverse, scale 2 % of the location),
-    10 % (inverse, scale 10 % of it), and 20 % where the law reaches the inverse's pole at 0.
+    It is exact to rounding where g is smooth on the scale of 0.3, as ``e^(σt)`` is. The standard deviation of a clipped
+    value has an error of 0.5 % (log link, scale 0.3), 2 % (log, scale 1), 0.1 % (inverse, scale 2 % of the location),
+    10 % (inverse, scale 10 % of it), and 20 % where the distribution reaches the pole of the inverse at 0.
     """
     nodes = torch.linspace(-6, 6, 41, dtype=torch.float64)
     weights = (-0.5 * nodes.square()).exp()

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sfumato.likelihoods.logit_normal_nll import LOG2_E
+
 _NODES = 6
-_LOG2_E = 1 / math.log(2)  # The kernel uses powers of 2, because exp2 is faster than exp.
 # Fitted polynomials in w: factors of w, w², …; of w², w³, … for the second.
-_SLOPE = (1.41968, -1.23714, 1.89752, -1.08006)  # b; the sum is 1
-_BEND = (0.36731, -0.7125, 0.34519)  # −d; the sum is 0
-_RIGHT = (1.53627, -0.04073, -0.49554)  # C; the sum is 1
-_FLOOR = (1.67887, -0.68443, 0.00556)  # B / σ²; the sum is 1
+_SLOPE = (1.05259, 0.40984, -0.46243)  # b; the sum is 1
+_BEND = (0.33482, -0.62045, 0.28563)  # −d; the sum is 0
+_RIGHT = (1.35348, 0.54774, -0.90122)  # C; the sum is 1
+_FLOOR = (1.23134, -1.52996, 1.29862)  # B / σ²; the sum is 1
 # The ends of the integral: low = max (μ − a σ) − c and high = max (μ + a σ) + c + e log K.
-_LOW, _LOW_PER_SCALE = 1.6174, 0.6279
-_HIGH, _HIGH_PER_SCALE, _HIGH_PER_LOG_CLASSES = 2.3463, 1.5113, 0.8052
-_OWN, _EARLIER = 0.5308, 2.3483  # weights of the rate at a node and at the nodes above it in log Π F
+_LOW, _LOW_PER_SCALE = 1.9903, 0.6144
+_HIGH, _HIGH_PER_SCALE, _HIGH_PER_LOG_CLASSES = 2.6022, 1.4749, 0.751
+_OWN, _EARLIER = 0.4473, 1.6502  # weights of the rate at a node and at the nodes above it in log Π F
 
 
 def mean_softmax(logits: Tensor, scales: Tensor, room: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -33,7 +34,15 @@ def mean_softmax(logits: Tensor, scales: Tensor, room: Tensor | None = None, out
     - The integral is a sum over equidistant v between a low and a high quantile of the largest ``x_k + g_k``, and
       ``log Π F`` is the sum of the rates on the way. The result is divided by its sum over the classes.
 
-    The coefficients are fitted to the exact integral, for 2 to 150 classes and scales up to 8.
+    The coefficients are fitted to the exact integral, for 2 to 150 classes and scales up to 8. For random logits with
+    standard deviation 2 and uniform scales, the mean (largest) total variation distance to the exact result is
+
+    ========  ==============  ==============  ==============
+    classes   σ ≤ 0.75        σ ≤ 3           σ ≤ 6
+    ========  ==============  ==============  ==============
+    2 to 19   0.002 (0.003)   0.005 (0.020)   0.009 (0.030)
+    150       0.005 (0.006)   0.017 (0.023)   0.016 (0.024)
+    ========  ==============  ==============  ==============
 
     Args:
         logits: Means (…, K, N), float32 or float64.
@@ -45,7 +54,8 @@ def mean_softmax(logits: Tensor, scales: Tensor, room: Tensor | None = None, out
         Probabilities (…, K, N) with sum 1 over K. The same logits and scales of a pixel give the same probabilities,
         and a permutation of the classes permutes them.
 
-    Source: Yellott (1977) for the Gumbel form of the softmax.
+    Source: Yellott (1977) for the softmax as the largest of noisy values.
+    Pitfall: Scales above about 8 beside scales near 0 in the same pixel can give errors of 0.06.
 
     >>> mean_softmax(torch.tensor([[1.0], [-1.0]]), torch.zeros(2, 1))[0].item()  # 1 / (1 + e^−2) = 0.8808
     0.880797...
@@ -63,7 +73,7 @@ def mean_softmax(logits: Tensor, scales: Tensor, room: Tensor | None = None, out
     inverse *= torch.addcmul(slope, bend, z, out=rate).mul_(z).clamp_max_(100).exp2_()
     ratio = torch.add(step, z, alpha=2, out=z).mul_(bend).add_(slope).mul_(step).exp2_()
     change = bend.mul_(2 * step * step).clamp_max_(100).exp2_()
-    step_log2 = step * -_LOG2_E
+    step_log2 = step * -LOG2_E
     torch.add(inverse, floor, out=probs).reciprocal_()
     sums = probs.sum(-2, keepdim=True)
     probs *= torch.mul(sums, step_log2).mul_(_OWN).exp2_()
@@ -84,8 +94,8 @@ def _rates(
     torch.mul(scales, scales, out=square)
     torch.add(square, 1, out=w).rsqrt_()
     _polynomial(_RIGHT, w, inverse).reciprocal_()
-    _polynomial([-_LOG2_E * factor for factor in _SLOPE], w, slope)
-    _polynomial([_LOG2_E * factor for factor in _BEND], w, bend).mul_(w)
+    _polynomial([-LOG2_E * factor for factor in _SLOPE], w, slope)
+    _polynomial([LOG2_E * factor for factor in _BEND], w, bend).mul_(w)
     # Above 0, so that a rate without noise is finite where it overflows.
     torch.addcmul(w.new_full((), 1e-20), _polynomial(_FLOOR, w, floor), square, out=floor)
 

@@ -1,4 +1,4 @@
-"""Values: a law over mean and variance, which the network predicts in one pass."""
+"""Values: a distribution over mean and variance, which the network predicts in one pass."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sfumato.likelihoods.class_likelihood import check_weight
 from sfumato.likelihoods.for_task import ValueTarget
+from sfumato.likelihoods.links import check
 from sfumato.predictions import ValueMoments
 
 
 @dataclass(frozen=True)
 class NormalInverseGamma:
-    """``y ~ N(μ, σ²)`` with ``μ ~ N(γ, σ²/ν)`` and ``σ² ~ Γ⁻¹(α, β)``; output channels are D each of γ, ν, α, β, raw.
+    """``y ~ N(μ, σ²)`` with ``μ ~ N(γ, σ²/ν)`` and ``σ² ~ Γ⁻¹(α, β)``.
 
-    One pass gives both parts in closed form: ``aleatoric = E[σ²] = β / (α − 1)`` and ``epistemic = Var[μ]``, which is
-    ``aleatoric / ν``. ``ν`` and ``β`` are softplus of their channels, ``α`` one more than that.
+    The output channels are D numbers each for γ, ν, α and β. ν and β are the softplus of their channels, α is one more
+    than that. One pass gives both parts in closed form: the aleatoric part is ``E[σ²] = β / (α − 1)``, the epistemic
+    part is ``Var[μ] = E[σ²] / ν``. Small constants are added to ν, α and β, so both are above 0 and finite.
 
     Args:
-        dims: D ≥ 1, values per pixel.
-        regularization: ≥ 0, weight of the error times the evidence ``2ν + α``, in the target's unit.
-        unit: of y, as in ``"m"``.
+        dims: Number D ≥ 1 of values per pixel or image. Default 1.
+        regularization: Weight ≥ 0 of the error times the evidence ``2ν + α``. Default 0.01.
+        unit: Unit of y, such as ``"m"``. Default: none.
 
     Raises:
-        ValueError: for fewer than 1 value, or a negative weight.
+        ConfigError: If ``dims`` is less than 1 or the weight is negative.
 
     Source: Amini et al. (2020), "Deep evidential regression", eq. 8 to 10.
-    Pitfall: the likelihood fixes β (1 + ν)/ν and α, not ν itself (Meinert et al. 2023): the split into parts follows
-    the regularization. Values must not be far from 1 in size; scale them.
+    Pitfall: The likelihood determines β (1 + ν)/ν and α, but not ν alone (Meinert et al. 2023). So the split into parts
+    depends on the regularization. The values must be near 1 in size: standardize them.
+
+    >>> zeros = torch.zeros(1, 4)
+    >>> NormalInverseGamma().moments(zeros).prediction().aleatoric  # softplus(0) / softplus(0), nearly
+    tensor([0.9858])
     """
 
     dims: int = 1
@@ -40,14 +47,12 @@ class NormalInverseGamma:
     target: ClassVar[str] = "value"
 
     def __post_init__(self) -> None:
-        if self.dims < 1:
-            raise ValueError(f"dims is {self.dims}, expected at least 1 value per pixel")
-        if self.regularization < 0:
-            raise ValueError(f"regularization is {self.regularization}, expected at least 0")
+        check(self.dims, "identity", None, None)
+        check_weight("regularization", self.regularization)
 
     @classmethod
     def for_task(cls, task: ValueTarget) -> Self:
-        """The likelihood for the values of a task. It uses no link, so standardize the targets."""
+        """The likelihood for the values of a task. It uses no link, so the targets must be standardized."""
         return cls(task.dims, unit=task.unit)
 
     @property
@@ -56,19 +61,19 @@ class NormalInverseGamma:
         return 4 * self.dims
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Of the Student-t law that y has, and the weighted evidence of errors (B, H, W), 0 where not valid."""
-        mask = valid[:, None]
+        """``−log`` of the Student t density of y, and the weighted evidence of errors (B, *event), or 0 if invalid."""
+        mask = valid.unsqueeze(1)
         mean, nu, alpha, beta = self._split(output.where(mask, 0.0))
         error = target.view_as(mean).where(mask, 0.0) - mean
         omega = 2 * beta * (1 + nu)
-        law = (
+        student = (
             0.5 * (math.pi / nu).log()
             - alpha * omega.log()
             + (alpha + 0.5) * (error.square() * nu + omega).log()
             + torch.lgamma(alpha)
             - torch.lgamma(alpha + 0.5)
         )
-        return (law + self.regularization * error.abs() * (2 * nu + alpha)).sum(1).where(valid, 0.0)
+        return (student + self.regularization * error.abs() * (2 * nu + alpha)).sum(1).where(valid, 0.0)
 
     def moments(self, output: Tensor) -> ValueMoments:
         """Mean γ, aleatoric variance E[σ²] and epistemic variance Var[μ]."""
@@ -78,5 +83,5 @@ class NormalInverseGamma:
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean, nu, alpha, beta = output.split(self.dims, 1)
-        # Away from 0, where variances would be without bound.
+        # Above 0, where the variances have no bound.
         return mean, softplus(nu) + 1e-3, softplus(alpha) + 1 + 1e-2, softplus(beta) + 1e-6
