@@ -1,4 +1,4 @@
-"""The promises, checked by drawing images anew many times, and the arithmetic behind them, checked by brute force."""
+"""The limits on risk, checked on many random sets of images, and their arithmetic, checked by brute force."""
 
 import math
 from itertools import pairwise
@@ -7,15 +7,14 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from sfumato.calibration import ConformalIntervals, ConformalSets, images_needed
+from sfumato.calibration import ConformalIntervals, ConformalSets, conformal_for, images_needed
 from sfumato.calibration.conformal import (
     MULTIPLES,
     THRESHOLDS,
     _above,
     _below,
-    controlled,
-    p_value,
 )
+from sfumato.calibration.risk import controlled, p_value
 from sfumato.data import Scenes
 from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction
 
@@ -48,12 +47,12 @@ def depths(count, seed):
     return held
 
 
-def risk(guarantee, held, of=None):
+def risk(conformal, held, of=None):
     """Mean over images of the share of pixels missed."""
     rows = []
     for prediction, target, valid in held:
         counted = valid if of is None else valid & (target == of)
-        missed = guarantee(prediction).missed(target.where(valid, 0) if target.dtype == torch.int64 else target)
+        missed = conformal(prediction).missed(target.where(valid, 0) if target.dtype == torch.int64 else target)
         rows.append(missed[counted].double().mean())
     return torch.stack(rows).nanmean().item()
 
@@ -70,18 +69,18 @@ def test_expected_risk_stays_below_the_level(make, kind, level):
 
 
 @pytest.mark.parametrize(("make", "kind"), [(images, ConformalSets), (depths, ConformalIntervals)])
-def test_risk_stays_below_the_level_as_often_as_promised(make, kind):
+def test_risk_stays_below_the_level_with_the_stated_probability(make, kind):
     """The share of 40 draws whose risk exceeds 0.2 is at most δ = 0.2, within a binomial's bounds."""
     other = make(100, 20_000)
     failed = sum(risk(kind.fit(make(40, seed), 0.8, 0.2), other) > 0.2 for seed in range(40))
     assert failed <= binom.ppf(0.999, 40, 0.2)
 
 
-def worlds(count):
-    """Scenes as a network might see them: their true law, blurred more in some scenes than in others."""
-    scenes, generator = Scenes(count, size=(24, 32), seed=7), torch.Generator().manual_seed(0)
+def scenes(count):
+    """Scenes as a network might see them: their true distribution, blurred more in some scenes than in others."""
+    data, generator = Scenes(count, size=(24, 32), seed=7), torch.Generator().manual_seed(0)
     held = []
-    for sample in (scenes[index] for index in range(count)):
+    for sample in (data[index] for index in range(count)):
         noise = torch.rand((), generator=generator) * torch.randn(sample["class_probs"].shape, generator=generator)
         probs = torch.softmax(sample["class_probs"].clamp_min(0.01).log() + 2 * noise, 0)[None]
         prediction = ClassPrediction(probs, torch.zeros(1, 24, 32))
@@ -90,9 +89,9 @@ def worlds(count):
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.2])
-def test_promises_on_scenes_split_anew_many_times(delta):
+def test_risk_on_scenes_over_random_splits(delta):
     """Every split of 120 scenes fits on 40 and is scored on 80: the mean risk, or how often it is too large."""
-    held, risks = worlds(120), []
+    held, risks = scenes(120), []
     generator = torch.Generator().manual_seed(1)
     for _ in range(30):
         order = torch.randperm(120, generator=generator).tolist()
@@ -108,7 +107,7 @@ def test_promises_on_scenes_split_anew_many_times(delta):
 
 def test_false_negatives_of_one_class_stay_below_the_level():
     other = images(200, 30_000)
-    fitted = [ConformalSets.fit(images(30, seed), 0.9, of=2) for seed in range(40)]
+    fitted = [ConformalSets.fit(images(30, seed), 0.9, class_index=2) for seed in range(40)]
     risks = torch.tensor([risk(g, other, of=2) for g in fitted])
     assert risks.mean() <= 0.1 + 3 * risks.std() / math.sqrt(40)
     members = fitted[0](other[0][0]).members
@@ -127,7 +126,7 @@ def test_losses_are_what_counting_gives():
     assert _below(own)[-1] == _above(error)[-1] == 0
 
 
-def test_the_choice_is_the_least_careful_that_keeps_the_promise():
+def test_the_choice_is_the_smallest_that_keeps_the_risk():
     losses = torch.linspace(1, 0, 11).expand(20, -1)
     place = controlled(losses, 0.3, 0)
     assert (20 * losses[0, place] + 1) / 21 <= 0.3 < (20 * losses[0, place - 1] + 1) / 21
@@ -169,7 +168,11 @@ def test_higher_levels_never_shrink():
 def test_an_image_without_the_class_does_not_count():
     held = images(20, 0)
     blank = [(p, torch.zeros_like(t), v) for p, t, v in images(5, 1)]
-    assert ConformalSets.fit(held + blank, 0.9, of=2).images == ConformalSets.fit(held, 0.9, of=2).images == 20
+    assert (
+        ConformalSets.fit(held + blank, 0.9, class_index=2).images
+        == ConformalSets.fit(held, 0.9, class_index=2).images
+        == 20
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_an_image_without_the_class_does_not_count():
     [
         ({"level": 1.0}, "level is 1.0"),
         ({"delta": -0.1}, "delta is -0.1"),
-        ({"of": 7}, "no class 7"),
+        ({"class_index": 7}, "no class 7"),
         ({"level": 0.99}, "at least 99"),
     ],
 )
@@ -205,3 +208,30 @@ def test_kept_in_files(tmp_path):
     assert again.level == 0.9
     assert "<img" in interval._repr_html_()
     assert "<img" in sets._repr_html_()
+
+
+@pytest.mark.parametrize("kind", ["class", "value"])
+def test_one_prediction_per_image_has_the_numbers_of_a_map_of_one_pixel(kind):
+    generator = torch.Generator().manual_seed(0)
+    maps = []
+    for _ in range(60):
+        x, noise = torch.randn(2, 1, K, 1, 1, generator=generator)
+        if kind == "class":
+            p, t = ClassPrediction((2 * x).softmax(1), torch.zeros(1, 1, 1)), (x + noise).argmax(1)
+        else:
+            p, t = ValuePrediction(x, torch.ones_like(x), torch.zeros_like(x)), x + noise
+        maps.append((p, t, torch.ones(1, 1, 1) > 0))
+    single = [
+        (type(p)(*(v[..., 0, 0] for v in vars(p).values() if isinstance(v, torch.Tensor))), t[..., 0, 0], v[..., 0, 0])
+        for p, t, v in maps
+    ]
+    method = conformal_for(kind)
+    first, second = method.fit(single, 0.8), method.fit(maps, 0.8)
+    assert first.images == second.images == 60
+    assert torch.equal(first(single[0][0]).size, second(maps[0][0]).size[..., 0, 0])
+    assert method.target == kind
+
+
+def test_there_is_no_conformal_method_for_other_kinds():
+    with pytest.raises(ValueError, match="no conformal method for 'pose'"):
+        conformal_for("pose")

@@ -1,5 +1,7 @@
 """Risk–coverage and sparsification against sorts, closed forms and a plain reading of Poggi's definition."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,27 @@ def test_poggi_is_its_published_definition(n, ties):
         poggi_by_hand(uncertainty, far, ratio, np.mean),
     ]
     assert found.numpy() == pytest.approx(np.array(expected).T.flatten(), abs=1e-9)
+
+
+def exact_area(key, errors):
+    """AUSE's area by RMSE, with percentiles as fractions: a key that equals the percentile is kept."""
+    order, n = np.argsort(key, kind="stable"), len(key)
+    ordered, curve = [Fraction(float(value)) for value in key[order]], []
+    for step in range(50):
+        place = Fraction((n - 1) * (50 - step), 50)
+        low, high = ordered[int(place)], ordered[min(int(place) + 1, n - 1)]
+        kept = [value <= low + (high - low) * (place - int(place)) for value in ordered]
+        curve.append(np.sqrt(errors[order][kept].mean()))
+    return np.trapezoid([*curve, 0.0], dx=0.02)
+
+
+@pytest.mark.parametrize("n", [*range(2, 65, 7), 51, 64])
+def test_poggi_is_exact_where_a_percentile_falls_on_a_pixel(n):
+    random = np.random.default_rng(n)
+    uncertainty, square = (random.exponential(size=n).astype(np.float32) for _ in range(2))
+    found = sparsification.poggi(*(torch.tensor(x) for x in (uncertainty, square, square, square)))
+    wide = square.astype(np.float64)
+    assert found[0].item() == pytest.approx(exact_area(uncertainty, wide) - exact_area(square, wide), abs=1e-9)
 
 
 def ranks(uncertainty, error):

@@ -6,16 +6,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfumato.errors import ConfigError
 from sfumato.likelihoods import Categorical, Gaussian
-from sfumato.predictions import ClassMoments, ClassPrediction, ValueMoments, ValuePrediction, predict
+from sfumato.predictions import (
+    ClassMoments,
+    ClassPrediction,
+    JointMoments,
+    JointPrediction,
+    PredictionInterval,
+    PredictionSet,
+    ValueMoments,
+    ValuePrediction,
+    predict,
+)
 
 
 @dataclass(frozen=True)
 class Given:
     """A method whose draws are given, in chunks of any size."""
 
-    outputs: torch.Tensor  # (S, B, C, H, W)
+    outputs: torch.Tensor  # (S, B, C, *event)
     chunk: int = 1
+    stochastic = gives_novelty = False
 
     def draws(self, *inputs, generator=None):
         yield from self.outputs.split(self.chunk)
@@ -112,12 +124,14 @@ def test_variance_does_not_cancel_far_from_zero():
 
 
 def test_wrong_channels_name_the_numbers():
-    with pytest.raises(ValueError, match=r"\(1, 3, 2, 2\).*\(B, 5, H, W\).*5 output channels"):
+    with pytest.raises(ConfigError, match=r"\(1, 3, 2, 2\).*\(B, 5, H, W\).*5 output channels"):
         predict(Given(torch.zeros(1, 1, 3, 2, 2)), likelihood=Categorical(5))
 
 
 def test_no_draws_is_an_error():
     class Idle:
+        gives_novelty = False
+
         def draws(self, *inputs, generator=None):
             return iter(())
 
@@ -143,11 +157,11 @@ def test_loading_what_is_cut_off_or_of_another_kind(tmp_path):
     with pytest.raises(ValueError, match="holds a ClassPrediction, expected a ValuePrediction"):
         ValuePrediction.load(path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"p\.safetensors is not a whole"):
+    with pytest.raises(ValueError, match=r"p\.safetensors is cut off"):
         ClassPrediction.load(path)
 
 
-def test_intervals_hold_what_they_promise():
+def test_intervals_have_the_width_of_the_normal_distribution():
     one = torch.ones(1, 1, 1, 1)
     low, high = ValuePrediction(0 * one, one, 3 * one).interval(0.9)
     assert (high - low).item() == pytest.approx(2 * 1.6449 * 2, abs=1e-3)
@@ -162,8 +176,8 @@ def test_notebooks_show_every_map():
         assert all(name in page for name in ("total", "aleatoric", "epistemic"))
 
 
-def test_resizing_leaves_no_doubt_about_the_network_that_was_not_there():
-    # Two halves, each certain of another class: halfway between them the law is a mixture, but every draw agrees on it.
+def test_resizing_adds_no_epistemic_uncertainty():
+    # Two halves, each certain of another class: between them the distribution is a mixture, the same for every draw.
     certain = torch.zeros(3, 1, 2, 4, 4)
     certain[:, :, 0, :, :2] = certain[:, :, 1, :, 2:] = 40
     prediction = predict(Given(certain), likelihood=Categorical(2)).resized((8, 8))
@@ -186,3 +200,66 @@ def test_a_class_that_is_ruled_out_has_no_part_in_the_entropy():
     expected = torch.distributions.Categorical(logits=output[0, :2, 0, 0])
     torch.testing.assert_close(found.probs[0, :2, 0, 0], expected.probs)
     torch.testing.assert_close(found.aleatoric[0, 0, 0], expected.entropy())
+
+
+class Novel(Given):
+    """A method that gives a novelty score in the same pass."""
+
+    gives_novelty = True
+
+    def draws_and_novelty(self, *inputs, generator=None):
+        return self.draws(), self.outputs[0, :, 0].abs()
+
+
+@pytest.mark.parametrize(("likelihood", "channels"), [(Categorical(3), 3), (Gaussian(dims=3), 6)])
+def test_one_value_per_image_has_the_numbers_of_a_map_of_one_pixel(likelihood, channels):
+    drawn = torch.randn(5, 7, channels, generator=torch.Generator().manual_seed(0))
+    single = predict(Novel(drawn, 2), likelihood=likelihood)
+    maps = predict(Novel(drawn[..., None, None], 2), likelihood=likelihood)
+    assert (single.event, single.is_map, maps.event, maps.is_map) == ((), False, (1, 1), True)
+    for name in ("total", "aleatoric", "epistemic", "best", "novelty"):
+        assert torch.equal(getattr(single, name), getattr(maps, name)[..., 0, 0]), name
+    assert single.resized((4, 5)) is single
+    page = single._repr_html_()
+    assert "<img" not in page
+    assert "total" in page
+
+
+@pytest.mark.parametrize(("likelihood", "channels"), [(Categorical(3), 3), (Gaussian(dims=2, unit="m"), 4)])
+def test_a_novelty_score_stays_with_the_prediction(tmp_path, likelihood, channels):
+    drawn = outputs(0, 2, channels)
+    prediction = predict(Novel(drawn), likelihood=likelihood)
+    assert torch.equal(prediction.novelty, drawn[0, :, 0].abs())
+    assert predict(Given(drawn), likelihood=likelihood).novelty is None
+    assert prediction.resized((6, 10)).novelty.shape == (2, 6, 10)
+    assert prediction.to("meta").novelty.is_meta
+    prediction.save(tmp_path / "p")
+    assert torch.equal(type(prediction).load(tmp_path / "p").novelty, prediction.novelty)
+
+
+def test_a_prediction_of_several_tasks_gives_its_novelty_and_image_to_each():
+    class Both:
+        channels = 3
+
+        def moments(self, output):
+            values = ValueMoments.of(output[:, :1], output[:, :1].exp(), "m")
+            return JointMoments({"classes": ClassMoments.of(output.softmax(1)), "depth": values})
+
+    drawn = outputs(0, 3, 3)
+    found = predict(Novel(drawn), likelihood=Both())
+    assert isinstance(found, JointPrediction)
+    image = torch.rand(2, 3, 3, 5)
+    for part in found.with_image(image).values():
+        assert torch.equal(part.novelty, drawn[0, :, 0].abs())
+        assert torch.equal(part.image, image)
+    assert found.resized((6, 10))["depth"].event == (6, 10)
+
+
+def test_one_line_says_what_a_prediction_is():
+    one = torch.ones(2, 1, 6, 8)
+    assert repr(ClassPrediction(one, one[:, 0], 20)) == "ClassPrediction(2 × 1 classes × 6 × 8, 20 draws)"
+    assert repr(ValuePrediction(one, one, one, "m")) == "ValuePrediction(2 × 1 × 6 × 8, m, 1 draws)"
+    assert repr(PredictionSet(one > 0, 0.9)) == "PredictionSet(2 × 1 classes × 6 × 8, level 0.9)"
+    assert repr(PredictionInterval(one, one, 0.9, "m")) == "PredictionInterval(2 × 1 × 6 × 8, m, level 0.9)"
+    joint = JointPrediction({"depth": ValuePrediction(one, one, one)})
+    assert repr(joint) == "JointPrediction(depth: ValuePrediction(2 × 1 × 6 × 8, 1 draws))"

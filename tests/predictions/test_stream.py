@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError, RunExistsError
 from sfumato.likelihoods import Categorical, Gaussian
 from sfumato.methods import Deterministic, MCDropout
 from sfumato.models import UNet
@@ -75,18 +76,18 @@ def test_refused(tmp_path, monkeypatch):
     method, likelihood = Deterministic(nn.Conv2d(3, 4, 1)), Categorical(4)
     image = np.zeros((3, 8, 8), np.float32)
     (tmp_path / "there").mkdir()
-    with pytest.raises(FileExistsError, match="there exists: delete it"):
+    with pytest.raises(RunExistsError, match="there exists: delete it"):
         predict_streamed(method, image, tmp_path / "there", likelihood=likelihood)
     for wrong in (image[0], image.astype(np.int32)):
-        with pytest.raises(ValueError, match=r"expected \(C, H, W\), uint8 or float"):
+        with pytest.raises(DataError, match=r"expected \(C, H, W\), uint8 or float"):
             predict_streamed(method, wrong, tmp_path / "out", likelihood=likelihood)
-    with pytest.raises(ValueError, match=r"tile is \(4, 4\) and overlap 128"):
+    with pytest.raises(ConfigError, match=r"tile is \(4, 4\) and overlap 128"):
         predict_streamed(method, image, tmp_path / "out", likelihood=likelihood, tile=(4, 4))
-    with pytest.raises(FileNotFoundError, match="out does not exist"):
+    with pytest.raises(MissingFileError, match="out does not exist"):
         read_window(tmp_path / "out", WHOLE, WHOLE)
-    with pytest.raises(ValueError, match="there holds no prediction"):
+    with pytest.raises(DataError, match="there holds no prediction"):
         read_window(tmp_path / "there", WHOLE, WHOLE)
     assert {path.name for path in tmp_path.iterdir()} == {"there"}
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(ValueError, match=r"pip install 'sfumato\[large\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'sfumato\[large\]'"):
         predict_streamed(method, image, tmp_path / "out", likelihood=likelihood)

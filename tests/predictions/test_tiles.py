@@ -1,9 +1,10 @@
-"""Tiled predictions are those of one pass where no border is seen, and mixtures where tiles meet."""
+"""Tiled predictions equal those of one pass away from borders of tiles, and are mixtures where tiles overlap."""
 
 import pytest
 import torch
 from torch import nn
 
+from sfumato.errors import ConfigError
 from sfumato.likelihoods import Categorical, Gaussian
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.models import UNet
@@ -51,7 +52,7 @@ def test_tiles_that_disagree_raise_the_epistemic_part():
     image = torch.ones(1, 3, 8, 28)
     image[..., 0] = 0
     tiled = predict_tiled(Deterministic(Place()), image, likelihood=Gaussian(), tile=(8, 16), overlap=4)
-    assert tiled.epistemic[0, 0, 13].item() == pytest.approx(0.25, abs=0.1)  # the middle of the overlap: two laws
+    assert tiled.epistemic[0, 0, 13].item() == pytest.approx(0.25, abs=0.1)  # the middle of the overlap
     assert tiled.epistemic[0, 0, 2].item() == 0
     assert torch.allclose(tiled.aleatoric, torch.tensor(-6.0).exp())
 
@@ -90,11 +91,33 @@ def test_what_is_no_image_goes_to_every_tile():
     ],
 )
 def test_refused(inputs, choices, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         predict_tiled(Deterministic(near(3)), *inputs, likelihood=Categorical(3), **choices)
 
 
 def test_outputs_of_another_size_are_refused():
     net = nn.Conv2d(3, 3, 1, stride=2)
-    with pytest.raises(ValueError, match=r"a tile of \(8, 8\) gave a prediction of \(4, 4\)"):
+    with pytest.raises(ConfigError, match=r"a tile of \(8, 8\) gave a prediction of \(4, 4\)"):
         predict_tiled(Deterministic(net), torch.rand(1, 3, 8, 8), likelihood=Categorical(3))
+
+
+class NovelTiles:
+    """Gives the image as output, and its first channel as the novelty score."""
+
+    stochastic, gives_novelty = False, True
+
+    def draws_and_novelty(self, image, generator=None):
+        return iter([image[None]]), image[:, 0]
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(4), Gaussian(dims=2)])
+def test_novelty_scores_are_put_together(likelihood):
+    image = torch.rand(2, 4, 30, 40)
+    tiled = predict_tiled(NovelTiles(), image, likelihood=likelihood, tile=(24, 20), overlap=8)
+    assert torch.allclose(tiled.novelty, image[:, 0], atol=1e-6)
+
+
+def test_one_value_per_image_is_refused():
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ConfigError, match="one value for each image"):
+        predict_tiled(Deterministic(net), torch.rand(1, 3, 8, 8), likelihood=Categorical(3), tile=(8, 8), overlap=4)

@@ -1,7 +1,7 @@
-"""Does leaving out the uncertain pixels leave out the error? Risk–coverage and sparsification.
+"""Does the error fall when uncertain pixels are left out? Risk–coverage and sparsification.
 
-``weight`` (…, keys) counts pixels and ``error`` (…, keys) sums their errors, over keys that rise with the uncertainty;
-pixels are kept from the first key on. Within a key the order is lost: its pixels are taken in random order.
+``weight`` (…, keys) counts pixels and ``error`` (…, keys) sums their errors, over keys that rise with the uncertainty.
+Pixels are kept from the first key on. The pixels of one key are kept in random order.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from sfumato.metrics.histogram import lowest
 def aurc(weight: Tensor, error: Tensor) -> Tensor:
     """Area under the risk–coverage curve: the mean error of the kept pixels, averaged over all coverages (…).
 
-    Source: Geifman, Uziel and El-Yaniv (2019). Within a key the average over random orders is taken exactly.
-    Pitfall: depends on the accuracy as well as on the ranking; :func:`e_aurc` takes off what no ranking can avoid.
+    Source: Geifman, Uziel and El-Yaniv (2019). Within a key it is the exact average over random orders.
+    Pitfall: It depends on the accuracy as well as on the ranking. :func:`e_aurc` subtracts what no ranking can avoid.
     """
     weight, error = weight.double(), error.double()
     upto, risk = weight.cumsum(-1), error.cumsum(-1)
     kept, lost = upto - weight, risk - error
     share = error / weight.clamp_min(1)
-    # ∫ (lost + share·j)/(kept + j) dj over the key; the logarithm's factor vanishes where nothing was kept before.
+    # ∫ (lost + share·j)/(kept + j) dj over the key; the logarithm's factor is 0 where nothing was kept before.
     slope = (lost - share * kept) * torch.log(upto / kept).where(kept > 0, 0.0)
     return (error + slope.nan_to_num(0.0)).sum(-1) / weight.sum(-1)
 
 
 def e_aurc(weight: Tensor, error: Tensor) -> Tensor:
-    """Excess AURC of 0/1 errors: :func:`aurc` minus that of the ranking that puts every error last (…), ≥ 0.
+    """Excess AURC of 0/1 errors: :func:`aurc` minus that of the ranking with all errors last (…), ≥ 0.
 
     With error rate r the best ranking reaches ``r + (1 − r) log(1 − r)``. For 0/1 errors this is also AUSE.
 
@@ -54,7 +54,7 @@ def risk_at_coverage(weight: Tensor, error: Tensor, coverage: Tensor) -> Tensor:
 
 
 def coverage_at_risk(weight: Tensor, error: Tensor, risk: float = 0.05) -> Tensor:
-    """The largest share of pixels that can be kept with a mean error of at most ``risk`` (…); whole keys are kept.
+    """The largest share of pixels that can be kept with a mean error of at most ``risk`` (…), in whole keys.
 
     Source: Geifman and El-Yaniv (2017), selective guaranteed risk; without their guarantee.
     """
@@ -65,7 +65,7 @@ def coverage_at_risk(weight: Tensor, error: Tensor, risk: float = 0.05) -> Tenso
 
 
 def scores(weight: Tensor, error: Tensor) -> dict[str, Tensor]:
-    """All scores of leaving out uncertain pixels, where the error is 0 or 1 (…).
+    """All scores (…) of leaving out uncertain pixels, where the error is 0 or 1.
 
     ``ause`` is :func:`e_aurc`: the area between the sparsification curves of the uncertainty and of the error itself.
     """
@@ -81,10 +81,10 @@ def scores(weight: Tensor, error: Tensor) -> dict[str, Tensor]:
 def rmse_areas(ranks: Tensor) -> tuple[Tensor, Tensor]:
     """AUSE and AURG of the RMSE (…) over pooled pixels, from fine histograms (…, 4, keys).
 
-    The curve is the RMSE of the kept pixels over the share kept, in (0, 1], by trapezia over the keys.
+    The curve is the RMSE of the kept pixels over the share that is kept, in (0, 1], integrated with trapezia.
 
     Args:
-        ranks: pixels and their squared error by uncertainty, pixels and their squared error by error.
+        ranks: Pixels and their squared error by uncertainty, pixels and their squared error by error.
 
     Source: Ilg et al. (2018) for pooling; not divided by the RMSE, so in the unit of the values.
     """
@@ -101,19 +101,23 @@ STEPS = 50
 
 
 def poggi(uncertainty: Tensor, square: Tensor, relative: Tensor, ratio: Tensor) -> Tensor:
-    """AUSE, then AURG, of one image by RMSE, abs-rel and 1 − δ1 (6,): removed in 50 steps of 2 %, 0 at the end.
+    """AUSE, then AURG, of one image by RMSE, abs-rel and 1 − δ1 (6,), in 50 steps of 2 %; the curve ends at 0.
+
+    In each step the pixels with a key above its percentile 100, 98, …, 2 are left out. Percentiles are interpolated
+    linearly, and a pixel whose key equals the percentile is kept.
 
     Args:
-        uncertainty: (N,); pixels above its percentiles 100, 98, …, 2 are left out in turn.
-        square: (N,) squared errors.
-        relative: (N,) relative errors.
-        ratio: (N,) ``max(ŷ/y, y/ŷ)``.
+        uncertainty: Key of each pixel (N,).
+        square: Squared errors (N,).
+        relative: Relative errors (N,).
+        ratio: ``max(ŷ/y, y/ŷ)`` (N,).
 
     Returns:
-        0 for an image without pixels.
+        Six numbers, 0 for an image without pixels.
 
-    Source: Poggi et al. (2020), "On the uncertainty of self-supervised monocular depth estimation", and its code.
-    Pitfall: a mean over images, not normalized: in the unit of the error, larger for a network that errs more.
+    Source: Poggi et al. (2020), "On the uncertainty of self-supervised monocular depth estimation", and its code. In
+    some images of up to 64 pixels the code itself rounds a percentile below the pixel it falls on.
+    Pitfall: It is a mean over images and not normalized: it has the unit of the error and grows with the error.
     """
     if not len(uncertainty):
         return uncertainty.new_zeros(6, dtype=torch.float64)
@@ -122,16 +126,17 @@ def poggi(uncertainty: Tensor, square: Tensor, relative: Tensor, ratio: Tensor) 
     curves = torch.stack([_curve(uncertainty, errors), torch.cat(oracles)])
     full = curves[0, :, 0].clone()
     curves[:, 0], full[0] = curves[:, 0].sqrt(), full[0].sqrt()
-    by_uncertainty, oracle = (curves.sum(-1) - curves[..., 0] / 2) / STEPS  # trapezia down to 0 where nothing is kept
+    by_uncertainty, oracle = (curves.sum(-1) - curves[..., 0] / 2) / STEPS  # trapezia, down to 0 where no pixel is kept
     return torch.cat([by_uncertainty - oracle, full - by_uncertainty])
 
 
 def _curve(key: Tensor, errors: Tensor) -> Tensor:
-    """Mean errors (M, 50) of the pixels whose key (N,) is at most its percentile 100, 98, …, 2; ``errors`` (M, N)."""
+    """Mean errors (M, 50) of the pixels whose key (N,) is at most its percentile 100, 98, …, 2."""
     ordered, order = key.sort()
-    position = (len(key) - 1) * (1 - torch.arange(STEPS, dtype=torch.float64, device=key.device) / STEPS)
-    low = position.long()
+    # Positions as integers: if a percentile falls on a pixel, rounding must not put it below that pixel.
+    position = (len(key) - 1) * torch.arange(STEPS, 0, -1, device=key.device)
+    low, rest = position // STEPS, position % STEPS
     high = (low + 1).clamp_max(len(key) - 1)
-    percentile = ordered[low].double().lerp(ordered[high].double(), position - low)
+    percentile = ordered[low].double().lerp(ordered[high].double(), rest.double() / STEPS)
     kept = torch.searchsorted(ordered.double(), percentile, right=True)
     return errors[:, order].cumsum(-1)[:, kept - 1] / kept
