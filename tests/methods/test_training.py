@@ -9,7 +9,7 @@ from torch import nn
 
 from sfumato import registry
 from sfumato.likelihoods import Categorical, Gaussian
-from sfumato.methods import BaseMethod, Heads, MethodTraining
+from sfumato.methods import BaseMethod, Heads, MethodTraining, VariancePropagation
 from sfumato.methods.concrete_dropout import TRAINING as CONCRETE
 from sfumato.methods.swag import SNAPSHOTS, swag_rate
 from sfumato.models import UNet
@@ -18,6 +18,12 @@ from sfumato.testing import check_method
 NAMES = registry.names("methods")
 ATTACHED = {"concrete-dropout", "variational", "swag", "batch-ensemble", "multi-head", "latent"}
 POST_HOC = {"laplace", "test-time-augmentation", "feature-density", "variance-propagation"}
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """The fit of variance propagation is not what is tested here."""
+    monkeypatch.setattr("sfumato.methods._propagation.corrections.STEPS", 2)
 
 
 def training(name) -> MethodTraining:
@@ -165,6 +171,16 @@ def test_the_layer_that_makes_the_output_is_found(name):
         training(name).fit(nn.Sequential(TwoHeads(), nn.Tanh()), batches(), Categorical(4), 3)
     with pytest.raises(ValueError, match="no batch of training data"):
         training(name).fit(TwoHeads(), [], Categorical(4), 3)
+
+
+def test_variance_propagation_is_fitted_to_the_first_images():
+    known, net, data = training("variance-propagation"), network(), batches(12)
+    state = load(save(known.fit(net, data, Categorical(4), 3)))
+    method = known.build([net], 3, state)
+    image = data[0][0][0]
+    expected = VariancePropagation.fit(net, [inputs for inputs, _, _ in data[:8]]).moments(image)
+    assert all(torch.equal(*pair) for pair in zip(method.moments(image), expected, strict=True))
+    assert len(method.corrections) > 10
 
 
 def test_densities_of_values_have_one_class():

@@ -8,13 +8,18 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sfumato.contracts import Inputs
+from sfumato.contracts import Batch, Inputs, Likelihood
 from sfumato.errors import ConfigError
 from sfumato.methods._propagation.activations import NoRuleError
-from sfumato.methods._propagation.corrections import Fitted, Fitting
+from sfumato.methods._propagation.corrections import Fitted, Fitting, corrections_of
 from sfumato.methods._propagation.run import Propagation, run
 from sfumato.methods._propagation.sampling import sampled_variances
 from sfumato.methods.base import BaseMethod
+from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, only
+
+IMAGES = 16
+PIXELS = IMAGES * 192 * 256
+"""Images, and pixels of all images together, to which a run is fitted."""
 
 
 class VariancePropagation(BaseMethod):
@@ -142,3 +147,28 @@ def _points(count: int, channels: int) -> Tensor:
     normal = torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
     normal -= normal.mean(0)
     return normal / normal.square().mean(0).sqrt()
+
+
+def _fit(network: nn.Module, batches: Iterable[Batch], likelihood: Likelihood, samples: int) -> dict[str, Tensor]:
+    """The corrections, from the first images of the training data."""
+    parts: list[Inputs] = []
+    left = IMAGES
+    for inputs, _, _ in batches:
+        left = min(left, max(2, PIXELS // max(1, inputs[0][0, 0].numel()))) if not parts else left
+        parts.append(tuple(x[:left] for x in inputs))
+        left -= len(parts[-1][0])
+        if left <= 0:
+            break
+    corrections = VariancePropagation.fit(network, parts).corrections
+    return {
+        f"{index}.{part}.{correction.name}": value.contiguous()
+        for index, correction in enumerate(corrections)
+        for part, value in correction.named_buffers()
+    }
+
+
+def _build(networks: Networks, samples: int, state: State = NO_STATE) -> VariancePropagation:
+    return VariancePropagation(only(networks), max(samples, 2), corrections_of(state))
+
+
+TRAINING = MethodTraining(_build, fit=_fit, needs_training_data=True)

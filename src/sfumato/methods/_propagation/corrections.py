@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -104,6 +104,18 @@ class WindowCovariance(nn.Module):
         for factor in self.factors:
             result = result + linear(sd, factor).square()
         return result.clamp_min(0)
+
+
+def corrections_of(state: Mapping[str, Tensor]) -> list[nn.Module]:
+    """The corrections whose tensors are stored under ``INDEX.PART.OPERATION``."""
+    parts: dict[int, dict[str, Tensor]] = {}
+    names: dict[int, str] = {}
+    for key, value in state.items():
+        index, part, name = key.split(".", 2)
+        parts.setdefault(int(index), {})[part] = value
+        names[int(index)] = name
+    kinds = ((names[index], parts[index]) for index in sorted(parts))
+    return [Gain(name, **held) if "gain" in held else WindowCovariance(name, **held) for name, held in kinds]
 
 
 class Fitted:
