@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from sfumato.data.loading import SelectedDataset
@@ -43,6 +42,8 @@ class HeldPredictions:
 
     def of(self, numbers: Sequence[int]) -> Iterator[HeldOut]:
         """The images with these numbers, one after another."""
+        from rich.progress import track
+
         missing = any(number not in self._kept for number in numbers)
         for number in track(numbers, "predict", disable=not (self.progress and missing), transient=True):
             yield self._kept[number] if number in self._kept else self._predict(number)

@@ -37,7 +37,7 @@ class OODTally(nn.Module):
         fits = outside and novel is not None and novel.shape == total.shape
         new = cast(Tensor, novel).bool() if fits else every & outside
         self.scores.update(prediction, new, every)
-        self.histograms.update(prediction, new if outside else every, outside)
+        self.histograms.update(prediction, new if fits else None, outside)
 
     def compute(self) -> dict[str, OODHistogram]:
         """The histograms of each part of the uncertainty. All processes must call this."""
@@ -64,11 +64,11 @@ class UncertaintyHistograms(Metric):
         self.add_state("pixels", torch.zeros(len(PARTS), 2, histogram.KEYS, dtype=torch.int64), "sum")
         self.add_state("sums", torch.zeros(len(PARTS), 2, dtype=torch.float64), "sum")
 
-    def update(self, prediction: TaskPrediction, chosen: Tensor, outside: bool) -> None:
-        """Add the chosen pixels (B, *event) of a prediction."""
+    def update(self, prediction: TaskPrediction, chosen: Tensor | None, outside: bool) -> None:
+        """Add the chosen pixels (B, *event), bool, of a prediction. None for all pixels."""
         for k, name in enumerate(PARTS):
             if (values := displayed(prediction, name)) is not None:
-                values = values[chosen]
+                values = values.flatten() if chosen is None else values[chosen]
                 self.pixels[k, int(outside)] += torch.bincount(histogram.key(values), minlength=histogram.KEYS)
                 self.sums[k, int(outside)] += values.sum(dtype=torch.float64)
 
