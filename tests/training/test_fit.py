@@ -4,8 +4,6 @@ import csv
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from sfumato.errors import ConfigError, NotFiniteError, PluginError, ResourceErr
 from sfumato.runs import Config, Run
 from sfumato.training import fit, make_plan
 from sfumato.training.folder import locked
+from sfumato.training.parallel import clean_context
 
 SMALL = {"widths": (4, 8), "dropout": 0.2}
 # What Lightning and torch tell developers; none of it is ours.
@@ -93,22 +92,22 @@ def test_every_likelihood_trains(tmp_path, task, likelihood):
 
 
 def test_depth_in_other_units_trains_the_same_network(tmp_path):
-    """One task is standardized too, so millimeters train what meters do."""
+    """One task is standardized too, so decimeters train what meters do."""
 
-    class Millimeters(Scenes):
+    class Decimeters(Scenes):
         def __getitem__(self, index):
             sample = super().__getitem__(index)
-            return sample | {"inverse_depth": sample["inverse_depth"] / 1000}
+            return sample | {"inverse_depth": sample["inverse_depth"] / 10}
 
     runs = []
-    for number, train in enumerate((scenes(), Millimeters(6, size=(16, 24), seed=0))):
+    for number, train in enumerate((scenes(), Decimeters(6, size=(16, 24), seed=0))):
         config = Config(task="inverse_depth", likelihood="laplace", network_args=SMALL, epochs=2, batch=3,
                         scale=(1.0, 1.0), color=0.0, precision="32-true")  # fmt: skip
         known = make_plan(config, train, device="cpu")[0]
         runs.append(fitted(tmp_path / str(number), known, train))
     assert same(weights(runs[0]), weights(runs[1]), atol=1e-4)
-    meters, millimeters = (r.predict(scenes(1, 5)[0]["image"][None]).mean for r in runs)
-    torch.testing.assert_close(meters, 1000 * millimeters, rtol=1e-3, atol=1e-4)
+    meters, decimeters = (r.predict(scenes(1, 5)[0]["image"][None]).mean for r in runs)
+    torch.testing.assert_close(meters, 10 * decimeters, rtol=1e-3, atol=1e-4)
 
 
 def test_ensemble_trains_members_of_their_own(tmp_path):
@@ -131,45 +130,48 @@ def test_workers_and_caches_change_nothing(run, tmp_path):
 
 
 COMMAND = """
-import sys, torch
+import os, sys, torch
 from pathlib import Path
-import importlib.util
-spec = importlib.util.spec_from_file_location("tests_of_fit", {here!r})
-tests = importlib.util.module_from_spec(spec)
-sys.modules["tests_of_fit"] = tests
-spec.loader.exec_module(tests)
+os.dup2(os.open({errors!r}, os.O_WRONLY | os.O_CREAT), 2)
+sys.stderr = os.fdopen(2, "w")
+sys.path.insert(0, str(Path({here!r}).parent))
+import test_fit as tests
 torch.set_num_threads(1)
-if __name__ == "__main__":
-    {call}
+{call}
 """
 
 
-def started(call):
-    """A process that runs a line with this file as ``tests``."""
-    code = COMMAND.format(here=__file__, call=call)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def started(call, errors):
+    """A process that runs a line, with this file as ``tests`` and its stderr in a file."""
+    errors.touch()
+    code = COMMAND.format(here=__file__, errors=str(errors), call=call)
+    process = clean_context().Process(target=exec, args=(code, {}))
+    process.start()
+    return process
 
 
 def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline and process.poll() is None:
+    while not condition() and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.02)
-    assert condition(), process.stderr.read()
+    assert condition()
 
 
-def stopped(folder, number, epochs=60):
+def stopped(tmp_path, number, epochs=60):
     """What a training that is stopped by a signal leaves: exit code and stderr."""
-    process = started(f"tests.fitted(Path({str(folder)!r}), tests.plan(epochs={epochs}), val=tests.scenes(2, 1))")
+    folder, errors = tmp_path / "run", tmp_path / "errors"
+    call = f"tests.fitted(Path({str(folder)!r}), tests.plan(epochs={epochs}), val=tests.scenes(2, 1))"
+    process = started(call, errors)
     wait_for((folder / "member-0.ckpt").exists, process)
-    process.send_signal(number)
-    _, message = process.communicate(timeout=60)
+    os.kill(process.pid, number)
+    process.join(60)
     assert not (folder / "weights-0.safetensors").exists(), "the run ended before it could be stopped"
-    return process.returncode, message
+    return process.exitcode, errors.read_text()
 
 
 def test_killed_run_resumes_to_the_same_weights_and_one_log(tmp_path):
-    epochs, folder = 60, tmp_path / "killed"
-    code, _ = stopped(folder, signal.SIGKILL, epochs)
+    epochs, folder = 60, tmp_path / "run"
+    code, _ = stopped(tmp_path, signal.SIGKILL, epochs)
     assert code == -signal.SIGKILL
     known = plan(epochs=epochs)
     resumed = fitted(folder, known, val=scenes(2, 1), resume=True)
@@ -181,13 +183,16 @@ def test_killed_run_resumes_to_the_same_weights_and_one_log(tmp_path):
     assert ours[0]["train_nll"] == theirs[0]["train_nll"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
-def test_a_stopped_training_keeps_its_checkpoint_and_says_how_to_go_on(tmp_path, number, code):
-    found, message = stopped(tmp_path / "run", number)
+@pytest.mark.parametrize(
+    ("number", "code", "error"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 1, "KeyboardInterrupt")]
+)
+def test_a_stopped_training_keeps_its_checkpoint_and_says_how_to_go_on(tmp_path, number, code, error):
+    found, message = stopped(tmp_path, number)
     assert found == code, message
     assert (tmp_path / "run" / "member-0.ckpt").exists()
     assert not (tmp_path / "run" / "fit.lock").exists()
     assert "--resume goes on with it" in message
+    assert error in message
 
 
 def test_a_finished_run_is_not_overwritten(run):
@@ -217,19 +222,20 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path):
     with locked(folder):
         with pytest.raises(RunError, match="this process is training in"):
             fitted(folder, plan())
-        process = started(f"tests.locked(Path({str(folder)!r})).__enter__()")
-        _, message = process.communicate(timeout=60)
-        assert process.returncode != 0
-        assert f"process {os.getpid()} is training in" in message
+        process = started(f"tests.locked(Path({str(folder)!r})).__enter__()", tmp_path / "errors")
+        process.join(60)
+        assert process.exitcode == 1
+        assert f"process {os.getpid()} is training in" in (tmp_path / "errors").read_text()
     assert not (folder / "weights-0.safetensors").exists()
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     folder = tmp_path / "run"
-    process = started(f"tests.locked(Path({str(folder)!r})).__enter__(); __import__('time').sleep(60)")
+    call = f"lock = tests.locked(Path({str(folder)!r})); lock.__enter__(); tests.time.sleep(60)"
+    process = started(call, tmp_path / "errors")
     wait_for(lambda: (folder / "fit.lock").exists() and (folder / "fit.lock").read_text(), process)
     process.kill()
-    process.wait()
+    process.join(60)
     assert (folder / "fit.lock").exists()
     with locked(folder):
         assert (folder / "fit.lock").read_text().strip() == str(os.getpid())
@@ -299,8 +305,6 @@ def test_a_killed_process_of_a_member_is_reported(tmp_path):
 class Slow(Scenes):
     """Members whose process writes down its id."""
 
-    folder = ""
-
     def __getitem__(self, index):
         if multiprocessing.parent_process() is not None:
             (Path(os.environ["PIDS"]) / str(os.getpid())).touch()
@@ -316,19 +320,18 @@ def alive(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_processes_of_members_end_with_their_parent(tmp_path, monkeypatch, number):
+def test_processes_of_members_end_with_their_parent(tmp_path):
     pids = tmp_path / "pids"
     pids.mkdir()
-    monkeypatch.setenv("PIDS", str(pids))
     call = (
-        "tests.fitted(Path({!r}), tests.plan(method='ensemble', members=2, epochs=500),"
+        f"os.environ['PIDS'] = {str(pids)!r}\n"
+        f"tests.fitted(Path({str(tmp_path / 'run')!r}), tests.plan(method='ensemble', members=2, epochs=500),"
         " tests.Slow(6, size=(16, 24), seed=0), parallel_members=2, cache='none')"
     )
-    process = started(call.format(str(tmp_path / "run")))
-    wait_for(lambda: len(list(pids.iterdir())) == 2, process)
-    process.send_signal(number)
-    process.communicate(timeout=60)
+    process = started(call, tmp_path / "errors")
+    wait_for(lambda: len(list(pids.iterdir())) >= 2, process)
+    process.kill()
+    process.join(60)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and any(alive(path.name) for path in pids.iterdir()):
         time.sleep(0.1)

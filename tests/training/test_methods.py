@@ -1,8 +1,5 @@
 """Every method, from the plan to the run that is opened again."""
 
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,6 +16,7 @@ from sfumato.runs import Config, Run, build_network, task_and_likelihood
 from sfumato.training import TrainingModule, fit, make_plan
 from sfumato.training.loaders import Reading, TrainingData
 from sfumato.training.optimizer import parameter_groups
+from sfumato.training.parallel import clean_context
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
 WALKS = {"snapshot": 6, "swag": 40}
@@ -198,14 +196,15 @@ def test_killed_run_resumes_to_the_same_state(tmp_path, method):
     """Snapshots and moments included: at epoch 31 of 40, swag has some of its 20, and snapshot two of its three."""
     folder = tmp_path / "killed"
     code = COMMAND.format(here=__file__, folder=str(folder), method=method)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = clean_context().Process(target=exec, args=(code, {}))
+    process.start()
     deadline, path = time.monotonic() + 300, folder / "member-0.ckpt"
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if path.exists() and torch.load(path, weights_only=True)["epoch"] >= 31:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join(60)
     assert path.exists()
     assert not (folder / "weights-0.safetensors").exists(), "the run ended before it could be killed"
     known = plan(method, epochs=40)

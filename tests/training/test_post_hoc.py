@@ -1,6 +1,5 @@
 """Methods that are fitted to a finished run."""
 
-
 import pytest
 import torch
 
@@ -58,7 +57,8 @@ def test_the_method_of_a_training_is_fitted_after_it(run, tmp_path):
     after = fit_post_hoc(run, "laplace", tmp_path / "after", scenes(), **QUIET)
     ours, theirs = (read_tensors(r.folder / "method.safetensors")[0] for r in (whole, after))
     assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(value.double(), theirs[key].double(), rtol=1e-4, atol=1e-6) for key, value in ours.items())
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], rtol=1e-4, atol=1e-6)
 
 
 def test_no_fit_is_needed_and_no_data(run, tmp_path):
@@ -97,7 +97,7 @@ def test_the_run_stays_and_its_calibrator_is_left_behind(run, tmp_path):
 
 def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(run, tmp_path):
     refused = tmp_path / "none"
-    with pytest.raises(ConfigError, match="ensemble is trained, not fitted.*laplace"):
+    with pytest.raises(ConfigError, match=r"ensemble is trained, not fitted.*laplace"):
         fit_post_hoc(run, "ensemble", refused, scenes(), **QUIET)
     plain = trained(tmp_path / "plain", network_args={"widths": (4, 8), "dropout": 0.0})
     with pytest.raises(ConfigError, match="dropout"):
@@ -112,7 +112,7 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(run, tmp_path):
 
 def test_several_tasks(tmp_path):
     joint = trained(tmp_path / "joint", tasks="classes,depth")
-    with pytest.raises(ConfigError, match="targets of one task, but .* has the tasks classes,depth"):
+    with pytest.raises(ConfigError, match=r"targets of one task, but .* has the tasks classes,depth"):
         fit_post_hoc(joint, "laplace", tmp_path / "none", scenes(), **QUIET)
     with pytest.raises(ConfigError, match="give the run of all its tasks"):
         fit_post_hoc(joint.per_task["classes"], "mc-dropout", tmp_path / "none", scenes(), **QUIET)

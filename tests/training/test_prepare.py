@@ -50,13 +50,18 @@ def test_the_rest_is_filled_in():
 def test_targets_of_one_task_are_standardized_behind_the_link():
     """For log depth: mean and standard deviation of the logarithm of the valid depths."""
     train = scenes()
-    plan = planned(task="depth", likelihood="normal-inverse-gamma")
+    plan = planned(task="depth", likelihood="gaussian")
     depth = torch.cat([s["depth"][:, s["depth_valid"]].flatten() for s in (train[i] for i in range(6))]).double().log()
     center, spread = plan.facts.scales["depth"]
     assert center == pytest.approx(float(depth.mean()), rel=1e-5)
     assert spread == pytest.approx(float(depth.std(correction=0)), rel=1e-4)
     assert plan.facts.counts == (len(depth),)
     assert planned().facts.scales == {}
+    # A likelihood without a link is standardized in the unit of its targets.
+    center, spread = planned(task="depth", likelihood="normal-inverse-gamma").facts.scales["depth"]
+    assert (center, spread) == pytest.approx(
+        (float(depth.exp().mean()), float(depth.exp().std(correction=0))), rel=1e-4
+    )
 
 
 class Stereo(Dataset):
@@ -108,7 +113,7 @@ def test_a_class_without_a_pixel_is_named(capsys):
 
 
 def test_data_without_a_target_are_refused():
-    with pytest.raises(DataError, match="no pixel.*valid classes"):
+    with pytest.raises(DataError, match=r"no pixel.*valid classes"):
         planned(Masked(list(range(8))))
 
 
@@ -126,7 +131,7 @@ class Values(Dataset):
 
 
 def test_values_outside_the_range_of_the_link_are_refused():
-    with pytest.raises(DataError, match="valid depth.*outside the range"):
+    with pytest.raises(DataError, match=r"valid depth.*outside the range"):
         planned(Values(), task="depth")
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from rich.progress import track
 
-from sfumato.contracts import Task
+from sfumato.contracts import StudentLikelihood, Task
 from sfumato.data.views import Samples, subset
 from sfumato.distillation.dataset import DistillationDataset
 from sfumato.distillation.teacher import Teacher
 from sfumato.errors import ConfigError
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Plan, Run, likelihood_names, task_and_likelihood
+from sfumato.runs.resolve import build_likelihood
 from sfumato.training import check_output_dir, fit
 from sfumato.training.folder import is_first
 
@@ -78,7 +80,7 @@ def distill(
     """
     folder = Path(folder)
     plan = student_plan(run, likelihood, choices, trust)
-    teacher = Teacher(run, task_and_likelihood(plan)[1], samples)
+    teacher = Teacher(run, students_of(plan), samples)
     labeled = subset(train, plan.config.limit)
     _probe(teacher, labeled)  # a teacher without a spread is refused before anything is written
     images = len(labeled) + (0 if unlabeled is None else len(unlabeled))
@@ -132,6 +134,22 @@ def student_plan(
     trusted = Trust.of(trust)
     mine = Trust(run.plan.trust.everything or trusted.everything, (*run.plan.trust.paths, *trusted.paths))
     return Plan(known, run.facts, mine.naming(*named))
+
+
+def students_of(plan: Plan) -> dict[str, StudentLikelihood[Any]]:
+    """The likelihood of each task of a student's plan, by key.
+
+    Raises:
+        ConfigError: If one does not learn from a teacher.
+    """
+    task, _ = task_and_likelihood(plan)
+    found: dict[str, StudentLikelihood[Any]] = {}
+    for name, (key, each) in zip(plan.config.likelihood_names, task.parts.items(), strict=True):
+        likelihood = build_likelihood(name, each, plan.trust, taught=True)
+        if not hasattr(likelihood, "distillation_target"):
+            raise ConfigError(f"the likelihood {name} of {key} does not learn from a teacher: name that of a student")
+        found[key] = cast("StudentLikelihood[Any]", likelihood)
+    return found
 
 
 def _student(task: Task, likelihood: str, teacher: str) -> str:

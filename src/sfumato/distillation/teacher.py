@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from sfumato.contracts import Moments, StudentLikelihood
-from sfumato.errors import ConfigError, RunError
-from sfumato.likelihoods import Joint
+from sfumato.errors import RunError
 from sfumato.predictions import JointMoments
 from sfumato.runs import Run, weights_path
 from sfumato.runs.run import METHOD_STATE
@@ -31,28 +30,13 @@ class Teacher:
 
     Args:
         run: The run whose draws are learned, without its calibrator.
-        student: The likelihood of the student; for a run of several tasks a :class:`Joint` of students.
+        students: For each task that is learned, by key, the likelihood of the student.
         samples: Number of samples of a stochastic method. None for that in the run's plan. Default None.
     """
 
     run: Run
-    student: Any
+    students: Mapping[str, Student]
     samples: int | None = None
-
-    @property
-    def students(self) -> dict[str, Student]:
-        """The likelihood of each task that the student learns, by key.
-
-        Raises:
-            ConfigError: If a likelihood does not learn from a teacher.
-        """
-        found = (
-            dict(self.student.parts) if isinstance(self.student, Joint) else {self.run.single_task.key: self.student}
-        )
-        for key, each in found.items():
-            if not hasattr(each, "distillation_target"):
-                raise ConfigError(f"the {type(each).__name__} of {key} does not learn from a teacher: use a student's")
-        return found
 
     def __call__(self, *inputs: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The distillation targets (B, L, *event) of a batch, those of all tasks from the same draws.
@@ -89,7 +73,7 @@ class Teacher:
         """A digest of everything that a distillation target depends on beside the inputs."""
         config = self.run.config
         parts = [config.method, config.likelihood, str(self.samples or config.samples), config.network,
-                 repr(self.students), repr(self.run.facts.scales)]  # fmt: skip
+                 repr(dict(self.students)), repr(self.run.facts.scales)]  # fmt: skip
         found = hashlib.blake2b("\n".join(parts).encode(), digest_size=16)
         files = [weights_path(self.run.folder, member) for member in range(self.run.plan.networks)]
         for path in [*files, self.run.folder / METHOD_STATE]:
@@ -98,7 +82,7 @@ class Teacher:
         return found.hexdigest()
 
     def cached_targets(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """The distillation targets (L, *event) of one sample in half precision, read from a file or computed and stored.
+        """The distillation targets (L, *event) of one sample in half precision, stored in a file.
 
         Args:
             inputs: The inputs of the network, without a batch dimension, as the data set gives them.

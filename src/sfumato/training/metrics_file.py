@@ -46,7 +46,9 @@ class MetricsFile(Logger):
         number = step or 0
         if self._rows is None:
             self._rows = [row for row in _read(self.path) if float(row["step"]) < number]
-        row = {"step": number, **{name: float(value) for name, value in metrics.items()}}
+        row: dict[str, str | float] = {name: float(value) for name, value in metrics.items()} | {"step": number}
+        if "epoch" in metrics:
+            row["epoch"] = int(metrics["epoch"])
         if self._rows and float(self._rows[-1]["step"]) == number and not self._rows[-1].keys() & row.keys() - SHARED:
             self._rows[-1].update(row)
         else:

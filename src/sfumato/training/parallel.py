@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 
 import torch
 
@@ -43,8 +44,7 @@ def fit_members(job: Job, members: list[int], parallel_members: int) -> None:
     """
     threads = max(1, (os.cpu_count() or 1) // parallel_members)
     before = set(multiprocessing.active_children())
-    spawned = multiprocessing.get_context("spawn")  # a forked process would share locks of threads that it lacks
-    pool = ProcessPoolExecutor(min(parallel_members, len(members)), spawned, _start, (threads,))
+    pool = ProcessPoolExecutor(min(parallel_members, len(members)), clean_context(), _start, (threads,))
     jobs = {member: pool.submit(fit_member, _placed(job, member), member) for member in members}
     try:
         for member, each in jobs.items():
@@ -61,6 +61,18 @@ def fit_members(job: Job, members: list[int], parallel_members: int) -> None:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def clean_context() -> BaseContext:
+    """How processes are started: without the locks, threads and devices of this one, which a plain fork would break.
+
+    Where there is a fork server, torch and Lightning are imported once in it and not once in each process.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sfumato.training"])
+    return context
 
 
 def _start(threads: int) -> None:

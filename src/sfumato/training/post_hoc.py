@@ -134,8 +134,8 @@ def _check(run: Run, plan: Plan) -> None:
         raise ConfigError(f"{run.folder} is seen as one of its tasks: give the run of all its tasks")
     if len(run.networks) > 1 or not _untrained(run.plan.training):
         raise ConfigError(
-            f"{run.folder} was trained for {run.config.method} and has {len(run.networks)} networks: {method} takes one "
-            "network of a run of deterministic or mc-dropout"
+            f"{run.folder} was trained for {run.config.method} and has {len(run.networks)} networks: {method} takes "
+            "one network, of a run of deterministic or mc-dropout"
         )
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sfumato.contracts import Likelihood, Sample, Task
 from sfumato.data.views import Samples, names_of
-from sfumato.errors import ConfigError, DataError
-from sfumato.likelihoods import standardized
+from sfumato.errors import DataError
+from sfumato.likelihoods import has_location
 from sfumato.likelihoods.links import LINKS
 from sfumato.targets import EntryKind, Image
 
@@ -91,7 +91,8 @@ def read_statistics(
         entries: The kind of each entry.
     """
     images = [name for name in inputs if isinstance(entries.get(name), Image)]
-    links = {name: link for name, task in tasks.items() if (link := _link(task, likelihoods[name])) is not None}
+    standard = {name for name, task in tasks.items() if standardizes(task, likelihoods[name], len(tasks) > 1)}
+    links = {name: _link(likelihoods[name]) for name in standard}
     found = Statistics(
         {name: Running() for name in images},
         {name: torch.zeros(_classes(task), dtype=torch.int64) for name, task in tasks.items()},
@@ -132,15 +133,14 @@ def _classes(task: Task) -> int:
     return len(getattr(task, "names", ())) if task.kind == "class" else 1
 
 
-def _link(task: Task, likelihood: Likelihood[object]) -> str | None:
-    """The link behind which the targets of a task are standardized; None if its likelihood has no location."""
-    if task.kind != "value":
-        return None
-    try:
-        standardized(likelihood, 0.0, 1.0)
-    except ConfigError:
-        return None
-    return str(getattr(likelihood, "link", "identity"))
+def standardizes(task: Task, likelihood: Likelihood[object], several: bool) -> bool:
+    """Whether the targets of a task are standardized: values, and beside other tasks only those with a location."""
+    return task.kind == "value" and (has_location(likelihood) or not several)
+
+
+def _link(likelihood: Likelihood[object]) -> str:
+    """The link behind which targets are standardized. Without a location the targets themselves are."""
+    return str(getattr(likelihood, "link", "identity")) if has_location(likelihood) else "identity"
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:
