@@ -103,6 +103,39 @@ class Run(runs.Run):
         dataset = dataset_for(self, found.data, found.root, found.split)
         return write_report(self, found, dataset, Path(path or self.folder / "report.html"), **options)
 
+    def distill(self, out: str | Path, data: Data = "", **options: Any) -> Self:
+        """Train a student that gives this run's uncertainty in one pass.
+
+        Args:
+            out: Folder of the student.
+            data: Training images. Empty for the run's own.
+            **options: Arguments of :func:`sfumato.distillation.distill`.
+
+        Returns:
+            The student.
+        """
+        from sfumato.distillation import distill
+
+        train = self._data(data, "train")[0]
+        student = distill(self, train, None, out, **options)
+        return type(self).open(student.folder, device=self.device, trust=self.plan.trust)
+
+    def export(self, path: str | Path = "", **options: Any) -> Path:
+        """Write the run as one ONNX file that needs neither torch nor this package.
+
+        Args:
+            path: The file. Empty for ``model.onnx`` in the folder of the run.
+            **options: Arguments of :func:`sfumato.serving.export`.
+
+        Returns:
+            The path of the file.
+        """
+        from sfumato.serving import export
+
+        path = Path(path or self.folder / "model.onnx")
+        export(self, path, **options)
+        return path
+
     def predictor(self) -> runs.Predictor:
         """What predicts inputs of any size."""
         return runs.Predictor(runs.RunBackend(self))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
@@ -15,6 +14,7 @@ from sfumato.data.images import read_depth, read_image, read_labels
 from sfumato.data.pairs import pairs
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError, DataError, MissingFileError
+from sfumato.sections import read_yaml
 from sfumato.tasks import Depth, Semantic
 
 FILE = "sfumato.yaml"
@@ -119,8 +119,8 @@ def _read(file: Path) -> _Description:
     if not file.is_file():
         raise MissingFileError(f"{file} does not exist: describe your folder in it, as help(sfumato.data.Folder) shows")
     try:
-        return _described(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+        return _described(read_yaml(file))
+    except (TypeError, ValueError) as error:
         raise DataError(f"{file}: {' '.join(str(error).split())}") from error
 
 
