@@ -17,7 +17,7 @@ def set_rate(layer, p):
         layer.posterior.logit.copy_(torch.tensor(p).logit())
 
 
-def test_injection_is_undone_and_sleeps_in_evaluation():
+def test_injection_is_undone_and_inactive_in_evaluation():
     net = network().eval()
     image = torch.randn(2, 3, 4, 5)
     before, names = net(image), net.state_dict().keys()
@@ -34,7 +34,7 @@ def test_injection_is_undone_and_sleeps_in_evaluation():
     ("layer", "shape"),
     [(nn.Conv2d(4, 4, 1), (500, 4, 2, 2)), (nn.Linear(4, 4), (500, 3, 4)), (nn.Conv1d(4, 4, 1), (500, 4, 3))],
 )
-def test_training_drops_the_share_that_it_says_and_keeps_the_mean(layer, shape):
+def test_training_drops_the_stated_share_and_keeps_the_mean(layer, shape):
     torch.manual_seed(0)
     inject_concrete_dropout(nn.Sequential(layer), p=0.25, where="0")
     seen = []

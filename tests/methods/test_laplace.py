@@ -115,7 +115,7 @@ def test_more_data_narrow_it_and_temperature_widens_it():
 @pytest.mark.parametrize(
     "how", [{"mode": "bilinear"}, {"mode": "bilinear", "align_corners": True}, {"mode": "nearest"}]
 )
-def test_a_network_that_enlarges_what_its_head_says(how):
+def test_a_network_that_interpolates_the_output_of_its_head(how):
     """It is the network whose head reads enlarged features."""
 
     class Late(Net):

@@ -24,7 +24,7 @@ class Linear(nn.Module):
 
 
 class WithVariance(nn.Module):
-    """The same with a second channel, for Gaussian to read; what it says of the noise is not looked at."""
+    """The same with a second channel, for Gaussian to read; its values of the noise are not used."""
 
     def __init__(self, network):
         super().__init__()
@@ -110,7 +110,7 @@ def test_swag_over_draws_of_the_posterior_keeps_its_mean_and_variances():
     torch.testing.assert_close(torch.cov(drawn.T), expected, rtol=0.1, atol=0.005)
 
 
-def test_variational_inference_ends_at_the_best_mean_field_law():
+def test_variational_inference_ends_at_the_best_mean_field_distribution():
     """Its mean is exact, its variances are 1 / Λᵢᵢ: those of each weight with the others known."""
     mean, precision = posterior()
     image, target, valid = data()
@@ -141,7 +141,7 @@ def test_variational_inference_ends_at_the_best_mean_field_law():
     torch.testing.assert_close(draws.var(0), features(new).square() @ found, rtol=0.15, atol=0)
 
 
-def test_the_gradient_of_the_bound_vanishes_at_the_best_mean_field_law():
+def test_the_gradient_of_the_bound_vanishes_at_the_best_mean_field_distribution():
     mean, precision = posterior()
     image, target, valid = data()
     network = with_weights(Linear(), mean)

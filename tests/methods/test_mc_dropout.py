@@ -97,7 +97,7 @@ class Attention(nn.Module):
 
 
 class OwnNoise(nn.Module):
-    """Chance that comes from the network itself."""
+    """Random numbers that the network draws itself."""
 
     def forward(self, x):
         tokens = x.flatten(2)
@@ -258,7 +258,7 @@ def test_the_global_generator_serves_when_none_is_given():
 
 @pytest.mark.parametrize(("build", "reason"), [(Branching, "depends on random numbers"), (Escaping, "out of torch")])
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_a_network_that_cannot_be_recorded_runs_whole_and_says_so(build, reason, chunk):
+def test_a_network_that_cannot_be_recorded_runs_whole_and_warns(build, reason, chunk):
     method = MCDropout(build(), 4, chunk)
     assert method.plan(IMAGE).startswith("plain loop: ")
     with pytest.warns(UserWarning, match=f"whole network for every draw: .*{reason}"):
@@ -267,7 +267,7 @@ def test_a_network_that_cannot_be_recorded_runs_whole_and_says_so(build, reason,
     assert (draws[0] != draws[1]).any()
 
 
-def test_chance_of_the_network_itself_stays_chance():
+def test_random_numbers_of_the_network_itself_stay_random():
     first, second = sampled(OwnNoise(), 2).unflatten(2, (3, 3))
     assert (first != second).transpose(0, 1).flatten(1).any(1).all()
 
@@ -277,7 +277,7 @@ def test_fused_attention_without_its_own_dropout_is_computed_once():
     assert operations == 3  # random bits, comparison, product
 
 
-def test_a_network_that_writes_into_its_buffers_by_chance_runs_whole():
+def test_a_network_that_writes_random_numbers_into_its_buffers_runs_whole():
     class Remembering(nn.Module):
         def __init__(self) -> None:
             super().__init__()

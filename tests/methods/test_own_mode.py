@@ -129,7 +129,7 @@ class Encoder(nn.Module):
 
 
 class TwoHeads(nn.Module):
-    """In training mode it returns more than a tensor: it must not be forced for what its attention wants."""
+    """In training mode it returns more than a tensor: it must not be activated because of its attention."""
 
     def __init__(self) -> None:
         super().__init__()
