@@ -223,6 +223,13 @@ def test_mean_softmax_is_that_of_many_samples(classes, largest, mean, most):
     assert distance.max() < most
 
 
+@pytest.mark.parametrize(("classes", "most"), [(2, 0.06), (4, 0.1), (11, 0.1)])
+def test_mean_softmax_bears_large_beside_small_scales(classes, most):
+    logits, scales = pixels(classes, 30.0)
+    distance = (mean_softmax(logits, scales) - sampled_mean(logits, scales)).abs().sum(0) / 2
+    assert distance.max() < most
+
+
 def test_mean_softmax_treats_all_classes_alike():
     logits, scales = pixels(7, 3.0)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))

@@ -63,7 +63,7 @@ class LogitNormal(ClassLikelihood):
         # In blocks of pixels that use the same memory. A compiler plans the memory itself.
         each = min(size, block_pixels(4 * batch * self.classes, output.device))
         each = size if torch.compiler.is_compiling() else each
-        room = wide.new_empty(7, batch, self.classes, each)
+        room = wide.new_empty(8, batch, self.classes, each)
         for start in range(0, size, each):
             logits, raw = wide[..., start : start + each].split(self.classes, 1)
             _distribution(logits, raw, room, probs[..., start : start + each], entropies[..., start : start + each])

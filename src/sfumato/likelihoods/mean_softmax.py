@@ -19,6 +19,7 @@ _FLOOR = (1.23134, -1.52996, 1.29862)  # B / σ²; the sum is 1
 # The ends of the integral: low = max (μ − a σ) − c and high = max (μ + a σ) + c + e log K.
 _LOW, _LOW_PER_SCALE = 1.9903, 0.6144
 _HIGH, _HIGH_PER_SCALE, _HIGH_PER_LOG_CLASSES = 2.6022, 1.4749, 0.751
+_LEAST_PER_LARGE, _LARGE = 0.2, 6.0  # scales are at least 0.2 (largest scale of the pixel − 6)
 _OWN, _EARLIER = 0.4473, 1.6502  # weights of the rate at a node and at the nodes above it in log Π F
 
 
@@ -47,7 +48,7 @@ def mean_softmax(logits: Tensor, scales: Tensor, room: Tensor | None = None, out
     Args:
         logits: Means (…, K, N), float32 or float64.
         scales: Standard deviations (…, K, N), ≥ 0 and at most 10⁶.
-        room: Memory (7, …, K, N) to work in. Default: new memory.
+        room: Memory (8, …, K, N) to work in. Default: new memory.
         out: Memory (…, K, N) for the result. Default: new memory.
 
     Returns:
@@ -55,13 +56,17 @@ def mean_softmax(logits: Tensor, scales: Tensor, room: Tensor | None = None, out
         and a permutation of the classes permutes them.
 
     Source: Yellott (1977) for the softmax as the largest of noisy values.
-    Pitfall: Scales above about 8 beside scales near 0 in the same pixel can give errors of 0.06.
+    Pitfall: The nodes are too far apart for a scale near 0 beside one above 6. So scales are raised to 0.2 (σ − 6) with
+    the largest scale σ of the pixel. The largest distance found is 0.05 for scales up to 15, 0.11 for scales up to 30,
+    and 0.17 for scales that are either 0 or 20.
 
     >>> mean_softmax(torch.tensor([[1.0], [-1.0]]), torch.zeros(2, 1))[0].item()  # 1 / (1 + e^−2) = 0.8808
     0.880797...
     """
-    room = logits.new_empty(7, *logits.shape) if room is None else room
-    inverse, slope, bend, floor, rate, z, probs = room.unbind(0)
+    room = logits.new_empty(8, *logits.shape) if room is None else room
+    inverse, slope, bend, floor, rate, z, probs, wide = room.unbind(0)
+    least = _LEAST_PER_LARGE * (scales.amax(-2, keepdim=True) - _LARGE)
+    scales = torch.maximum(scales, least, out=wide)
     _rates(scales, inverse, slope, bend, floor, w=probs, square=rate)
     high = torch.add(logits, scales, alpha=_HIGH_PER_SCALE, out=z).amax(-2, keepdim=True)
     high += _HIGH + _HIGH_PER_LOG_CLASSES * math.log(logits.shape[-2])
