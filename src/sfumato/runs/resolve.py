@@ -30,7 +30,9 @@ def task_and_likelihood(plan: Plan) -> tuple[Task | MultiTask, Likelihood[object
         name: build_likelihood(kind, tasks[name], plan.trust, taught=bool(config.teacher))
         for name, kind in zip(tasks, config.likelihood_names)
     }
-    scales = {name: (float(center), float(spread)) for name, (center, spread) in facts.scales.items()}
+    scales = {
+        name: (float(facts.scales[name][0]), float(facts.scales[name][1])) for name in tasks if name in facts.scales
+    }
     for name in [name for name in scales if not config.tasks or not has_location(likelihoods[name])]:
         likelihoods[name] = standardized(cast("Likelihood[ValuePrediction]", likelihoods[name]), *scales.pop(name))
     if config.tasks:
