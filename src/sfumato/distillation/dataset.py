@@ -84,7 +84,7 @@ class DistillationDataset(Dataset[Sample]):
         if not kind.is_map:
             return ImageValue(dims=width + 1 + length)
         parts = [(kind, width), (ScalarMap(), 1)]
-        if length == 2 * kind.channels:  # mean and standard deviation
+        if kind.channels and length == 2 * kind.channels:  # mean and standard deviation
             parts += [(kind, width), (kind.spread(), width)]
         elif length:
             parts += [(ScalarMap(dims=length), length)]

@@ -75,7 +75,8 @@ def distill(
         The student's run.
 
     Raises:
-        ConfigError: If the teacher has no epistemic part, or the likelihood is not a student's.
+        ConfigError: If the likelihood is not a student's.
+        DataError: If the teacher has no epistemic part.
         RunExistsError: If the folder holds a run and ``resume`` is False.
     """
     folder = Path(folder)
@@ -167,7 +168,7 @@ def _probe(teacher: Teacher, dataset: Samples) -> None:
     """Ask the teacher about the first image, cut to the size of a crop.
 
     Raises:
-        ConfigError: If the teacher has no epistemic part.
+        DataError: If the teacher has no epistemic part.
     """
     run, sample = teacher.run, dataset[0]
     height, width = run.config.crop

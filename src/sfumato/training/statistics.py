@@ -91,8 +91,7 @@ def read_statistics(
         entries: The kind of each entry.
     """
     images = [name for name in inputs if isinstance(entries.get(name), Image)]
-    standard = {name for name, task in tasks.items() if standardizes(task, likelihoods[name], len(tasks) > 1)}
-    links = {name: _link(likelihoods[name]) for name in standard}
+    links = {name: _link(likelihoods[name]) for name, task in tasks.items() if task.kind == "value"}
     found = Statistics(
         {name: Running() for name in images},
         {name: torch.zeros(_classes(task), dtype=torch.int64) for name, task in tasks.items()},
@@ -131,11 +130,6 @@ def absent_classes(task: Task, counts: Tensor) -> list[str]:
 
 def _classes(task: Task) -> int:
     return len(getattr(task, "names", ())) if task.kind == "class" else 1
-
-
-def standardizes(task: Task, likelihood: Likelihood[object], several: bool) -> bool:
-    """Whether the targets of a task are standardized: values, and beside other tasks only those with a location."""
-    return task.kind == "value" and (has_location(likelihood) or not several)
 
 
 def _link(likelihood: Likelihood[object]) -> str:
