@@ -1,9 +1,15 @@
 """Tasks of values, and several tasks asked together."""
 
+import math
+
 import pytest
 import torch
 
 from sfumato.data import Scenes
+from sfumato.errors import SfumatoError
+from sfumato.likelihoods import standardized
+from sfumato.runs import likelihood_names
+from sfumato.runs.resolve import build_likelihood
 from sfumato.tasks import CenterOffsets, Depth, InverseDepth, MultiTask, Semantic
 from sfumato.testing import check_likelihood
 
@@ -47,22 +53,48 @@ def test_colors_say_how_near_and_where_to():
 @pytest.mark.parametrize("task", [CenterOffsets(), InverseDepth()])
 def test_every_likelihood_of_values(task):
     target = torch.randn(2, task.dims, 4, 5)
-    for name in task.likelihoods:
-        law = task.likelihood(name)
-        check_likelihood(law, target)
-        assert law.unit == task.unit
+    for name in likelihood_names(task):
+        likelihood = build_likelihood(name, task)
+        check_likelihood(likelihood, target)
+        assert likelihood.unit == task.unit
+        output = torch.randn(2, likelihood.channels, 4, 5)
         scores = task.scores()
-        scores.update(law.moments(torch.randn(2, law.channels, 4, 5)).prediction(), target, torch.ones(2, 4, 5) > 0)
+        scores.update(likelihood.moments(output).prediction(), target, torch.ones(2, 4, 5) > 0)
         found = scores.compute()
         assert all(found[score].isfinite() for score in scores.headline)
 
 
 @pytest.mark.parametrize("task", [Depth(0.5, 60.0, "ft"), CenterOffsets(), InverseDepth()])
 def test_every_name_of_a_likelihood_is_in_the_unit_of_the_task(task):
-    for name in (*task.likelihoods, *task.students):
-        law = task.likelihood(name)
-        law = getattr(law, "law", law)  # a student reads another likelihood
-        assert (law.dims, law.unit) == (task.dims, task.unit), name
+    for name in (*likelihood_names(task), *likelihood_names(task, student=True)):
+        found = build_likelihood(name, task, taught=True)
+        found = getattr(found, "likelihood", found)  # a student reads another likelihood
+        assert (found.dims, found.unit) == (task.dims, task.unit), name
+
+
+def test_the_default_likelihood_is_listed_first():
+    for task in (Depth(), CenterOffsets(), Scenes(1).tasks["classes"]):
+        assert likelihood_names(task)[0] == task.default_likelihood
+
+
+@pytest.mark.parametrize("name", ["categorical", "distilled-laplace", "no-such"])
+def test_likelihoods_of_other_targets_and_students_are_refused(name):
+    with pytest.raises(SfumatoError, match=r"expected one of|learns from a teacher"):
+        build_likelihood(name, Depth())
+
+
+@pytest.mark.parametrize("name", likelihood_names(InverseDepth()))
+def test_standardized_targets_do_not_depend_on_the_unit(name):
+    """The same output in meters and in millimeters: means in the ratio of the units, losses apart by its logarithm."""
+    target, valid = 3 + torch.rand(2, 1, 4, 5), torch.ones(2, 4, 5) > 0
+    inner = build_likelihood(name, InverseDepth())
+    output = torch.randn(2, inner.channels, 4, 5)
+    meters, millimeters = standardized(inner, 3.5, 0.3), standardized(inner, 3500.0, 300.0)
+    near, far = (each.moments(output).prediction() for each in (meters, millimeters))
+    torch.testing.assert_close(far.mean, 1000 * near.mean, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(far.total, 1e6 * near.total, rtol=1e-3, atol=1.0)
+    apart = millimeters.nll(output, 1000 * target, valid) - meters.nll(output, target, valid)
+    torch.testing.assert_close(apart, torch.full_like(apart, math.log(1000)), rtol=1e-3, atol=1e-2)
 
 
 def test_a_sample_without_a_task_is_nowhere_valid(sample):

@@ -104,8 +104,9 @@ def standardized(
     """
     if not (math.isfinite(center) and 0 < spread < math.inf):
         raise ConfigError(f"center is {center} and spread {spread}: expected a finite center and a spread above 0")
-    kind = StandardizedLocation if has_location(likelihood) else StandardizedTargets
-    return kind(likelihood, center, spread)
+    # A likelihood without log scales, such as L1, has its scale in units of the spread.
+    scales = has_location(likelihood) and likelihood.channels > getattr(likelihood, "dims", 0)
+    return (StandardizedLocation if scales else StandardizedTargets)(likelihood, center, spread)
 
 
 def has_location(likelihood: object) -> bool:
