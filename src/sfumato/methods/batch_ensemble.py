@@ -46,10 +46,10 @@ class BatchEnsemble(BaseMethod):
         Inputs whose first dimension is that of the first input (the batch) are repeated for each member.
         """
         members = _members(self.network)
-        batch = next((len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim), 0)
+        batch = next((leaf.shape[0] for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim), 0)
 
         def repeated(leaf: object) -> object:
-            if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == batch:
+            if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == batch:
                 return leaf.repeat(members, *(1,) * (leaf.ndim - 1))
             return leaf
 
