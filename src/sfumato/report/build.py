@@ -8,12 +8,13 @@ from pathlib import Path
 
 from sfumato.contracts import DataSet, Task
 from sfumato.errors import RunError
-from sfumato.evaluation import Evaluation, TaskEvaluation, teacher_of
+from sfumato.evaluation import Evaluation, TaskEvaluation
 from sfumato.report.data import OODSection, Rejection, Reliability, ReportData, ReportImage
 from sfumato.report.facts import facts_of, training_curves
 from sfumato.report.images import ImageSource, groups_of
 from sfumato.report.page import write_page
 from sfumato.runs import Run
+from sfumato.training import teacher_of
 
 STALE = (
     "The scores on this page are older than the run, which was trained or calibrated after the evaluation. The images "
