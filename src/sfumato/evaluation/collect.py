@@ -29,7 +29,8 @@ def task_evaluation(tally: TaskTally, instances: InstanceTally | None, ood: OODC
     order, images = rows[:, 0].argsort(), len(rows)
     scores, headline = values(tally.scores, images), list(tally.scores.headline)
     shown = [name for name in headline if name in scores]
-    in_pair = () if instances is None else (instances.panoptic, instances.each)
+    labeled = instances is not None and int(instances.panoptic.compute()["segments"]) > 0
+    in_pair = (instances.panoptic, instances.each) if instances is not None and labeled else ()
     for metric in (each for each in (tally.sets, tally.fidelity, *in_pair) if each is not None):
         scores |= values(metric, images)
         headline += metric.headline

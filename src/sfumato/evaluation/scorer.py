@@ -10,11 +10,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import Dataset
+from torchmetrics import Metric
 
 from sfumato.contracts import Method, Sample, Score
 from sfumato.data.loading import SampleLoader, loader
 from sfumato.data.views import Samples
-from sfumato.evaluation.instances import InstanceTally
+from sfumato.errors import ConfigError
+from sfumato.evaluation.instances import IDS, InstanceTally
 from sfumato.evaluation.tally import TaskTally
 from sfumato.runs import Run, part_of
 from sfumato.training import lightning_devices
@@ -95,13 +97,26 @@ class Scorer(L.LightningModule):
         if self.teacher is not None:
             self.teacher = self.teacher.to(self.device)
             self.teacher_method = self.teacher.method()
-        self.tallies = {
-            name: TaskTally(
-                view, taught=self.teacher is not None, ood=self.outside is not None, further=self.further[name]
-            ).to(self.device)
-            for name, view in run.per_task.items()
-        }
+        place = torch.device("cpu") if self.device.type == "mps" else self.device  # MPS has no 64-bit sums
+        taught, ood = self.teacher is not None, self.outside is not None
+        for name, view in run.per_task.items():
+            self._check_mergeable(self.further[name])
+            tally = TaskTally(view, place, taught=taught, ood=ood, further=self.further[name])
+            self.tallies[name] = tally.to(place)
         self.instances = InstanceTally.for_run(run, self.things)  # on the CPU, where instances are found
+
+    def on_test_end(self) -> None:
+        """Place the counts of instances where the processes exchange their counts."""
+        if self.instances is not None and self.trainer.world_size > 1:
+            self.instances.to(self.device)
+
+    def _check_mergeable(self, scores: Mapping[str, Score]) -> None:
+        for name, score in scores.items():
+            if self.trainer.world_size > 1 and not isinstance(score, Metric):
+                raise ConfigError(
+                    f"score {name!r} is a {type(score).__name__}, which several processes cannot share: derive it from "
+                    "torchmetrics.Metric, or use one device"
+                )
 
     def test_dataloader(self) -> SampleLoader:
         """The images of this process, one in a batch, so that the draws of an image depend on its number only."""
@@ -127,7 +142,7 @@ class Scorer(L.LightningModule):
             name: tally.update(part_of(drawn, name), part_of(taught, name), batch)
             for name, tally in self.tallies.items()
         }
-        if self.instances is not None:
+        if self.instances is not None and IDS in batch:
             self.instances.update(found, batch)
 
 

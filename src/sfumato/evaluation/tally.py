@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from sfumato.evaluation.ood import OODTally
 from sfumato.metrics import FidelityScores, SetScores
 from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run
+from sfumato.runs.run import FITTED
 
 
 class ImageRows(Metric):
@@ -52,14 +54,16 @@ class TaskTally(nn.Module):
 
     Args:
         run: The run as one of this task.
+        place: The device where predictions are scored.
         taught: Whether a teacher is scored beside it.
         ood: Whether another data set is compared.
         further: Scores of plug-ins by name.
     """
 
-    def __init__(self, run: Run, *, taught: bool, ood: bool, further: Mapping[str, Score]) -> None:
+    def __init__(self, run: Run, place: torch.device, *, taught: bool, ood: bool, further: Mapping[str, Score]) -> None:
         super().__init__()
-        self.run, self.further = run, dict(further)
+        fitted = {name: None if (each := getattr(run, name)) is None else each.to(place) for name in FITTED}
+        self.run, self.place, self.further = replace(run, **fitted), place, dict(further)
         self.task: Task = run.single_task
         self.scores = self.task.scores()
         self.uncalibrated = None if run.calibrator is None else self.task.scores()
@@ -84,12 +88,14 @@ class TaskTally(nn.Module):
         Raises:
             NotFiniteError: If the prediction holds NaN or infinity. The message names the image.
         """
+        drawn, batch = drawn.to(self.place), _moved(batch, self.place)
         prediction = self.run.calibrated(drawn)
         self.images.update(int(batch["index"]), self._finite_mean(prediction, batch))
         target, valid = self.task.target_and_mask(batch)
         try:
             self._score(drawn, prediction, target, valid)
             if self.teacher is not None and self.fidelity is not None:
+                taught = taught.to(self.place)
                 self.teacher.update(taught, target, valid)
                 self.fidelity.update(drawn, taught, valid)
         except SfumatoError as error:
@@ -101,7 +107,8 @@ class TaskTally(nn.Module):
     def update_outside(self, drawn: Any, batch: Mapping[str, Any]) -> None:
         """Add one image that is out of distribution. Its targets are not read."""
         assert self.ood is not None
-        prediction = self.run.calibrated(drawn)
+        batch = _moved(batch, self.place)
+        prediction = self.run.calibrated(drawn.to(self.place))
         self._finite_mean(prediction, batch)
         self.ood.update(prediction, outside=True, novel=batch.get("novel"))
 
@@ -122,3 +129,7 @@ class TaskTally(nn.Module):
                 f"{self.run.folder} cannot be used: fit it again with a smaller learning rate or --precision 32-true"
             )
         return mean
+
+
+def _moved(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
+    return {key: value.to(place) if isinstance(value, Tensor) else value for key, value in batch.items()}
