@@ -157,7 +157,7 @@ def wait_for(condition, process, seconds=120):
     assert condition()
 
 
-def stopped(tmp_path, number, epochs=60):
+def stopped(tmp_path, number, epochs=40):
     """What a training that is stopped by a signal leaves: exit code and stderr."""
     folder, errors = tmp_path / "run", tmp_path / "errors"
     call = f"tests.fitted(Path({str(folder)!r}), tests.plan(epochs={epochs}), val=tests.scenes(2, 1))"
@@ -170,7 +170,7 @@ def stopped(tmp_path, number, epochs=60):
 
 
 def test_killed_run_resumes_to_the_same_weights_and_one_log(tmp_path):
-    epochs, folder = 60, tmp_path / "run"
+    epochs, folder = 40, tmp_path / "run"
     code, _ = stopped(tmp_path, signal.SIGKILL, epochs)
     assert code == -signal.SIGKILL
     known = plan(epochs=epochs)
@@ -260,7 +260,7 @@ def test_the_average_of_a_short_training_has_forgotten_the_first_weights(tmp_pat
     """Two steps of EMA with decay 0.999 would leave the network where it started."""
     from sfumato.runs import build_network, task_and_likelihood
 
-    known = plan(ema=0.999, epochs=30, precision="32-true")
+    known = plan(ema=0.999, epochs=12, precision="32-true")
     torch.manual_seed(0)
     import lightning
 

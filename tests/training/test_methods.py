@@ -191,7 +191,7 @@ tests.fitted(Path({folder!r}), tests.plan({method!r}, epochs=40), resume=True)
 """
 
 
-@pytest.mark.parametrize("method", [*WALKS, "variational"])
+@pytest.mark.parametrize("method", list(WALKS))
 def test_killed_run_resumes_to_the_same_state(tmp_path, method):
     """Snapshots and moments included: at epoch 31 of 40, swag has some of its 20, and snapshot two of its three."""
     folder = tmp_path / "killed"

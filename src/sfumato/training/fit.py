@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from sfumato.data.views import Samples
 from sfumato.runs import Plan, Run, weights_path
 from sfumato.training.devices import lightning_devices
 from sfumato.training.folder import PLAN, check_output_dir, is_first, locked, warn_rank_zero
-from sfumato.training.job import cached, check_job, make_job
+from sfumato.training.job import CACHE, cached, check_job, make_job
 from sfumato.training.member import Hardware, Job, fit_member
 from sfumato.training.module import BatchTransform
 from sfumato.training.parallel import fit_members
@@ -74,6 +75,8 @@ def fit(
             plan.save(folder / PLAN)
         try:
             _fit_missing(cached(job, cache, cache_gb, parallel_members), parallel_members)
+            if is_first():
+                shutil.rmtree(folder / CACHE, ignore_errors=True)  # what comes later reads other entries
         except (KeyboardInterrupt, SystemExit):
             warn_rank_zero(f"training in {folder} was stopped: the same command with --resume goes on with it")
             raise

@@ -19,9 +19,12 @@ from sfumato.objectives import build_objective
 from sfumato.predictions import predict
 from sfumato.runs import Plan, build_network, task_and_likelihood
 from sfumato.targets import EntryKind
+from sfumato.training.folder import print_rank_zero
 from sfumato.training.member import Hardware, Job
 from sfumato.training.module import BatchTransform
 from sfumato.training.parallel import check_independent
+
+CACHE = "cache"
 
 
 def make_job(
@@ -83,9 +86,11 @@ def cached(job: Job, mode: str, budget_gb: float, parallel_members: int = 1) -> 
     """
     devices = job.hardware.devices
     processes = (devices if isinstance(devices, int) else len(devices)) * parallel_members * max(1, job.workers)
-    train = CachedDataset(job.train, mode, budget_gb * 1e9, job.folder / "cache", processes)
-    val = None if job.val is None else CachedDataset(job.val, mode, budget_gb * 1e9, job.folder / "cache", processes)
-    return replace(job, train=train, val=val)
+    place = budget_gb * 1e9, job.folder / CACHE, processes
+    train = CachedDataset(job.train, mode, *place)
+    if job.progress:
+        print_rank_zero(train.describe())
+    return replace(job, train=train, val=None if job.val is None else CachedDataset(job.val, mode, *place))
 
 
 def check_job(job: Job, parallel_members: int = 1) -> None:
