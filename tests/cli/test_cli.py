@@ -1,313 +1,262 @@
-"""The command line as a user types it."""
+"""The commands as a user types them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import torch
+import yaml
 from PIL import Image
 
 from sfumato.cli import main
+from sfumato.cli.demo import MARKER
+from sfumato.evaluation import Evaluation
 from sfumato.predictions import ClassPrediction
+from sfumato.runs import Plan, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-QUICK = ["--size=[16,24]", "--epochs=1", "--limit=6", "--batch=3", "--samples=2", "--quiet",
-         '--network_args={"widths": [4, 8], "dropout": 0.2}']  # fmt: skip
+PREDICT = ["--samples=2", "--quiet", "--device=cpu"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_scenes():
-    """The same scenes, fewer of them."""
-    from sfumato.data import open as opening
-
-    patch = pytest.MonkeyPatch()
-    for split, choices in opening.SCENES.items():
-        patch.setitem(opening.SCENES, split, choices | {"count": 6})
-    yield
-    patch.undo()
+def evaluate(folder, *words):
+    return main(["evaluate", str(folder), *PREDICT, "--workers=0", *words])
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["fit", "--likelihood", "logit-normal", "--out", str(folder), *QUICK]) == 0
-    return folder
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
-def said(capsys):
-    """What was printed to stderr by us; not what torch warns of."""
-    lines = capsys.readouterr().err.strip().splitlines()
-    return [line for line in lines if line.startswith("sfumato:")]
+def test_fit_leaves_a_readable_plan(trained):
+    sections = yaml.safe_load((trained / "plan.yaml").read_text())
+    assert sections["config"]["likelihood"] == "logit-normal"
+    assert (sections["config"]["scale"], sections["config"]["color"]) == ([1.0, 1.0], 0.0)  # scenes are not zoomed
+    assert sections["facts"]["images"] > 0
+    assert (trained / "weights-0.safetensors").exists()
+    assert list(trained.glob("log/member-0/metrics.csv"))
 
 
-def test_fit_leaves_a_readable_plan(run):
-    text = (run / "plan.yaml").read_text()
-    assert "likelihood: logit-normal" in text
-    assert "fingerprint:" in text
-    assert (run / "weights-0.safetensors").exists()
-    assert list(run.glob("log/member-0/metrics.csv"))
-    assert list(run.glob("log/member-0/events.*"))
-
-
-def test_a_plan_is_a_config_and_can_be_overridden(run, tmp_path):
+def test_a_plan_is_a_config_and_can_be_overridden(trained, tmp_path):
     out = str(tmp_path / "again")
-    assert main(["fit", "--config", str(run / "plan.yaml"), "--seed", "7", "--out", out, "--quiet"]) == 0
-    first, second = ((p / "plan.yaml").read_text() for p in (run, tmp_path / "again"))
+    words = ["--config", str(trained / "plan.yaml"), "--seed", "7", "--out", out, "--quiet", "--device=cpu"]
+    assert main(["fit", *words, "--workers=0"]) == 0
+    first, second = ((p / "plan.yaml").read_text() for p in (trained, tmp_path / "again"))
     assert first.replace("seed: 0", "seed: 7") == second
 
 
-def test_scenes_are_neither_zoomed_nor_recolored(run):
-    """A zoomed scene would have another noise at the same depth than its law says."""
-    from sfumato.training.plan import Plan
-
-    plan = Plan.load(run / "plan.yaml")
-    assert (plan.scale, plan.color) == ((1.0, 1.0), 0.0)
-
-
-def test_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "sfumato", "--version"], capture_output=True, text=True, check=True)
-    assert "sfumato" in done.stdout
-
-
-def test_evaluate_prints_a_table_and_json(run, capsys):
-    assert main(["evaluate", str(run), "--samples", "2", "--quiet"]) == 0
+def test_evaluate_prints_tables_and_json(run, capsys):
+    assert evaluate(run) == 0
     table = capsys.readouterr().out
     assert "miou" in table
     assert "aurc_aleatoric" not in table
-    assert main(["evaluate", str(run), "--samples", "2", "--quiet", "--all"]) == 0
+    assert evaluate(run, "--all") == 0
     table = capsys.readouterr().out
     assert "aurc_aleatoric" in table
-    assert "precision" in table
+    assert "by class" in table
     assert "sphere" in table
-    assert main(["evaluate", str(run), "--samples", "2", "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert evaluate(run, "--json") == 0
+    scores = json.loads(capsys.readouterr().out)["classes"]
     assert 0 <= scores["accuracy"] <= 1
-    assert json.loads((run / "evaluation.json").read_text())["scores"]["nll"][0] == scores["nll"]
+    assert Evaluation.load(run / "evaluation.json").tasks["classes"].scores["nll"].value == scores["nll"]
 
 
-def test_evaluate_compares_worlds_and_report_shows_them(run, capsys):
-    assert main(["evaluate", str(run), "--samples", "2", "--quiet", "--ood", "scenes:novel"]) == 0
-    assert "ood_ratio_epistemic" in capsys.readouterr().out
-    assert main(["report", str(run), "--samples", "2"]) == 0
+def test_evaluate_out_of_distribution_then_report(run, capsys):
+    assert evaluate(run, "--ood", "scenes:novel") == 0
+    assert "ood_auroc_epistemic" in capsys.readouterr().out
+    assert main(["report", str(run), "--device=cpu", "--samples=2"]) == 0
     page = (run / "report.html").read_text()
-    assert "scenes:novel" in page
+    assert "Out of distribution: scenes:novel" in page
     assert "logit-normal" in page
+    assert "val nll" in page
 
 
-def test_calibrate_evaluate_predict_report(run, tmp_path, capsys):
-    from shutil import copytree
-
-    folder = str(copytree(run, tmp_path / "run"))
-    assert main(["calibrate", folder, "--samples=2", "--quiet"]) == 0
+def test_calibrate_evaluate_predict_report_export(run, tmp_path, capsys, errors):
+    folder = str(run)
+    assert evaluate(run, "--split=val[50%:]") == 0
+    assert main(["calibrate", folder, *PREDICT]) == 0
     assert "Next, on other images: sfumato evaluate" in capsys.readouterr().out
-    assert main(["evaluate", folder, "--samples=2", "--quiet"]) == 2
-    assert said(capsys)[0].endswith("--method none`")
-    promised = ["--method=conformal", "--level=0.6", "--split=val[50%:80%]", "--of=ground"]
-    assert main(["calibrate", folder, *promised, "--samples=2", "--quiet"]) == 0
+    assert main(["report", folder, "--device=cpu"]) == 2
+    assert "was trained or calibrated after its evaluation" in errors()[0]
+    assert main(["report", folder, "--device=cpu", "--allow-stale"]) == 0
+    assert "scores on this page are older than the run" in (run / "report.html").read_text()
+    assert evaluate(run) == 2
+    assert "was used to calibrate" in errors()[0]
+    conformal = ["--method=conformal", "--level=0.6", "--split=val[50%:80%]", "--class=ground"]
+    assert main(["calibrate", folder, *conformal, *PREDICT]) == 0
     assert "false negatives of ground" in capsys.readouterr().out
-    assert main(["evaluate", folder, "--split=val[80%:]", "--samples=2", "--quiet"]) == 0
+    assert evaluate(run, "--split=val[80%:]") == 0
     printed = capsys.readouterr().out
     assert "uncalibrated" in printed
     assert "risk" in printed
-    assert main(["report", folder, "--samples=2"]) == 0
-    page = (tmp_path / "run" / "report.html").read_text()
+    assert main(["report", folder, "--device=cpu"]) == 0
+    page = (run / "report.html").read_text()
     assert "further classes" in page
-    assert "Temperature on 3 other images" in page
+    assert "Temperature on 4 other images" in page
     image = tmp_path / "a.png"
     Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(image)
-    assert main(["predict", folder, str(image), "--out", str(tmp_path / "out"), "--samples=2"]) == 0
+    assert main(["predict", folder, str(image), "--out", str(tmp_path / "out"), *PREDICT]) == 0
     assert (tmp_path / "out" / "a_sets.png").exists()
-    assert main(["calibrate", folder, "--method=none"]) == 0
-    assert not (tmp_path / "run" / "calibrator.safetensors").exists()
+    assert main(["calibrate", folder, "--reset"]) == 0
+    assert not list(run.glob("c*.safetensors"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
         (["--split=train"], "trained on these images"),
-        (["--method=platt"], "expected one of temperature"),
-        (["--method=conformal"], "3 held-out images are too few for level 0.9: it needs at least 9"),
-        (["--method=conformal", "--of=dog"], "no class 'dog'"),
+        (["--method=platt"], "temperature"),
+        (["--method=conformal"], "held-out images are too few for level 0.9"),
+        (["--method=conformal", "--level=0.6", "--class=dog"], "'dog'"),
+        (["--level=1.5", "--method=conformal"], "level is 1.5"),
     ],
 )
-def test_calibrate_refuses(run, capsys, arguments, message):
-    assert main(["calibrate", str(run), "--samples=2", "--quiet", *arguments]) == 2
-    assert message in said(capsys)[0]
+def test_calibrate_refuses(make_run, errors, words, message):
+    assert main(["calibrate", str(make_run()), *PREDICT, *words]) == 2
+    assert message in errors()[0]
 
 
-@pytest.mark.parametrize(("mode", "size"), [("RGB", (30, 20)), ("L", (24, 16)), ("RGBA", (24, 16)), ("RGB", (1, 1))])
-def test_predict_writes_every_map(run, tmp_path, mode, size):
-    image = tmp_path / "photo.png"
-    Image.new(mode, size, 100).save(image)
-    out = tmp_path / "out"
-    assert main(["predict", str(run), str(image), "--out", str(out), "--samples", "2"]) == 0
-    maps = ("label", "probability", "total", "aleatoric", "epistemic")
-    assert {p.name for p in out.iterdir()} == {f"photo_{name}.png" for name in maps} | {"photo.safetensors"}
-    assert ClassPrediction.load(out / "photo.safetensors").probs.shape[-2:] == size[::-1]
-
-
-def test_predict_on_tiles(run, tmp_path):
-    image = tmp_path / "a.png"
-    Image.fromarray(np.random.default_rng(0).integers(255, size=(40, 50, 3), dtype=np.uint8)).save(image)
-    out = ["--out", str(tmp_path / "out"), "--samples=2"]
-    assert main(["predict", str(run), str(image), *out, "--tile=16"]) == 0
-    found = ClassPrediction.load(tmp_path / "out" / "a.safetensors")
-    assert found.probs.shape[-2:] == (40, 50)
-    assert torch.allclose(found.probs.sum(1), torch.ones(1, 40, 50), atol=1e-4)
-
-
-def test_predict_reads_folders_globs_and_videos(run, tmp_path):
-    cv2 = pytest.importorskip("cv2")
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    for n in range(2):
-        Image.new("RGB", (24, 16), (0, 50 * n, 0)).save(frames / f"f{n}.png")
-    film = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (24, 16))
-    for n in range(3):
-        film.write(np.full((16, 24, 3), 60 * n, np.uint8))
-    film.release()
-    for given, expected in ((frames, 2), (frames / "*1.png", 1), (tmp_path / "film.avi", 3)):
-        out = tmp_path / f"out{expected}"
-        assert main(["predict", str(run), str(given), "--out", str(out), "--samples", "2"]) == 0
-        assert len(list(out.glob("*.safetensors"))) == expected
+def test_predict_a_file_and_an_exported_file(make_run, tmp_path, capsys):
+    folder = make_run(method="deterministic")
+    image = tmp_path / "-dash.png"
+    Image.fromarray(np.random.default_rng(0).integers(255, size=(20, 30, 3), dtype=np.uint8)).save(image)
+    assert main(["predict", str(folder), str(image), "--out", str(tmp_path / "a"), "--quiet", "--device=cpu"]) == 0
+    assert "1 predictions are in" in capsys.readouterr().out
+    assert main(["export", str(folder), "--precision=float16", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "of the run" in printed
+    assert "→" in printed
+    model = folder / "model.onnx"
+    assert main(["predict", str(model), str(image), "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    ours, theirs = (ClassPrediction.load(tmp_path / name / "-dash.safetensors") for name in ("a", "b"))
+    assert ours.probs.shape[-2:] == (20, 30)
+    assert np.allclose(ours.probs, theirs.probs, atol=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["evaluate", "no/such/run"], "is not a run"),
+        (["evaluate", "no/such/run"], "does not exist"),
         (["fit", "--data", "nowhere"], "nowhere"),
-        (["fit", "--data", "camvid"], "--root"),
-        (["fit", "--data", "camvid", "--root", "/no/such/folder"], "is not a folder"),
+        (["fit", "--data", "camvid"], "root"),
+        (["fit", "--data", "camvid", "--root", "/no/such/folder"], "/no/such/folder"),
         (["fit", "--method", "magic"], "expected one of"),
         (["fit", "--likelihood", "magic"], "expected one of"),
         (["fit", "--task", "magic"], "no task"),
-        (["fit", "--members", "3"], "--method ensemble"),
-        (["fit", "--method", "swag", "--size=[16,24]", "--limit=2", "--epochs=3"], "at least 80 steps"),
-        (["fit", "--network", "no.such.Net", "--size=[16,24]", "--limit=2"], "class path"),
+        (["fit", "--members", "3", "--method", "mc-dropout"], "members"),
+        (["fit", "--members", "-1"], "members is -1"),
+        (["fit", "--limit", "-1"], "limit is -1"),
+        (["fit", "--batch", "0"], "batch is 0"),
+        (["fit", "--device", "tpu"], "device is 'tpu'"),
+        (["fit", "--network", "no.such.Net", "--size=16x24", "--limit=2"], "no.such.Net"),
+        (["fit", "--tasks", "classes,flow"], "flow"),
+        (["fit", "--weighting", "equal"], "several tasks"),
+        (["compare", "one"], "expected two or more"),
+        (["predict", "no/such/run", "a.png"], "does not exist"),
+        (["report", "no/such/run"], "does not exist"),
+        (["export", "no/such/run"], "does not exist"),
+        (["posthoc", "no/such/run", "laplace"], "does not exist"),
     ],
 )
-def test_bad_requests_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, arguments, message):
+def test_bad_requests_are_one_line_and_exit_2(tmp_path, monkeypatch, errors, words, message):
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    lines = said(capsys)
+    assert main(words) == 2
+    lines = errors()
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "runs").exists()
 
 
-def test_unreadable_images_are_named(run, tmp_path, capsys):
-    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n half")
-    assert main(["predict", str(run), str(tmp_path / "cut.png"), "--out", str(tmp_path / "o")]) == 2
-    assert "cut.png" in said(capsys)[0]
-    assert main(["predict", str(run), str(tmp_path / "none*.png")]) == 2
-    assert "names no image" in said(capsys)[0]
-
-
-def test_report_before_evaluate_says_what_to_do(run, tmp_path, capsys):
-    for name in ("plan.yaml", "weights-0.safetensors"):
-        (tmp_path / name).write_bytes((run / name).read_bytes())
-    assert main(["report", str(tmp_path)]) == 2
-    assert "sfumato evaluate" in said(capsys)[0]
-    (tmp_path / "evaluation.json").write_text('{"data": "sce')
-    assert main(["report", str(tmp_path)]) == 2
-    assert "cut off" in said(capsys)[0]
-
-
-def test_full_disk_is_one_line_and_exit_1(monkeypatch, tmp_path, capsys):
-    from sfumato.training import run as running
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(running, "save_weights", full)
-    assert main(["fit", "--out", str(tmp_path / "r"), *QUICK]) == 1
-    assert "free some disk space" in said(capsys)[0]
-
-
-@pytest.mark.parametrize("command", ["demo", "fit", "evaluate", "predict", "report"])
-def test_help_says_what_each_setting_means(capsys, command):
-    with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
-    assert end.value.code == 0
-    assert "folder" in capsys.readouterr().out
-
-
-def test_print_config_is_yaml(capsys):
-    with pytest.raises(SystemExit):
-        main(["fit", "--epochs", "3", "--print-config"])
-    assert "epochs: 3" in capsys.readouterr().out
-
-
-@pytest.fixture(scope="module")
-def script(run):
-    """The command, on few scenes, as a program that can be started in several processes."""
-    path = run.parent / "score.py"
-    path.write_text(
-        "import sys\nfrom sfumato.data import open as o\nfrom sfumato.cli import main\n"
-        "for s in o.SCENES: o.SCENES[s] = o.SCENES[s] | {'count': 5}\nsys.exit(main(sys.argv[1:]))\n"
-    )
-    return path
-
-
-def test_two_processes_train_one_run(script, tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, str(script), "fit", "--devices=2", f"--out={out}", *QUICK[:2], *QUICK[3:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout.count("The run is in") == 1
-    assert (out / "weights-0.safetensors").exists()
-
-
-def test_two_processes_score_like_one(run, script):
-    """The draws of an image depend on its number, so sharing the images out changes nothing."""
-    found = []
-    for devices in ("1", "2"):
-        command = [sys.executable, str(script), "evaluate", str(run), "--samples=2", f"--devices={devices}", "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        found.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
-    one, two = found
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        assert two[name] == pytest.approx(value, rel=1e-9, nan_ok=True), name
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "several"
-    tasks = ["--tasks", "classes,centers,depth", "--weighting", "uncertainty"]
-    assert main(["fit", *tasks, "--out", str(folder), *QUICK]) == 0
-    return folder
-
-
-def test_several_tasks_from_data_to_report(several, tmp_path, capsys):
-    assert main(["evaluate", str(several), "--quiet"]) == 0
-    table = capsys.readouterr().out
-    assert all(f"{task} of several" in table for task in ("classes", "centers", "depth"))
-    assert main(["evaluate", str(several), "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert scores["centers"]["epe"] > 0
-    assert scores["classes"].keys() != scores["depth"].keys()
-    assert main(["report", str(several)]) == 0
-    page = (several / "report.html").read_text()
-    told = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["tasks"]
-    assert list(told) == ["classes", "centers", "depth"]
-    assert len({len(task["images"]) for task in told.values()}) == 1
-    assert "classes weight" in page
-    picture = tmp_path / "cat.png"
-    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(picture)
-    assert main(["predict", str(several), str(picture), "--out", str(tmp_path / "out"), "--tile", "16"]) == 0
-    written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"cat_classes_probability.png", "cat_centers_total.png", "cat_depth.safetensors"} <= written
-
-
-def test_what_several_tasks_cannot_do_is_said(several, capsys):
-    for command, told in (
-        (["calibrate", str(several)], "has the tasks classes, centers, depth"),
-        (["export", str(several)], "has the tasks classes, centers, depth"),
-        (["fit", "--tasks", "classes,flow", *QUICK], "no task 'flow'"),
-        (["fit", "--weighting", "equal", *QUICK], "of several tasks"),
+def test_exports_that_cannot_be(make_run, errors):
+    folder = str(make_run())
+    for words, message in (
+        ([], "pass --deterministic"),
+        (["--precision=int4"], "expected one of float32, float16, int8"),
+        (["--precision=int8", "--format=torch-export"], "with onnx"),
+        (["--format=tflite"], "format is 'tflite'"),
+        (["--out=/no/such/folder/m.onnx"], "/no/such/folder is not a folder"),
     ):
-        assert main(command) == 2
-        assert told in said(capsys)[-1]
+        assert main(["export", folder, *words]) == 2
+        assert message in errors()[-1]
+
+
+def test_report_before_evaluate_says_what_to_do(make_run, errors):
+    folder = make_run()
+    assert main(["report", str(folder)]) == 2
+    assert "sfumato evaluate" in errors()[0]
+    (folder / "evaluation.json").write_text('{"data": "sce')
+    assert main(["report", str(folder)]) == 2
+    assert "cut off" in errors()[0]
+
+
+def test_compare_prints_differences(make_run, capsys):
+    folders = [str(make_run("first")), str(make_run("second", seed=1, samples=3))]
+    words = ["--quiet", "--device=cpu", "--workers=0", "--split=val"]
+    assert main(["compare", *folders, *words]) == 0
+    assert "difference to first" in capsys.readouterr().out
+    assert main(["compare", *folders, *words, "--markdown"]) == 0
+    assert "|" in capsys.readouterr().out
+    assert main(["compare", *folders, *words, "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+
+
+def test_posthoc_and_distill_leave_runs(make_run, tmp_path, capsys):
+    folder = make_run(method="deterministic")
+    assert main(["posthoc", str(folder), "test-time-augmentation", "--quiet", "--device=cpu"]) == 0
+    assert Run.open(f"{folder}-test-time-augmentation").config.method == "test-time-augmentation"
+    teacher = make_run("teacher", method="mc-dropout")
+    words = ["--quiet", "--device=cpu", "--workers=0", "--epochs=1", "--batch=4"]
+    assert main(["distill", str(teacher), *words]) == 0
+    assert "The student is in" in capsys.readouterr().out
+    student = Plan.load(tmp_path / "teacher-student" / "plan.yaml")
+    assert (student.config.method, student.config.teacher) == ("deterministic", str(teacher.absolute()))
+
+
+def test_several_tasks_from_scores_to_report(make_run, capsys, errors):
+    tasks, likelihoods = ("classes", "centers", "depth"), ("categorical", "l1", "gaussian")
+    folder = make_run(tasks=tasks, likelihoods=likelihoods, network_args={"widths": (4, 8)})
+    assert evaluate(folder) == 0
+    table = capsys.readouterr().out
+    assert all(f"{task} of run" in table for task in tasks)
+    assert main(["report", str(folder), "--device=cpu"]) == 0
+    page = (folder / "report.html").read_text()
+    shown = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["tasks"]
+    assert list(shown) == list(tasks)
+    assert len({len(task["images"]) for task in shown.values()}) == 1
+    for command in ("calibrate", "export"):
+        assert main([command, str(folder)]) == 2
+        assert "has the tasks classes, centers, depth" in errors()[-1]
+
+
+def test_a_demo_deletes_nothing_of_others(tmp_path, errors):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "plan.yaml").write_text("mine")
+    assert main(["demo", "--out", str(tmp_path / "work")]) == 2
+    assert "holds files that are not of a demo" in errors()[0]
+    assert (tmp_path / "work" / "plan.yaml").read_text() == "mine"
+    assert not (tmp_path / "work" / MARKER).exists()
+
+
+def test_a_demo_replaces_an_earlier_one(tmp_path):
+    from sfumato.cli.demo import clear
+
+    clear(tmp_path / "demo")
+    (tmp_path / "demo" / "plan.yaml").write_text("old")
+    clear(tmp_path / "demo")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [MARKER]
+
+
+def test_two_processes_print_once(trained, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(
+        "import sys\nfrom dataclasses import replace\n"
+        "from sfumato.cli import main\nfrom sfumato.data.scenes import dataset\n"
+        "for s, c in dataset.SPLITS.items(): dataset.SPLITS[s] = replace(c, count=5)\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["evaluate", str(trained), "--samples=2", "--devices=2", "--json", "--device=cpu", "--workers=0"]
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert 0 <= json.loads(line)["classes"]["accuracy"] <= 1

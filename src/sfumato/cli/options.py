@@ -213,8 +213,8 @@ def _from_file(given: object, name: str, options: Mapping[str, Option]) -> dict[
     entries = {f"--{key}".replace("_", "-"): value for key, value in found.items()}
     if unknown := sorted(entries.keys() - by_flag.keys()):
         raise ConfigError(f"--config {path} has {unknown[0][2:]!r}, which is no option of `sfumato {name}`")
-    chosen = {by_flag[flag]: value for flag, value in entries.items() if value is not None}
-    return {option.name: convert(option.name, option.kind, value) for option, value in chosen.items()}
+    chosen = [(by_flag[flag], value) for flag, value in entries.items() if value is not None]
+    return {option.name: convert(option.name, option.kind, value) for option, value in chosen}
 
 
 def _print_yaml(settings: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfumato.cli.console import print_table
+from sfumato.cli.console import echo, print_table
 from sfumato.errors import PluginError
 
 
@@ -19,5 +19,8 @@ def plugins(group: str = "", all: bool = False) -> None:
         raise PluginError(f"there is no group {group!r}: expected one of {', '.join(registry.GROUPS)}")
     found = [each for each in registry.plugins() if group in ("", each.group)]
     shown = [each for each in found if all or each.package != "sfumato"]
+    if not shown:
+        echo("No plug-in is installed. `sfumato plugins --all` lists the names that are built in.")
+        return
     rows = [(each.group, each.name, each.package, each.path, each.error or "ok") for each in shown]
     print_table(f"{len(shown)} plug-ins", ("group", "name", "package", "code", "state"), rows)

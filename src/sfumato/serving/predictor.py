@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,7 +84,9 @@ class OnnxBackend:
             return {}
         kind = conformal_for(str(self.bundle.metadata["kind"]))
         known = {each.name for each in fields(kind)}
-        values = {key: torch.tensor(value) if isinstance(value, list) else value for key, value in stored.items()}
+        values: dict[str, Any] = {  # a JSON value has the type of its field, which the checker cannot know
+            key: torch.tensor(value) if isinstance(value, list) else value for key, value in stored.items()
+        }
         conformal = kind(**{key: value for key, value in values.items() if key in known})
         return {str(self.bundle.metadata["task"]): conformal(prediction)}  # pyright: ignore[reportArgumentType] kind fits
 
