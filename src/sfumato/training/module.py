@@ -64,10 +64,12 @@ class TrainingModule(L.LightningModule):
         self._scores: dict[str, Any] = {}  # made for each validation, so that no copy of this module holds any
         self._scored: dict[str, int] = {}
         self._last: tuple[int, Tensor] | None = None
+        self._rate = 0.0
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         # The random numbers of a step depend on its number alone. So a resumed run equals an uninterrupted one.
         torch.manual_seed(self.seed + 1_000_003 * (self.global_step + 1) + 7919 * self.global_rank)
+        self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])  # of the last step, it is logged
 
     def training_step(self, batch: Mapping[str, object]) -> Tensor:
         self._check_last()
@@ -108,8 +110,7 @@ class TrainingModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._check_last()  # before the checkpoint of this epoch is written
         self.objective.end_epoch()
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict({"learning_rate": float(rate)}, rank_zero_only=True)
+        self.log_dict({"learning_rate": self._rate}, rank_zero_only=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # A task without a target in this batch: the optimizer's momentum would change its noise nevertheless.
