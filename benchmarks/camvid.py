@@ -1,11 +1,11 @@
-"""Kendall and Gal's tables on real images: plain, + aleatoric, + epistemic, both; in distribution and out of it.
+"""Kendall and Gal's tables on real images: plain, + aleatoric, + epistemic, both; in and out of distribution.
 
-    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR            # train what is missing, then score
-    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR --score    # score what is there
+    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR            # train missing runs, then score
+    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR --score    # score the runs that exist
 
 Classes on CamVid train → val at 180 × 240, out of distribution on 7-Scenes frames. Depth on 7-Scenes frames 0–399 →
-420–499 at 96 × 128. Three seeds. One network serves two rows: one pass with dropout deterministic (plain, + aleatoric) and
-20 passes with it forced_dropout (+ epistemic, both). The last line is JSON.
+420–499 at 96 × 128. Three seeds. One network gives two rows: one pass without dropout (plain, + aleatoric) and 20
+passes with dropout (+ epistemic, both). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from torch.utils.data import Dataset, Subset
 
-from sfumato.data import load
+from sfumato.contracts import DataSet
+from sfumato.data import DatasetView, load
 from sfumato.methods import Deterministic, MCDropout
 from sfumato.metrics import OODScores
-from sfumato.predictions import predict
-from sfumato.training import Run, generator_for
+from sfumato.runs import Run
 
 HERE = Path(__file__).parent
 SEEDS, SAMPLES = (0, 1, 2), 20
@@ -43,45 +42,45 @@ DEPTH_SCORES = ("abs_rel", "rmse", "log10", "delta1", "delta2", "delta3", "nll",
 
 
 def fit(name: str, seed: int, root: Path, runs: Path) -> None:
-    """Train with the command a user would type; goes on with what was interrupted, leaves what is finished."""
+    """Train with the command line. An interrupted run is continued, a finished one is left as it is."""
     arguments = [*SETTINGS[name], f"--root={root}", f"--seed={100 * seed}", "--method=mc-dropout"]
-    arguments += ['--network_args={"dropout": 0.2}', f"--out={runs / f'{name}-{seed}'}", "--resume", "--quiet"]
+    arguments += ['--network-args={"dropout": 0.2}', f"--out={runs / f'{name}-{seed}'}", "--resume", "--quiet"]
     subprocess.run([sys.executable, "-m", "sfumato", "fit", *arguments], check=True, cwd=HERE)
 
 
-def scored(run: Run, dataset: Dataset, others: Dataset | None, forced_dropout: bool) -> dict[str, float]:
-    """Scores of one network on every image; against another world too, where one is given."""
-    network = run.networks[0]
-    method = MCDropout(network, samples=SAMPLES) if forced_dropout else Deterministic(network)
-    scores, ood, key = run.task.scores(), OODScores(), run.task.key
-    for data, foreign in ((dataset, False), (others, True)):
-        for index in range(len(data) if data is not None else 0):  # pyright: ignore[reportArgumentType]
+def scored(run: Run, dataset: DataSet, ood_data: DataSet | None, dropout: bool) -> dict[str, float]:
+    """Scores of one network on every image, and of OOD detection where OOD images are given."""
+    network, task = run.networks[0], run.single_task
+    method = MCDropout(network, samples=SAMPLES) if dropout else Deterministic(network)
+    scores, ood = task.scores(), OODScores()
+    for data, is_ood in ((dataset, False), (ood_data, True)):
+        for index in range(len(data) if data is not None else 0):
             sample = data[index]
-            prediction = predict(
-                method, sample["image"][None], likelihood=run.likelihood, generator=generator_for(index, 0)
-            )  # fmt: skip
-            if not foreign:
-                scores.update(prediction, sample[key][None], sample[key + "_valid"][None])
+            prediction = run.predict_uncalibrated(method, *run.inputs_of(sample), index=index)
+            if not is_ood:
+                target, valid = task.target_and_mask(sample)
+                scores.update(prediction, target[None], valid[None])
             everywhere = torch.ones_like(prediction.total, dtype=torch.bool)
-            ood.update(prediction, everywhere & foreign, everywhere)
-    found = scores.compute() | (ood.compute() if others is not None else {})
+            ood.update(prediction, everywhere & is_ood, everywhere)
+    found = {**scores.compute(), **(ood.compute() if ood_data is not None else {})}
     return {name: float(value) for name, value in found.items()}
 
 
 def table(
-    names: tuple[str, str], dataset: Dataset, others: Dataset | None, runs: Path, wanted: tuple[str, ...]
+    names: tuple[str, str], dataset: DataSet, ood_data: DataSet | None, runs: Path, wanted: tuple[str, ...]
 ) -> dict:
-    """Row → score → [mean, standard deviation] over the seeds that are there."""
+    """Row → score → [mean, standard deviation] over the seeds whose runs exist."""
     rows = {}
-    for row, (which, forced_dropout) in ROWS.items():
+    for row, (which, dropout) in ROWS.items():
         each = []
         for seed in SEEDS:
             folder = runs / f"{names[which]}-{seed}"
             if not (folder / "weights-0.safetensors").exists():
                 continue
-            kept = folder / f"benchmark-{row}.json"  # so that an interrupted scoring goes on too
+            kept = folder / f"benchmark-{row}.json"  # so that an interrupted scoring can be continued
             if not kept.exists():
-                kept.write_text(json.dumps(scored(Run.open(folder), dataset, others, forced_dropout)))
+                run = Run.open(folder, trust="homoscedastic")
+                kept.write_text(json.dumps(scored(run, dataset, ood_data, dropout)))
             each.append(json.loads(kept.read_text()))
         if not each:
             continue
@@ -91,7 +90,7 @@ def table(
 
 
 def _spread(values: list[float]) -> tuple[float, float | None] | None:
-    """Mean and standard deviation; nothing of what one pass leaves undefined, such as epistemic ratios."""
+    """Mean and standard deviation. None if a value is undefined, as the epistemic ratio of one pass."""
     if not all(map(math.isfinite, values)):
         return None
     return mean(values), stdev(values) if len(values) > 1 else None
@@ -104,20 +103,20 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
     parser.add_argument("--score", action="store_true")
     options = parser.parse_args()
-    sys.path.insert(0, str(HERE))  # for homoscedastic.py, a user's own network
+    sys.path.insert(0, str(HERE))  # for homoscedastic.py, a network outside of the package
     roots = {"camvid": options.camvid.absolute(), "sevenscenes": options.sevenscenes.absolute()}
     if not options.score:
         for name in SETTINGS:
             for seed in SEEDS:
                 fit(name, seed, roots[name.partition("-")[0]], options.runs.absolute())
     camvid = load("camvid", roots["camvid"], "val", (180, 240))
-    foreign = load("sevenscenes", roots["sevenscenes"], "val", (180, 240))
-    foreign = Subset(foreign, range(0, len(foreign), 2))  # pyright: ignore[reportArgumentType]
+    rooms = load("sevenscenes", roots["sevenscenes"], "val", (180, 240))
+    rooms = DatasetView(rooms, range(0, len(rooms), 2))
     ood = tuple(f"ood_{score}_{part}" for score in ("ratio", "auroc") for part in ("aleatoric", "epistemic"))
     result = {
         "samples": SAMPLES,
         "classes": table(
-            ("camvid-categorical", "camvid-logit-normal"), camvid, foreign, options.runs, (*CLASS_SCORES, *ood)
+            ("camvid-categorical", "camvid-logit-normal"), camvid, rooms, options.runs, (*CLASS_SCORES, *ood)
         ),
         "depth": table(
             ("sevenscenes-homoscedastic", "sevenscenes-heteroscedastic"),

@@ -1,11 +1,12 @@
-"""What members of an ensemble gain from being computed together, and from being trained together.
+"""Is an ensemble faster if its members are computed in one call, or trained at the same time?
 
     python benchmarks/ensembles.py
 
-Five networks one after the other, as DeepEnsemble computes them, against one call of torch.func.vmap over their stacked
-weights; U-Nets as the package trains them and a thin one, images of several sizes. Then `sfumato fit --members 2` on
-generated scenes, its members one after the other with all cores, against `--parallel-members 2` with half the cores each. All by
-turns, wall time, so nothing else may run; medians of ratios. The last line is JSON.
+Five networks one after the other, as DeepEnsemble computes them, are compared with one call of torch.func.vmap over
+their stacked weights: the default U-Net and a thin one, images of several sizes. Then `sfumato fit --members 2` on
+generated scenes trains its members one after the other with all cores, or with `--parallel-members 2` both at the same
+time with half of the cores each. The two ways alternate. Times are wall times, so no other program may run; results are
+medians of ratios. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def forward(widths: tuple[int, ...], shape: tuple[int, int, int], repeats: int) -> float:
-    """How many times as fast as one after the other the stacked members are."""
+    """The time of members one after the other divided by that of stacked members."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     members: list[nn.Module] = []
     for seed in range(MEMBERS):
@@ -74,23 +75,17 @@ def forward(widths: tuple[int, ...], shape: tuple[int, int, int], repeats: int) 
 
 
 def trained(parallel_members: int, folder: Path) -> float:
+    """Seconds of a training."""
     shutil.rmtree(folder, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "sfumato",
-        "fit",
-        *FIT,
-        f"--parallel-members={parallel_members}",
-        f"--out={folder}",
-    ]
+    options = [*FIT, f"--parallel-members={parallel_members}", f"--out={folder}"]
+    command = [sys.executable, "-m", "sfumato", "fit", *options]
     return seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9, help="of a prediction")
-    parser.add_argument("--fits", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=9, help="number of timed predictions")
+    parser.add_argument("--fits", type=int, default=3, help="number of timed pairs of trainings")
     options = parser.parse_args()
     result: dict[str, float] = {"members": MEMBERS, "threads": torch.get_num_threads(), "cores": os.cpu_count() or 0}
     for name, shape in CASES.items():

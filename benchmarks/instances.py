@@ -1,12 +1,13 @@
-"""Instances out of vectors: how well, against truth, and how fast, against one pass of the default U-Net.
+"""Instances from predicted vectors: their quality, and their time relative to one pass of the default U-Net.
 
     python benchmarks/instances.py                # 10 scenes of 360 × 480, one thread, processor time; minutes
-    python benchmarks/instances.py --images 3     # a quick look
+    python benchmarks/instances.py --images 3     # a quick look, which writes no result
 
-Vectors and classes are the true ones; then noise is added to the vectors. find_instances is compared with OPTICS and
-HDBSCAN on 1000 votes drawn at random, with ten votes as the least and else as scikit-learn has them; of OPTICS also the
-clusters at one radius, that of find_instances. Then pixels go to the nearest mean, as there. OPTICS takes seconds an
-image, so it is tried on two of the laws. The last line is JSON, also in results/instances.json.
+Vectors and classes are the true ones, and noise is added to the vectors. find_instances is compared with OPTICS and
+HDBSCAN on 1000 votes drawn at random. Their minimum is ten votes, and the other arguments are the defaults of
+scikit-learn. OPTICS is also run with clusters at one radius, that of find_instances. Then each pixel gets the nearest
+mean, as in find_instances. OPTICS takes seconds for an image, so it is run with two kinds of noise only. The last line
+is JSON, also in results/instances.json.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from scipy.ndimage import gaussian_filter
 from sklearn.cluster import HDBSCAN, OPTICS
 from torch import Tensor
 
+from sfumato.contracts import Sample
 from sfumato.data import Scenes
+from sfumato.instances import Instances, PanopticMaps, find_instances
 from sfumato.metrics import InstanceScores, PanopticScores
 from sfumato.models import UNet
-from sfumato.predictions import ClassPrediction, Instances, ValuePrediction, find_instances
+from sfumato.predictions import ClassPrediction, ValuePrediction
 
 SIZE, K, THINGS, VOTES = (360, 480), 8, Scenes.things, 1000
 # name: (standard deviation, px; correlation length of the noise, px; factor on the vectors)
@@ -42,22 +45,29 @@ NOISE = {
     "smooth, 8 px": (8, 6, 1.0),
     "a fifth too short, 1 px": (1, 0, 0.8),
 }
-TRIED = ("true vectors", "smooth, 3 px")
+OPTICS_NOISE = ("true vectors", "smooth, 3 px")
 Decoder = Callable[[ValuePrediction, ClassPrediction], list[Instances]]
 
 
-def truth(sample: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Classes and ids (1, H, W); each instance has one class, and what is no instance is no thing."""
-    law, ids = sample["class_probs"], sample["instances"]
+def entry(sample: Sample, key: str) -> Tensor:
+    """An entry of a sample."""
+    found = sample[key]
+    assert isinstance(found, Tensor)
+    return found
+
+
+def target(sample: Sample) -> PanopticMaps:
+    """True classes and ids. Each instance has one class, and pixels without an instance have no class of things."""
+    probs, ids = entry(sample, "class_probs"), entry(sample, "instances")
     stuff = [c for c in range(K) if c not in THINGS]
-    kind = torch.tensor(stuff)[law[stuff].argmax(0)]
+    kind = torch.tensor(stuff)[probs[stuff].argmax(0)]
     for n in ids.unique()[1:].tolist():
-        kind[ids == n] = THINGS[int(law[list(THINGS)][:, ids == n].sum(1).argmax())]
-    return kind[None], ids[None]
+        kind[ids == n] = THINGS[int(probs[list(THINGS)][:, ids == n].sum(1).argmax())]
+    return PanopticMaps(kind[None], ids[None])
 
 
 def noisy(centers: Tensor, ids: Tensor, sigma: float, length: float, factor: float, seed: int) -> ValuePrediction:
-    """Vectors (1, 2, H, W) with noise that is half to one and a half times ``sigma`` for an instance, and says so."""
+    """Vectors (1, 2, H, W) with noise of 0.5 to 1.5 times ``sigma`` for each instance, and with that variance."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(centers.shape)
     if length:
@@ -69,7 +79,7 @@ def noisy(centers: Tensor, ids: Tensor, sigma: float, length: float, factor: flo
 
 
 def clustered(cluster: Callable[[np.ndarray], np.ndarray]) -> Decoder:
-    """Instances by another clustering, of a subset of the votes."""
+    """Instances by another clustering of a part of the votes."""
 
     def decode(vectors: ValuePrediction, classes: ClassPrediction) -> list[Instances]:
         label = classes.label[0]
@@ -98,20 +108,20 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
-def measured(decode: Decoder, samples: list[dict[str, Tensor]], noise: tuple[float, float, float]) -> dict[str, Any]:
-    """Scores over all images, and the median processor time for one, seconds."""
+def measured(decode: Decoder, samples: list[Sample], noise: tuple[float, float, float]) -> dict[str, Any]:
+    """Scores over all images, and the median processor time of an image, seconds."""
     panoptic, scores, seconds = PanopticScores(K, THINGS), InstanceScores(K, THINGS), []
     for seed, sample in enumerate(samples):
-        kind, ids = truth(sample)
-        law = torch.nn.functional.one_hot(kind, K).permute(0, 3, 1, 2).float()
-        classes = ClassPrediction(law, torch.zeros(1, *SIZE))
-        vectors = noisy(sample["centers"], ids, *noise, seed)
+        known = target(sample)
+        probs = torch.nn.functional.one_hot(known.classes, K).permute(0, 3, 1, 2).float()
+        classes = ClassPrediction(probs, torch.zeros(1, *SIZE))
+        vectors = noisy(entry(sample, "centers"), known.ids, *noise, seed)
         start = time.process_time()
-        (found,) = decode(vectors, classes)
+        found = decode(vectors, classes)
         seconds.append(time.process_time() - start)
-        everywhere = torch.ones_like(ids, dtype=torch.bool)
-        panoptic.update(found.painted(kind[0])[None], found.ids[None], kind, ids, everywhere)
-        scores.update([found], kind, ids, everywhere)
+        everywhere = torch.ones_like(known.ids, dtype=torch.bool)
+        panoptic.update(PanopticMaps.of(found, known.classes), known, everywhere)
+        scores.update(found, known, everywhere)
     one, two = panoptic.compute(), scores.compute()
     kept = {"pq_things": one["pq_things"]} | {n: two[n] for n in ("ap", "ap50", "center_error", "center_spearman")}
     counts = {n: int(two[n]) for n in ("instances", "predicted_instances")}
@@ -135,16 +145,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10)
     images = parser.parse_args().images
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)  # of OPTICS, where votes coincide
+    warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)  # from OPTICS, where votes coincide
     scenes = Scenes(images, SIZE, seed=1)
     samples = [scenes[i] for i in range(images)]
     unet = pass_seconds()
     rows = []
     for name, decode in DECODERS.items():
-        for noise, law in NOISE.items():
-            if "OPTICS" in name and noise not in TRIED:
+        for noise, numbers in NOISE.items():
+            if "OPTICS" in name and noise not in OPTICS_NOISE:
                 continue
-            rows.append({"vectors": noise, "decoder": name, **measured(decode, samples, law)})
+            rows.append({"vectors": noise, "decoder": name, **measured(decode, samples, numbers)})
             rows[-1]["passes"] = round(rows[-1].pop("seconds") / unet, 3)
             print(rows[-1], flush=True)
     kit = {name: version(name) for name in ("torch", "scikit-learn")}

@@ -1,11 +1,11 @@
-"""What an uncertainty costs at prediction: one plain pass, a student, an ensemble of five, MC dropout.
+"""The time of a prediction with uncertainty: one plain pass, a student, an ensemble of five, MC dropout.
 
     python benchmarks/latency.py                # --threads 1 --cpu-time on a busy machine
 
-The default U-Net with 11 classes on an image of 360 × 480, random weights, which cost what trained ones do; dropout in
-the two deepest decoder blocks. In torch as it is, compiled by inductor, and exported to ONNX under onnxruntime (MC
-dropout cannot be). Each is the median of rounds by turns, relative to one plain pass of the network in eager torch. The
-last line is JSON.
+The default U-Net with 11 classes on an image of 360 × 480, with random weights, which take the time of trained ones.
+Dropout is in the two deepest encoder and decoder blocks and in the center. Each is run in eager torch, compiled by
+inductor, and exported to ONNX under onnxruntime (MC dropout cannot be exported). Times are medians of rounds in which
+all alternate, relative to one plain pass of the network in eager torch. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def unet(channels: int, seed: int, dropout: float = 0.0) -> nn.Module:
 
 
 class Whole(nn.Module):
-    """Networks and what their outputs mean, as one graph: label, probability, total, aleatoric, epistemic."""
+    """Networks and their likelihood as one graph: label, probability, total, aleatoric, epistemic."""
 
     def __init__(self, networks: list[nn.Module], likelihood: Any) -> None:
         super().__init__()
         self.networks, self.likelihood = nn.ModuleList(networks), likelihood
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Of an image (B, 3, H, W)."""
+        """The five maps of images (B, 3, H, W)."""
         moments = self.likelihood.moments(self.networks[0](image))
         for network in list(self.networks)[1:]:
             moments = moments.merge(self.likelihood.moments(network(image)))
@@ -65,21 +65,21 @@ def onnx(module: nn.Module, image: Tensor, folder: Path, name: str, threads: int
 
 
 def works(threads: int, folder: Path) -> dict[str, Callable[[], Any]]:
-    """Name → what is timed."""
+    """Name → function that is timed."""
     image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    plain, dropped = unet(CLASSES, 0), unet(CLASSES, 0, dropout=0.2)
-    law, student = Categorical(CLASSES), DistilledClasses(CLASSES)
+    plain, with_dropout = unet(CLASSES, 0), unet(CLASSES, 0, dropout=0.2)
+    classes, student = Categorical(CLASSES), DistilledClasses(CLASSES)
     members = [unet(CLASSES, seed) for seed in range(MEMBERS)]
     graphs = {
         "plain": plain,
         "student": Whole([unet(student.channels, 0)], student),
-        "ensemble": Whole(members, law),
+        "ensemble": Whole(members, classes),
     }
     found: dict[str, Callable[[], Any]] = {
         "plain_eager": lambda: plain(image),
         "student_eager": lambda: graphs["student"](image),
-        "ensemble_eager": lambda: predict(DeepEnsemble(members), image, likelihood=law),
-        "mc_dropout_eager": lambda: predict(MCDropout(dropped, SAMPLES), image, likelihood=law),
+        "ensemble_eager": lambda: predict(DeepEnsemble(members), image, likelihood=classes),
+        "mc_dropout_eager": lambda: predict(MCDropout(with_dropout, SAMPLES), image, likelihood=classes),
     }
     for name, graph in graphs.items():
         compiled = torch.compile(graph)
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cpu-time", action="store_true", help="time of the process, not of the wall")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time instead of wall time")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.cpu_time else time.perf_counter

@@ -1,10 +1,10 @@
-"""What sampling logits costs: a training step of the default U-Net, and the loss alone.
+"""The time and memory of sampling logits: a training step of the default U-Net, and the loss alone.
 
     python benchmarks/logit_normal.py                   # 8 images of 180 × 240, 11 classes, 2 threads
     python benchmarks/logit_normal.py --cpu-time --threads 1   # on a busy machine
 
-Three losses take turns, so that what else the machine does hits all alike: cross-entropy, the streamed loss of the
-package, and the usual form that holds every sample and differentiates through it. The last line is JSON, also written
+Three losses alternate, so that other work on the machine affects all of them: cross-entropy, the streamed loss of the
+package, and the usual form, which keeps every sample and differentiates through it. The last line is JSON, also written
 to benchmarks/results/logit_normal.json.
 """
 
@@ -88,11 +88,13 @@ def loss_alone(likelihood) -> Callable[[], None]:
 def interleaved(
     steps: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Median and least seconds of each step, in an order of their own each round; one round warms up."""
+    """Median and smallest seconds of each step, in random order in each round. The first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     order = random.Random(0)
     for _ in range(repeats + 1):
-        for name in order.sample(list(steps), len(steps)):  # what a step leaves in the caches should hit all alike
+        for name in order.sample(
+            list(steps), len(steps)
+        ):  # so that no step always finds the caches of the same other one
             start = clock()
             steps[name]()
             seconds[name].append(clock() - start)
@@ -101,7 +103,7 @@ def interleaved(
 
 
 def peak_mib(step: Callable[[], None]) -> float:
-    """The most that the step holds at once beyond what it starts from, from the allocator's own log."""
+    """Peak memory of a step beyond that at its start, from the log of the allocator."""
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as log:
         step()
@@ -114,7 +116,7 @@ def peak_mib(step: Callable[[], None]) -> float:
 
 
 def moments_of_gradient(likelihood, draws: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance over draws of the gradient with respect to an output that is the same in every pixel."""
+    """Mean and variance over draws of the gradient with respect to an output that all pixels share."""
     torch.manual_seed(1)
     _, target, valid = problem(2)
     shared = torch.randn(1, likelihood.channels, 1, 1, requires_grad=True)
@@ -128,9 +130,9 @@ def moments_of_gradient(likelihood, draws: int) -> tuple[Tensor, Tensor]:
 
 
 def gradient_agreement(draws: int) -> dict[str, float]:
-    """What noise shared between blocks does to a step's gradient: its mean in standard errors, its variance as a ratio.
+    """The effect of noise shared between blocks on a gradient: its mean in standard errors, its variance as a ratio.
 
-    Against antithetic noise of which no two pixels share any: the only difference is the pool.
+    It is compared with antithetic noise that no two pixels share, so the only difference is the pool.
     """
     mean, variance = moments_of_gradient(LogitNormal(CLASSES, SAMPLES), draws)
     other_mean, other_variance = moments_of_gradient(Materialized(CLASSES, SAMPLES, antithetic=True), draws)
@@ -143,7 +145,7 @@ def gradient_agreement(draws: int) -> dict[str, float]:
 
 
 class _SameNoise:
-    """Stands in for ``randn`` so that the usual form sees exactly the noise that the streamed form drew."""
+    """Replaces ``randn``, so that the usual form gets exactly the noise of the streamed form."""
 
     def __init__(self, noise: Tensor) -> None:
         self.noise = noise
@@ -180,7 +182,9 @@ def replayed_noise(target: Tensor) -> Tensor:
     pool = torch.randn(2 * SAMPLES * CLASSES * pixels)
     start = int(torch.randint(len(pool) - window + 1, ()))
     noise = pool[start : start + window].view(SAMPLES // 2, CLASSES, pixels)
-    index = target.flatten().expand(SAMPLES // 2, 1, -1)  # class 0 and the target's change places before the noise
+    index = target.flatten().expand(
+        SAMPLES // 2, 1, -1
+    )  # class 0 and the target class are exchanged before the noise is added
     swapped = noise.scatter(1, index, noise[:, :1])
     swapped[:, :1] = noise.gather(1, index)
     return swapped.view(SAMPLES // 2, 1, CLASSES, *target.shape[1:])
@@ -190,9 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="count processor time, which other processes disturb less"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, which other processes affect less")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     clock = time.process_time if chosen.cpu_time else time.perf_counter

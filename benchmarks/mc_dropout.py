@@ -1,16 +1,16 @@
-"""What Monte Carlo dropout costs, against torch-uncertainty 0.13 and one plain pass.
+"""Time and memory of Monte Carlo dropout, compared with torch-uncertainty 0.13 and one plain pass.
 
     python -m venv peers
     peers/bin/pip install torch==2.13.0 torchvision==0.28.* torch-uncertainty==0.13.* safetensors pillow
     PYTHONPATH=src peers/bin/python benchmarks/mc_dropout.py
     PYTHONPATH=src peers/bin/python benchmarks/mc_dropout.py --cpu-time --threads 1   # on a busy machine
 
-One process runs the package, the peer's loop form and its batch form by turns on the same U-Net and image (1 × 3 ×
-360 × 480, 11 classes, 2 threads), with dropout in the head, in the decoder or early. Medians. The last line is JSON,
-also written to benchmarks/results/mc_dropout.json.
+In one process, the package, the loop form of torch-uncertainty and its batch form alternate on the same U-Net and image
+(1 × 3 × 360 × 480, 11 classes, 2 threads), with dropout in the head, in the decoder or early. Times are medians. The
+last line is JSON, also written to benchmarks/results/mc_dropout.json.
 
-With a CPU-only torch, torchvision's compiled operators do not load. The peer imports torchvision but MC dropout calls
-none of them, so the two whose absence would stop the import are declared here by name.
+With a CPU-only torch, the compiled operators of torchvision do not load. torch-uncertainty imports torchvision, but its
+MC dropout calls none of them. So the two operators whose absence would stop the import are declared here by name.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def peer():
 def network(place: str) -> UNet:
     """The default U-Net with ``nn.Dropout(0.5)`` in one place: before the last layer, in the decoder, or at the start.
 
-    In the decoder means after its two deepest blocks, where the default has it.
+    In the decoder: after its two deepest blocks, as in the default network.
     """
     torch.manual_seed(0)
     unet = UNet(CLASSES, dropout=0.0)
@@ -65,13 +65,13 @@ def network(place: str) -> UNet:
 
 
 def contenders(place: str, samples: int, image: Tensor) -> dict[str, Callable[[], object]]:
-    """Ways to the draws; ours to the prediction; and what folding the peer's draws to the same prediction adds."""
+    """The draws of each; the package up to the prediction; and the aggregation of the peer's draws to a prediction."""
     unet = network(place)
     ours = MCDropout(unet, samples)
     loop = peer()(unet, samples, on_batch=False, task="segmentation").eval()
     batch = peer()(unet, samples, on_batch=True, task="segmentation").eval()
 
-    def folded(logits: Tensor) -> tuple[Tensor, ...]:
+    def aggregated(logits: Tensor) -> tuple[Tensor, ...]:
         probs = logits.softmax(1)
         mean, aleatoric = probs.mean(0), entropy(probs).mean(0)
         return mean, aleatoric, entropy(mean, 0) - aleatoric
@@ -88,12 +88,12 @@ def contenders(place: str, samples: int, image: Tensor) -> dict[str, Callable[[]
         "loop": lambda: loop(image),
         "batch": lambda: batch(image),
         "ours_predict": lambda: predict(ours, image, likelihood=Categorical(CLASSES)),
-        "fold": lambda: folded(logits),
+        "fold": lambda: aggregated(logits),
     }
 
 
 def by_turns(calls: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each call; they take turns, so that what else the machine does hits all alike."""
+    """Median seconds of each call. Calls alternate, so that other work on the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     calls["ours"]()
     for _ in range(repeats):
@@ -105,7 +105,7 @@ def by_turns(calls: dict[str, Callable[[], object]], repeats: int, clock: Callab
 
 
 def peak_mib(call: Callable[[], object]) -> float:
-    """The most that a call holds at once beyond what it starts from, from the allocator's own log."""
+    """Peak memory of a call beyond that at its start, MiB, from the log of the allocator."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as log:
         call()
     held = peak = 0
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--samples", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--places", nargs="+", choices=PLACES, default=PLACES)
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time, which others disturb less")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, which other processes affect less")
     chosen = parser.parse_args()
     clock = time.process_time if chosen.cpu_time else time.perf_counter
     torch.set_num_threads(chosen.threads)

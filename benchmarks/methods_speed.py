@@ -1,17 +1,18 @@
-"""What each method costs, in passes of the network, against torch-uncertainty 0.13 and lightning-uq-box 0.2.
+"""Time of each method in passes of the network, compared with torch-uncertainty 0.13 and lightning-uq-box 0.2.
 
     make interop
     .venv-interop/bin/pip install 'torch-uncertainty==0.13.*' 'lightning<2.7' scikit-learn 'lightning-uq-box==0.2.*'
     OMP_NUM_THREADS=1 .venv-interop/bin/python benchmarks/methods_speed.py
 
-The package's U-Net, torchvision's DeepLabV3-R50 and transformers' SegFormer-B0, random weights, one image of 1 × 3 ×
-360 × 480, 11 classes, 10 draws or members. All methods and the peers' take turns in one process with one thread; the
-clock counts this process's processor time, since other work on the machine makes wall time useless. What takes longer
-than the budget runs once. Peak memory comes from the allocator's own log and is beyond what a call starts from.
+The U-Net of the package, DeepLabV3-R50 of torchvision and SegFormer-B0 of transformers, random weights, one image of
+1 × 3 × 360 × 480, 11 classes, 10 draws or members. All methods alternate in one process with one thread. Times are
+processor times of the process, because other work on the machine changes wall times. A call that takes longer than the
+budget runs once. Peak memory comes from the log of the allocator and is beyond that at the start of a call.
 
-Members of an ensemble are one network taken M times: the time is that of M networks, and their weights are not
-counted. Laplace and density look at logits of their own size (a quarter, an eighth), before they are enlarged, and
-so does the plain pass they are compared with. The last line is JSON, also in benchmarks/results/methods_speed.json.
+Members of an ensemble are one network taken M times: the time is that of M networks, and the memory of their weights is
+not counted. Laplace and feature density use logits of their own size (a quarter, an eighth), before these are enlarged,
+and so does the plain pass with which they are compared. The last line is JSON, also in
+benchmarks/results/methods_speed.json.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _segformer() -> tuple[nn.Module, nn.Module, nn.Conv2d]:
     return Output(network, "logits"), small, network.decode_head.classifier
 
 
-# Each: the network, the same up to its logits, and the layer that makes them.
+# Each: the network, the network up to its logits, and the layer that computes them.
 NETWORKS = {"unet": _unet, "deeplabv3_r50": _deeplab, "segformer_b0": _segformer}
 
 
@@ -90,7 +91,7 @@ def exhausted(draws: object) -> None:
 
 
 def laplace(small: nn.Module, head: nn.Conv2d) -> LastLayerLaplace:
-    """A posterior of some size: what it costs does not depend on what it was fitted on."""
+    """A posterior with arbitrary numbers, because the time does not depend on them."""
     parameters = CLASSES * (head.in_channels + 1)
     return LastLayerLaplace(small, head, 0.01 * torch.eye(parameters), DRAWS)
 
@@ -102,7 +103,7 @@ def density(small: nn.Module, head: nn.Conv2d) -> FeatureDensity:
 
 
 def contenders(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Tensor) -> dict[str, Call]:
-    """What is measured, by name: draws, unless the name says that a prediction is made of them."""
+    """Calls by name: they only draw, unless the name says that they predict."""
     from lightning_uq_box.uq_methods import MCDropoutSegmentation
     from torch_uncertainty.methods import deep_ensembles, mc_dropout
 
@@ -111,7 +112,7 @@ def contenders(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Ten
     loop = mc_dropout(network, DRAWS, on_batch=False, task="segmentation").eval()
     batch = mc_dropout(network, DRAWS, on_batch=True, task="segmentation").eval()
     ensemble = deep_ensembles(members, task="segmentation").eval()
-    # A copy, for it leaves batch normalization forced_dropout. It makes a prediction: labels and the entropy of the mean law.
+    # A copy, because it leaves batch normalization in training mode. It predicts labels and the entropy of the mean.
     box = MCDropoutSegmentation(deepcopy(network), DRAWS, nn.CrossEntropyLoss())
     return {
         "plain": lambda: network(image),
@@ -133,7 +134,7 @@ def contenders(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Ten
 
 
 def suffix(network: nn.Module, image: Tensor) -> float:
-    """Processor seconds of one pass with its dropout layers forced_dropout, from the first of them to the end."""
+    """Processor seconds of one pass with dropout layers in training mode, from the first of them to the end."""
     first: list[float] = []
     layers = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     handles = [m.train().register_forward_pre_hook(lambda *_: first.append(time.process_time())) for m in layers]
@@ -153,9 +154,9 @@ def clocked(call: Call) -> float:
 
 
 def by_turns(calls: dict[str, Call], repeats: int, budget: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Median processor seconds of each call, in turns, and its peak memory in MiB from a first run beside them.
+    """Median processor seconds of each call, which alternate, and its peak memory in MiB from a first run.
 
-    That first run keeps the allocator's log, and is the only one of a call that takes longer than the budget.
+    The first run records the log of the allocator. It is the only run of a call that takes longer than the budget.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     memory = {}
@@ -174,7 +175,7 @@ def by_turns(calls: dict[str, Call], repeats: int, budget: float) -> tuple[dict[
 
 
 def grown(network: nn.Module, small: nn.Module, head: nn.Conv2d, image: Tensor) -> dict[str, float]:
-    """Peak memory with 6 draws over that with 2, of what must not hold them all."""
+    """Peak memory with 6 draws over that with 2, for methods that do not keep all draws."""
 
     def ratio(made: Callable[[int], Call]) -> float:
         return peak_mib(made(6)) / peak_mib(made(2))
@@ -192,11 +193,13 @@ def measured(name: str, left_out: list[str], repeats: int, budget: float, image:
     parts = NETWORKS[name]()
     network, small, head = parts[0].eval(), parts[1].eval(), parts[2]
     calls = {key: call for key, call in contenders(network, small, head, image).items() if key not in left_out}
-    calls["mc_dropout"]()  # what is only set up once is not counted
+    calls["mc_dropout"]()  # so that work done only once is not counted
     try:
         if "mc_dropout_box_predict" in calls:
             calls["mc_dropout_box_predict"]()
-    except ValueError as error:  # it wakes batch normalization, which needs more than the one value that pooling leaves
+    except (
+        ValueError
+    ) as error:  # batch normalization in training mode needs more than the one value that pooling leaves
         print(f"lightning-uq-box does not run on {name}: {error}")
         del calls["mc_dropout_box_predict"]
     seconds, memory = by_turns(calls, repeats, budget)
@@ -224,7 +227,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=5.0, help="processor seconds")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    peer()  # makes torchvision importable beside a CPU-only torch
+    peer()  # so that torchvision can be imported beside a CPU-only torch
     image = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
     path = Path(__file__).parent / "results" / "methods_speed.json"
     result = {
@@ -240,7 +243,7 @@ def main() -> None:
         for name in chosen.networks:
             found = measured(name, chosen.without, chosen.repeats, chosen.budget, image)
             print("\n".join(f"{key:48s} {value:10.3f}" for key, value in found.items()), flush=True)
-            kept = json.loads(path.read_text()) if path.exists() else {}  # of networks measured before
+            kept = json.loads(path.read_text()) if path.exists() else {}  # the numbers of networks measured before
             result = kept | result | found
             path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

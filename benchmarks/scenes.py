@@ -1,9 +1,9 @@
-"""How many scenes a second: one and two processes, with and without the other views, at 96 × 128.
+"""How many scenes are generated in a second: one and two processes, with and without the other views, at 96 × 128.
 
 Usage: OMP_NUM_THREADS=1 python benchmarks/scenes.py [--scenes 50] [--rounds 5]
 
-Processes are timed in CPU seconds as well as in seconds on the clock, because a machine that does something else
-at the same time says little about the clock. Each number is the median of the rounds.
+Both processor time and wall time are measured, because wall time means little on a machine that does other work. Each
+number is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESULT = Path(__file__).parent / "results" / "scenes.json"
 
 
 def make(first: int, count: int, views: bool) -> float:
-    """CPU seconds that ``count`` scenes take."""
+    """Processor seconds of ``count`` scenes."""
     torch.set_num_threads(1)
     scenes = Scenes(first + count, views=views)
     start = time.process_time()
@@ -56,7 +56,7 @@ def rates(views: bool, scenes: int, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=50, help="per process and round")
+    parser.add_argument("--scenes", type=int, default=50, help="number of scenes for each process and round")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     result = {

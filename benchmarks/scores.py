@@ -1,16 +1,16 @@
-"""What scoring every pixel costs, against torch-uncertainty 0.13's own set of segmentation metrics at sampling rate 1.
+"""The time of scoring every pixel, compared with the metrics of torch-uncertainty 0.13 at sampling rate 1.
 
     python -m venv peers
     peers/bin/pip install torch==2.13.0 torchvision==0.28.* torch-uncertainty==0.13.* safetensors pillow scikit-learn
     PYTHONPATH=src peers/bin/python benchmarks/scores.py
     PYTHONPATH=src peers/bin/python benchmarks/scores.py --cpu-time --threads 1   # on a busy machine
 
-100 frames of 360 × 480, 11 classes, 4 % void, made from smooth random logits. One process scores every frame by turns
-with the package's ClassScores and with the metrics of the peer's SegmentationRoutine as it makes them (torchmetrics'
-accuracies, mIoU, PAvPU, Brier, NLL, four calibration errors, AURC, AUGRC, coverage at risk, risk at coverage), then
-computes. The package makes more numbers: the rankings by three uncertainties and by confidence, class-wise calibration,
-and a row for each image. Then ClassScores takes 6,000 frames, a gigapixel, and its resident memory is read on the way.
-A copy of the probabilities stands for the memory's bandwidth. The last line is JSON, also in results/scores.json.
+100 frames of 360 × 480, 11 classes, 4 % void, generated from smooth random logits. In one process, ClassScores of the
+package and the metrics of torch-uncertainty's SegmentationRoutine (accuracies of torchmetrics, mIoU, PAvPU, Brier, NLL,
+four calibration errors, AURC, AUGRC, coverage at risk, risk at coverage) alternate on every frame, then compute. The
+package computes more numbers: rankings by three uncertainties and by confidence, class-wise calibration, and a row for
+each image. Then ClassScores scores 6,000 frames, a gigapixel, while its resident memory is read. A copy of the
+probabilities shows the bandwidth of the memory. The last line is JSON, also in results/scores.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-# As in mc_dropout.py: with a CPU-only torch, torchvision's compiled operators, which nothing here calls, do not load.
+# As in mc_dropout.py: with a CPU-only torch the compiled operators of torchvision do not load. Nothing here calls them.
 warnings.simplefilter("ignore")
 for operator in ("nms", "qnms"):
     if not hasattr(torch.ops.torchvision, operator):
@@ -42,7 +42,7 @@ MEGAPIXELS = SIZE[0] * SIZE[1] / 1e6
 
 
 def frame(seed: int) -> tuple[ClassPrediction, Tensor, Tensor]:
-    """As sure as a U-Net is on CamVid (two thirds of the pixels above 0.93); 12 % of the labels wrong."""
+    """A frame with the confidence of a U-Net on CamVid (⅔ of the pixels above 0.93). 12 % of the labels are wrong."""
     generator = torch.Generator().manual_seed(seed)
     coarse = 16 * torch.randn(1, CLASSES, 18, 24, generator=generator)
     probs = torch.softmax(interpolate(coarse, SIZE, mode="bilinear"), 1)
@@ -53,7 +53,7 @@ def frame(seed: int) -> tuple[ClassPrediction, Tensor, Tensor]:
 
 
 def peer() -> list[Any]:
-    """The metrics that torch-uncertainty's SegmentationRoutine tests with, at a sampling rate of 1."""
+    """The test metrics of torch-uncertainty's SegmentationRoutine, at a sampling rate of 1."""
     from torch_uncertainty import metrics as tu
     from torchmetrics import Accuracy, MetricCollection
 
@@ -65,7 +65,7 @@ def peer() -> list[Any]:
         "class_accuracy": Accuracy(task="multiclass", average="macro", num_classes=CLASSES),
         "accuracy": Accuracy(task="multiclass", num_classes=CLASSES),
     }
-    laws = {
+    probabilities = {
         "brier": tu.BrierScore(num_classes=CLASSES),
         "nll": tu.CategoricalNLL(),
         "ece": calibration(),
@@ -82,12 +82,14 @@ def peer() -> list[Any]:
     return [
         tu.SegmentationMetric(MetricCollection(regions, compute_groups=[list(regions)], prefix="peer_")),
         MetricCollection({"pavpu": tu.PAvPU(patch_size=16, acc_threshold=0.5, unc_threshold=0.5)}, prefix="peer_"),
-        tu.SegmentationMetric(MetricCollection(laws, compute_groups=groups, prefix="peer_"), subsampling_rate=1.0),
+        tu.SegmentationMetric(
+            MetricCollection(probabilities, compute_groups=groups, prefix="peer_"), subsampling_rate=1.0
+        ),
     ]
 
 
 def resident() -> float:
-    """MiB that this process occupies."""
+    """Resident memory of this process, MiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 

@@ -2,7 +2,8 @@
 
     python recipes/own_network.py --steps 400
 
-A small network with dropout learns to label generated scenes; then it says of every pixel how sure it is, and why not.
+A small network with dropout learns to label generated scenes. Then it predicts the uncertainty of each pixel, in two
+parts.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from torch.utils.data import DataLoader
 from sfumato import ClassScores, LogitNormal, MCDropout, predict
 from sfumato.data import Scenes
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--steps", type=int, default=400)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--steps", type=int, default=400, help="number of training steps, of 8 scenes each")
 options = parser.parse_args()
 torch.manual_seed(0)
 
-# The likelihood says how many channels the network must have: a logit and its scale for each class.
+# The likelihood gives the number of channels that the network must have: a logit and its scale for each class.
 train, val = Scenes(128, size=(48, 64), seed=0), Scenes(16, size=(48, 64), seed=1)
 names = train.tasks["classes"].names
 likelihood = LogitNormal(len(names))
@@ -31,7 +32,7 @@ network = nn.Sequential(
     nn.Conv2d(64, likelihood.channels, 1), nn.Upsample(scale_factor=2, mode="bilinear"),
 )  # fmt: skip
 
-# The loss: a negative log likelihood per pixel, 0 where nothing is known.
+# The loss: a negative log likelihood for each pixel, 0 where the class is not known.
 optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
 batches = DataLoader(train, 8, shuffle=True)
 for step in range(options.steps):
@@ -45,7 +46,7 @@ for step in range(options.steps):
     if step % 50 == 0:
         print(f"step {step:4d}  nll {loss:.3f}")
 
-# The prediction: 20 draws of dropout, folded one by one; only what comes after the dropout is computed 20 times.
+# The prediction: 20 draws of dropout, aggregated one by one. Only the layers after the dropout are computed 20 times.
 method, scores = MCDropout(network, samples=20), ClassScores(len(names))
 for batch in DataLoader(val, 4):
     prediction = predict(method, batch["image"], likelihood=likelihood, generator=torch.Generator().manual_seed(0))

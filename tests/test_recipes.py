@@ -1,4 +1,4 @@
-"""Every recipe runs as its first lines say, on less."""
+"""Every recipe runs with the options that its first lines show, on less data."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 RECIPES = Path(__file__).parent.parent / "recipes"
 SMALL = {
     "own_network.py": (["--steps", "12"], "error_auroc"),
-    "distil_and_ship.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "64"], "epistemic"),
+    "distill_and_ship.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "64"], "epistemic"),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 
