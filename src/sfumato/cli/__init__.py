@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from sfumato.cli.console import complain, plain
-from sfumato.cli.environment import TERMINATED, quiet_libraries, resource_errors, termination
+from sfumato.cli.environment import TERMINATED, resource_errors, termination
 from sfumato.cli.options import Command, read, summary
 from sfumato.errors import ConfigError, ResourceError, SfumatoError
 
@@ -67,7 +67,6 @@ def _run(words: list[str]) -> None:
         command = _command(name)
         settings = read(name, command, rest)
         if settings is not None:
-            quiet_libraries()
             command(**settings)
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -57,11 +55,3 @@ def _out_of_memory(error: RuntimeError) -> bool:
     torch = sys.modules.get("torch")
     kind = getattr(torch, "OutOfMemoryError", None)
     return (kind is not None and isinstance(error, kind)) or "DefaultCPUAllocator: can't allocate" in str(error)
-
-
-def quiet_libraries() -> None:
-    """Keep Lightning's advice to developers from users. Warnings of this package and all errors are still shown."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from sfumato.errors import ConfigError
 from sfumato.evaluation.instances import IDS, InstanceTally
 from sfumato.evaluation.tally import TaskTally
 from sfumato.runs import Run, part_of
-from sfumato.training import lightning_devices
+from sfumato.training import lightning_devices, quiet_lightning
 
 
 class ImagesToScore(Dataset[Sample]):
@@ -157,9 +156,7 @@ def run_scorer(scorer: Scorer, device: str, devices: int, num_nodes: int, progre
         progress: Whether to show a progress bar.
     """
     accelerator, chosen = lightning_devices(device, devices)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # advice to developers
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    with quiet_lightning():
         trainer = L.Trainer(
             accelerator=accelerator,
             devices=chosen,

@@ -1,6 +1,6 @@
 """Training: from a configuration and data to a run."""
 
-from sfumato.training.devices import fast_precision, lightning_devices, working_size
+from sfumato.training.devices import fast_precision, lightning_devices, quiet_lightning, working_size
 from sfumato.training.fit import fit
 from sfumato.training.folder import check_output_dir, print_rank_zero, warn_rank_zero
 from sfumato.training.module import TrainingModule
@@ -18,6 +18,7 @@ __all__ = [
     "make_plan",
     "post_hoc_methods",
     "print_rank_zero",
+    "quiet_lightning",
     "teacher_of",
     "warn_rank_zero",
     "working_size",

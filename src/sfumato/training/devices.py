@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from sfumato.runs import resolve_device
@@ -24,6 +29,25 @@ def lightning_devices(device: str, devices: int = 1) -> tuple[str, int | list[in
     """
     found = resolve_device(device)
     return found.type, devices if found.index is None else [found.index]
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice to its developers. Other warnings and all errors are shown."""
+    import lightning.pytorch  # noqa: F401  (its loggers get their levels when it is imported)
+
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)
 
 
 def fast_precision(device: str = "auto") -> str:

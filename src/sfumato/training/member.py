@@ -20,6 +20,7 @@ from sfumato.objectives import build_objective
 from sfumato.runs import Plan, build_network, save_weights, task_and_likelihood, weights_path
 from sfumato.targets import EntryKind
 from sfumato.training.callbacks import EMA, AfterSteps, WholeFiles, checkpoint_path
+from sfumato.training.devices import quiet_lightning
 from sfumato.training.loaders import Reading, TrainingData
 from sfumato.training.metrics_file import MetricsFile
 from sfumato.training.module import BatchTransform, TrainingModule
@@ -78,6 +79,11 @@ class Job:
 
 def fit_member(job: Job, member: int) -> None:
     """Train the network with this number and store its weights. A training that was interrupted is continued."""
+    with quiet_lightning():
+        _fit_member(job, member)
+
+
+def _fit_member(job: Job, member: int) -> None:
     plan, seed, checkpoint = job.plan, job.plan.config.seed + member, checkpoint_path(job.folder, member)
     L.seed_everything(seed, verbose=False)
     task, likelihood = task_and_likelihood(plan)
