@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from sfumato.contracts import Loss
 from sfumato.errors import ConfigError, ResourceError
@@ -43,7 +44,7 @@ def hessian(features: Tensor, output: Tensor, target: Tensor, valid: Tensor, nll
     Args:
         features: φ (B, F, H, W), what the layer reads. A 1 is appended for the bias.
         output: (B, C, H, W).
-        target: As ``nll`` takes it.
+        target: As ``nll`` takes it; for several tasks a mapping by task.
         valid: (B, H, W) bool.
         nll: The loss of each pixel (B, H, W).
         structure: One of :data:`STRUCTURES`.
@@ -57,7 +58,7 @@ def hessian(features: Tensor, output: Tensor, target: Tensor, valid: Tensor, nll
     for image in range(len(features)):  # one at a time, because the second derivatives are C maps for each channel
         one = slice(image, image + 1)
         phi = torch.cat([features[image], torch.ones_like(features[image, :1])]).flatten(1).double()  # (F + 1, N)
-        rows = _second_derivatives(nll, output[one], target[one], valid[one])
+        rows = _second_derivatives(nll, output[one], *tree_map(lambda maps: maps[one], (target, valid)))  # noqa: B023
         for c, row in enumerate(rows):
             if not full:
                 total[:, c] += phi.square() @ row[c]
