@@ -73,19 +73,17 @@ def rejection(curve: Rejection) -> str:
 
 
 def history(series: Mapping[str, Series]) -> str:
-    """Training curves. Names that end in the same word share a picture."""
+    """Training curves. Names that end in the same word share a picture; each picture is an ``<svg>`` of its own."""
     pictures: dict[str, dict[str, Series]] = {}
     for name, points in series.items():
         pictures.setdefault((name.split() or [""])[-1], {})[name] = points
+    drawn: list[str] = []
     with rc_context(STYLE):
-        rows, columns = math.ceil(len(pictures) / 2), min(2, len(pictures))
-        figure = Figure((4.6 * columns, 3.0 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, (unit, lines) in zip(axes, pictures.items()):
-            _lines(axis, unit, lines)
-        for axis in axes[len(pictures) :]:
-            axis.set_axis_off()
-        return svg(figure, "history")
+        for number, (unit, lines) in enumerate(pictures.items()):
+            figure = Figure((4.6, 3.0), layout="constrained")
+            _lines(figure.subplots(), unit, lines)
+            drawn.append(svg(figure, f"history{number}"))
+    return "".join(drawn)
 
 
 def _lines(axis: Axes, unit: str, lines: Mapping[str, Series]) -> None:
@@ -103,16 +101,18 @@ def _lines(axis: Axes, unit: str, lines: Mapping[str, Series]) -> None:
 
 
 def ood_histograms(parts: Mapping[str, OODHistogram], unit: str, outside: str) -> str:
-    """Histograms of each part of the uncertainty in and out of distribution, each as a share of its pixels.
+    """Histograms of each part of the uncertainty in and out of distribution, each an ``<svg>`` of its own.
 
     Args:
         parts: The histograms by name.
         unit: Unit of the uncertainties. A novelty score has none.
         outside: Name of the data out of distribution.
     """
+    drawn: list[str] = []
     with rc_context(STYLE):
-        figure = Figure((4.6 * len(parts), 3.0), layout="constrained")
-        for axis, (name, histogram) in zip(figure.subplots(1, len(parts), squeeze=False).ravel(), parts.items()):
+        for name, histogram in parts.items():
+            figure = Figure((4.6, 3.0), layout="constrained")
+            axis = figure.subplots()
             _steps(axis, histogram, outside)
             ends = (histogram.edges[0], histogram.edges[-1])
             axis.set(xlabel=name if name == "novelty" else f"{name} ({unit})", ylabel="share of pixels (%)", xlim=ends)
@@ -121,7 +121,8 @@ def ood_histograms(parts: Mapping[str, OODHistogram], unit: str, outside: str) -
             axis.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.legend(frameon=False)
-        return svg(figure, "ood")
+            drawn.append(svg(figure, f"ood-{name}"))
+    return "".join(drawn)
 
 
 def _steps(axis: Axes, histogram: OODHistogram, outside: str) -> None:
