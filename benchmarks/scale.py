@@ -8,8 +8,9 @@ Parts: ``fit`` and ``evaluate`` measure the peak resident memory of the commands
 ``logit_normal`` measure times relative to the bare forward passes. Each part writes its numbers to
 benchmarks/results/scale.json as soon as it is done, unless --images is given. The last line is JSON.
 
-Resident memory is the sum over the process of the command and its worker processes, read 20 times a second. Pages that
-two of them share are counted in each, so the sum is an upper bound.
+Resident memory (``rss_gb``) is the sum over the process of the command and its worker processes, read 20 times in a
+second. Pages that they share, such as the code of torch, are counted in each of them, so the sum is an upper bound.
+``pss_gb`` counts shared pages once.
 """
 
 from __future__ import annotations
@@ -75,31 +76,34 @@ def write_data(folder: Path, images: int) -> Path:
     return root
 
 
-def resident(process: int) -> int:
-    """Resident memory of a process and all its children, bytes. A process that has just ended counts as 0."""
+def memory(process: int) -> tuple[int, int]:
+    """RSS and PSS of a process and all its descendants, bytes. A process that has just ended counts as 0."""
     try:
-        status = Path(f"/proc/{process}/status").read_text()
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    own = int(status.partition("VmRSS:")[2].split()[0]) * 1024 if "VmRSS:" in status else 0
-    return own + sum(resident(int(child)) for child in children)
+        return 0, 0
+    found = [tuple(int(rollup.partition(key)[2].split()[0]) * 1024 if key in rollup else 0 for key in ("Rss:", "Pss:"))]
+    found += [memory(int(child)) for child in children]
+    return sum(each[0] for each in found), sum(each[1] for each in found)
 
 
-def peak_gb(*command: str) -> float:
-    """Peak resident memory of a ``sfumato`` command with its workers, in 10⁹ bytes."""
+def peak_gb(*command: str) -> dict[str, float]:
+    """Peak memory of a ``sfumato`` command with its workers, in 10⁹ bytes."""
     print("sfumato", *command, flush=True)
-    peak = 0
+    rss = pss = 0
     with subprocess.Popen([sys.executable, "-m", "sfumato", *command], stdout=subprocess.DEVNULL) as running:
         while running.poll() is None:
-            peak = max(peak, resident(running.pid))
+            now = memory(running.pid)
+            rss, pss = max(rss, now[0]), max(pss, now[1])
             time.sleep(0.05)
     if running.returncode:
         raise SystemExit(f"sfumato {command[0]} ended with {running.returncode}")
-    return peak / 1e9
+    return {"rss_gb": rss / 1e9, "pss_gb": pss / 1e9}
 
 
-def train(folder: Path, images: int, out: Path, *options: str) -> float:
+def train(folder: Path, images: int, out: Path, *options: str) -> dict[str, float]:
     """Peak memory of one epoch over a folder of images, with everything else as a user gets it."""
     data = write_data(folder, images)
     return peak_gb("fit", f"--data={data}", "--epochs=1", f"--out={out}", "--quiet", *options)
@@ -107,7 +111,8 @@ def train(folder: Path, images: int, out: Path, *options: str) -> float:
 
 def fit_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
     """One epoch over all images at the default size: by its end the cache of decoded images is full."""
-    return {"rss_gb_fit": train(folder, images, folder / f"run-{images}")}
+    found = train(folder, images, folder / f"run-{images}")
+    return {f"{key}_fit": value for key, value in found.items()}
 
 
 def evaluate_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
@@ -121,9 +126,10 @@ def evaluate_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
         for share in (FEW, MANY)
     }
     return {
-        "rss_gb_evaluate": max(found.values()),
-        "rss_gb_evaluate_few": found[FEW],
-        "rss_gb_evaluate_many": found[MANY],
+        "rss_gb_evaluate": max(each["rss_gb"] for each in found.values()),
+        "pss_gb_evaluate": max(each["pss_gb"] for each in found.values()),
+        "rss_gb_evaluate_few": found[FEW]["rss_gb"],
+        "rss_gb_evaluate_many": found[MANY]["rss_gb"],
         "evaluate_few": min(VAL, images // 2) * FEW // 100,
         "evaluate_many": min(VAL, images // 2),
     }
