@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sfumato.methods._replay.replay import mapped
+from sfumato.methods._replay.replay import V, mapped
 
-Rule = Callable[..., Any]
+Function = Callable[..., Tensor]
+"""A torch function on certain tensors."""
+IntPair = int | tuple[int, ...] | list[int]
+"""One number for height and width, or two."""
+N = TypeVar("N", int, float)
 REACH = 9.0
 """Standard deviations beyond which the smaller of two values does not matter in float32."""
 BLOCK = 2**15
@@ -32,7 +36,7 @@ class MeanVariance:
     variance: Tensor
 
 
-def means(value: Any) -> Any:
+def means(value: V) -> V:
     """Arguments with uncertain values replaced by their means."""
     return mapped(lambda leaf: leaf.mean if isinstance(leaf, MeanVariance) else leaf, value)
 
@@ -65,7 +69,7 @@ def _normal(at: Tensor) -> tuple[Tensor, Tensor]:
     return below, at.square().mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
 
 
-def relu(func: Rule, x: MeanVariance, inplace: bool = False) -> MeanVariance:
+def relu(func: Function, x: MeanVariance, inplace: bool = False) -> MeanVariance:
     """The larger of a normal value and 0. Some channels at a time, so that intermediate results stay in the cache."""
     result = x if inplace else MeanVariance(torch.empty_like(x.mean), torch.empty_like(x.variance))
     for image in zip(x.mean, x.variance, result.mean, result.variance):
@@ -85,7 +89,7 @@ def _rectify(mean: Tensor, variance: Tensor, new_mean: Tensor, new_variance: Ten
     torch.mul(variance, share, out=new_variance)
 
 
-def leaky_relu(func: Rule, x: MeanVariance, negative_slope: float = 0.01, inplace: bool = False) -> MeanVariance:
+def leaky_relu(func: Function, x: MeanVariance, negative_slope: float = 0.01, inplace: bool = False) -> MeanVariance:
     """``s x + (1 − s) relu(x)``. The covariance of x and relu(x) is ``v Φ(μ / σ)`` (Stein's lemma)."""
     s, positive = negative_slope, relu(func, x)
     ahead = x.mean / x.variance.clamp_min(torch.finfo(x.mean.dtype).tiny).sqrt()
@@ -94,23 +98,22 @@ def leaky_relu(func: Rule, x: MeanVariance, negative_slope: float = 0.01, inplac
     return MeanVariance(s * x.mean + (1 - s) * positive.mean, variance)
 
 
-def smooth(func: Rule, x: MeanVariance, *args: Any, **kwargs: Any) -> MeanVariance:
+def smooth(func: Function, x: MeanVariance, *args: object, **kwargs: object) -> MeanVariance:
     """Any function of one normal element, by Gauss–Hermite quadrature with 7 nodes."""
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-    sd, values = x.variance.sqrt(), []
-    for node, _ in NODES:
-        values.append(func(x.mean + node * sd, *args, **kwargs))
-    mean = sum(weight * value for (_, weight), value in zip(NODES, values))
-    return MeanVariance(mean, sum(w * (value - mean).square() for (_, w), value in zip(NODES, values)))  # pyright: ignore
+    sd, zero = x.variance.sqrt(), torch.zeros_like(x.mean)
+    values = [func(x.mean + node * sd, *args, **kwargs) for node, _ in NODES]
+    mean = sum((weight * value for (_, weight), value in zip(NODES, values)), zero)
+    return MeanVariance(mean, sum((w * (value - mean).square() for (_, w), value in zip(NODES, values)), zero))
 
 
 def max_pool(
-    func: Rule,
+    func: Function,
     x: MeanVariance,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
+    dilation: IntPair = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> MeanVariance:
@@ -146,6 +149,7 @@ def _nodes() -> list[tuple[float, float]]:
 NODES = _nodes()
 
 
-def pair(value: Any) -> tuple[Any, Any]:
+def pair(value: N | tuple[N, ...] | list[N]) -> tuple[N, N]:
     """Height and width, from one number for both or from two numbers."""
-    return tuple(value) * (2 // len(value)) if isinstance(value, tuple | list) else (value, value)
+    height, width = tuple(value) * (2 // len(value)) if isinstance(value, tuple | list) else (value, value)
+    return height, width

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from sfumato.methods._propagation.activations import MeanVariance, NoRuleError, Rule, pair
+from sfumato.methods._propagation.activations import Function, IntPair, MeanVariance, NoRuleError, pair
 
 
 def avg_pool(
-    func: Rule,
+    func: Function,
     x: MeanVariance,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -28,7 +27,7 @@ def avg_pool(
     return MeanVariance(func(x.mean, *options), func(x.variance, *options) / math.prod(pair(kernel_size)))
 
 
-def adaptive_avg_pool(func: Rule, x: MeanVariance, output_size: Any) -> MeanVariance:
+def adaptive_avg_pool(func: Function, x: MeanVariance, output_size: IntPair) -> MeanVariance:
     """The mean over windows of one size, whose size follows from that of the result."""
     mean = func(x.mean, output_size)
     (height, width), (out_height, out_width) = x.mean.shape[-2:], mean.shape[-2:]
@@ -38,10 +37,10 @@ def adaptive_avg_pool(func: Rule, x: MeanVariance, output_size: Any) -> MeanVari
 
 
 def interpolate(
-    func: Rule,
+    func: Function,
     x: MeanVariance,
-    size: Any = None,
-    scale_factor: Any = None,
+    size: IntPair | None = None,
+    scale_factor: float | tuple[float, ...] | list[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
@@ -64,7 +63,8 @@ def interpolate(
         unit = torch.eye(before, dtype=x.mean.dtype, device=x.mean.device)[None, None]
         by = None if scale_factor is None or recompute_scale_factor else (pair(scale_factor)[dim], 1.0)
         to = (after, before) if by is None else None
-        square = F.interpolate(unit, to, by, mode=mode, align_corners=align_corners)[0, 0].square()  # pyright: ignore
+        given = F.interpolate(unit, to, by, mode=mode, align_corners=align_corners)  # pyright: ignore[reportArgumentType] the stubs lack tuples of floats
+        square = given[0, 0].square()
         scales.append(square.sum(1))
         places.append((2 * (square @ torch.arange(before).to(square)) / scales[-1] + 1) / before - 1)
     grid = torch.stack(torch.broadcast_tensors(places[1][None], places[0][:, None]), -1)

@@ -6,17 +6,17 @@ as independent too, which is an approximation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.methods._propagation.activations import (
+    Function,
+    IntPair,
     MeanVariance,
     NoRuleError,
-    Rule,
     leaky_relu,
     max_pool,
     means,
@@ -25,6 +25,10 @@ from sfumato.methods._propagation.activations import (
 )
 from sfumato.methods._propagation.resampling import adaptive_avg_pool, avg_pool, interpolate
 from sfumato.methods._replay.replay import mapped
+
+Rule = Callable[..., MeanVariance | tuple[MeanVariance, ...]]
+"""Takes a torch function and its arguments, of which some are uncertain. Returns the uncertain result."""
+Operand = Tensor | MeanVariance | float
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,14 @@ class LinearMap:
         return self.function(values, weight)
 
 
-def linear_map(func: Rule, x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> LinearMap:
+def linear_map(
+    func: Function,
+    x: MeanVariance,
+    weight: Tensor | MeanVariance,
+    bias: Tensor | MeanVariance | None = None,
+    *args: object,
+    **kwargs: object,
+) -> LinearMap:
     """The linear map of a call that :func:`weighted` has a rule for.
 
     Raises:
@@ -57,28 +68,36 @@ def linear_map(func: Rule, x: Any, weight: Any, bias: Any = None, *args: Any, **
     return LinearMap(x.variance, weight, lambda values, kernel: func(values, kernel, None, *args, **kwargs))
 
 
-def _moving(func: Rule, *args: Any, **kwargs: Any) -> Any:
+def _moving(
+    func: Callable[..., Tensor | tuple[Tensor, ...]], *args: object, **kwargs: object
+) -> MeanVariance | tuple[MeanVariance, ...]:
     """Operations that move elements: variances move in the same way."""
     moved = func(*means(args), **means(kwargs))
     spread = mapped(lambda leaf: leaf.variance if isinstance(leaf, MeanVariance) else leaf, (args, kwargs))
     variance = func(*spread[0], **spread[1])
-    return MeanVariance(moved, variance) if isinstance(moved, Tensor) else tuple(map(MeanVariance, moved, variance))
+    if isinstance(moved, Tensor) and isinstance(variance, Tensor):
+        return MeanVariance(moved, variance)
+    return tuple(map(MeanVariance, moved, variance))
 
 
-def _joined(func: Rule, tensors: Any, *args: Any, **kwargs: Any) -> MeanVariance:
+def _joined(func: Function, tensors: Iterable[Tensor | MeanVariance], *args: object, **kwargs: object) -> MeanVariance:
     parts = [x if isinstance(x, MeanVariance) else MeanVariance(x, torch.zeros_like(x)) for x in tensors]
     return MeanVariance(
         func([x.mean for x in parts], *args, **kwargs), func([x.variance for x in parts], *args, **kwargs)
     )
 
 
-def _pad(func: Rule, x: MeanVariance, pad: Any, mode: str = "constant", value: float | None = None) -> MeanVariance:
+def _pad(
+    func: Function, x: MeanVariance, pad: IntPair, mode: str = "constant", value: float | None = None
+) -> MeanVariance:
     return MeanVariance(
         func(x.mean, pad, mode, value), func(x.variance, pad, mode, 0.0 if mode == "constant" else None)
     )
 
 
-def weighted(func: Rule, x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> MeanVariance:
+def weighted(
+    func: Function, x: MeanVariance, weight: Tensor, bias: Tensor | None = None, *args: object, **kwargs: object
+) -> MeanVariance:
     """Convolutions and linear maps: ``Σ w x + b`` has variance ``Σ w² v``."""
     linear = linear_map(func, x, weight, bias, *args, **kwargs)
     variance = linear(linear.variance, weight.square())
@@ -86,7 +105,7 @@ def weighted(func: Rule, x: Any, weight: Any, bias: Any = None, *args: Any, **kw
 
 
 def _batch_norm(
-    func: Rule,
+    func: Function,
     x: MeanVariance,
     mean: Tensor | None,
     variance: Tensor | None,
@@ -103,18 +122,18 @@ def _batch_norm(
     return MeanVariance(func(x.mean, mean, variance, weight, bias, False, momentum, eps), scaled)
 
 
-def _mean(func: Rule, x: MeanVariance, dim: Any = None, keepdim: bool = False) -> MeanVariance:
+def _mean(func: Function, x: MeanVariance, dim: IntPair | None = None, keepdim: bool = False) -> MeanVariance:
     mean = x.mean.mean(dim, keepdim)
     return MeanVariance(mean, x.variance.mean(dim, keepdim) * (mean.numel() / x.mean.numel()))
 
 
-def _sum(func: Rule, x: MeanVariance, dim: Any = None, keepdim: bool = False) -> MeanVariance:
+def _sum(func: Function, x: MeanVariance, dim: IntPair | None = None, keepdim: bool = False) -> MeanVariance:
     return MeanVariance(x.mean.sum(dim, keepdim), x.variance.sum(dim, keepdim))
 
 
-def _added(func: Rule, a: Any, b: Any, *, alpha: float = 1) -> MeanVariance:
+def _added(func: Function, a: Tensor | MeanVariance, b: Operand, *, alpha: float = 1) -> MeanVariance:
     """Sums and differences of two independent tensors."""
-    first, second = means((a, b))
+    first, second = (a.mean if isinstance(a, MeanVariance) else a), (b.mean if isinstance(b, MeanVariance) else b)
     if func.__name__ in ("add_", "sub_", "__iadd__", "__isub__"):
         first = first.clone()
     mean = func(first, second, alpha=alpha) if alpha != 1 else func(first, second)
@@ -122,21 +141,23 @@ def _added(func: Rule, a: Any, b: Any, *, alpha: float = 1) -> MeanVariance:
     return MeanVariance(mean, sum(parts, torch.zeros_like(mean)))
 
 
-def _multiplied(func: Rule, a: Any, b: Any) -> MeanVariance:
+def _multiplied(func: Function, a: Operand, b: Operand) -> MeanVariance:
     if isinstance(a, MeanVariance) and isinstance(b, MeanVariance):
         variance = a.variance * b.variance + a.mean.square() * b.variance + b.mean.square() * a.variance
         return MeanVariance(a.mean * b.mean, variance)
     law, factor = (a, b) if isinstance(a, MeanVariance) else (b, a)
+    assert isinstance(law, MeanVariance)
+    assert not isinstance(factor, MeanVariance)
     return MeanVariance(law.mean * factor, law.variance * factor**2)
 
 
-def _divided(func: Rule, a: Any, b: Any) -> MeanVariance:
+def _divided(func: Function, a: MeanVariance, b: Operand) -> MeanVariance:
     if isinstance(b, MeanVariance):
         raise NoRuleError("division by something uncertain")
     return MeanVariance(a.mean / b, a.variance / b**2)
 
 
-def _negative(func: Rule, x: MeanVariance) -> MeanVariance:
+def _negative(func: Function, x: MeanVariance) -> MeanVariance:
     return MeanVariance(-x.mean, x.variance.clone())
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sfumato.methods._propagation.activations import MeanVariance, NoRuleError, dropped, means
+from sfumato.methods._propagation.activations import Function, MeanVariance, NoRuleError, dropped, means
 from sfumato.methods._propagation.rules import EXACT, RULES, LinearMap, linear_map, weighted
-from sfumato.methods._replay.replay import leaves_of, mapped
+from sfumato.methods._replay.replay import Args, KwArgs, leaves_of, mapped
 from sfumato.methods.base import evaluating, tensor
 
+V = TypeVar("V")
 SHAPES = ("shape", "size", "dim", "__len__", "numel", "__get__", "is_contiguous", "stride", "ndimension")
 """Operations that read no values."""
 
@@ -49,7 +49,7 @@ def is_dropout(name: str) -> bool:
     return "dropout" in name and "alpha" not in name
 
 
-def in_place(name: str, kwargs: dict[str, Any]) -> bool:
+def in_place(name: str, kwargs: KwArgs) -> bool:
     """Whether an operation of this name writes into its first argument."""
     written = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
     return written or bool(kwargs.get("inplace"))
@@ -68,7 +68,9 @@ class Propagation(TorchFunctionMode):
         self.has_dropout = False
         self.variances = WeakTensorKeyDictionary()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Function, types: object, args: Args = (), kwargs: KwArgs | None = None
+    ) -> object:
         kwargs, name = kwargs or {}, getattr(func, "__name__", str(func))
         if is_dropout(name):
             return self._drop(*args, **kwargs)
@@ -77,9 +79,11 @@ class Propagation(TorchFunctionMode):
         if name not in RULES:
             return self._shape(func, name, args, kwargs)
         result = self._result(func, name, *mapped(self._moments, (tuple(args), kwargs)))
-        return self._overwrite(args[0], result) if in_place(name, kwargs) else self._note(result)
+        if in_place(name, kwargs) and isinstance(result, MeanVariance):
+            return self._overwrite(args[0], result)
+        return self._note(result)
 
-    def _result(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _result(self, func: Function, name: str, args: Args, kwargs: KwArgs) -> MeanVariance | tuple[MeanVariance, ...]:
         rule = RULES[name]
         first = (kwargs.pop("input"),) if "input" in kwargs else ()
         if self.correction is None or rule in EXACT:
@@ -89,6 +93,7 @@ class Propagation(TorchFunctionMode):
             mean = func(*means((*first, *args)), **means(kwargs))
             return MeanVariance(mean, self.correction(name, linear.variance, linear))
         result = rule(func, *first, *args, **kwargs)
+        assert isinstance(result, MeanVariance)
         variance = self.correction(name, result.variance, None)
         if any(isinstance(x, MeanVariance) and x.mean is result.mean for x in args):  # the rule has written in place
             result.variance.copy_(variance)
@@ -104,18 +109,19 @@ class Propagation(TorchFunctionMode):
         return (
             self._overwrite(input, result)
             if inplace
-            else self._note(MeanVariance(result.mean.clone(), result.variance))
+            else self._noted(MeanVariance(result.mean.clone(), result.variance))
         )
 
-    def _uncertain(self, leaf: Any) -> bool:
+    def _uncertain(self, leaf: object) -> TypeGuard[Tensor]:
         return isinstance(leaf, Tensor) and leaf in self.variances
 
-    def _moments(self, leaf: Any) -> Any:
+    def _moments(self, leaf: V) -> V | MeanVariance:
         return MeanVariance(leaf, self.variances[leaf]) if self._uncertain(leaf) else leaf
 
-    def _note(self, result: Any) -> Any:
-        if isinstance(result, tuple):
-            return tuple(self._note(part) for part in result)
+    def _note(self, result: MeanVariance | tuple[MeanVariance, ...]) -> Tensor | tuple[Tensor, ...]:
+        return tuple(map(self._noted, result)) if isinstance(result, tuple) else self._noted(result)
+
+    def _noted(self, result: MeanVariance) -> Tensor:
         self.variances[result.mean] = result.variance
         return result.mean
 
@@ -131,7 +137,7 @@ class Propagation(TorchFunctionMode):
             self.variances[target] = result.variance
         return target.copy_(result.mean)
 
-    def _shape(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    def _shape(self, func: Function, name: str, args: Args, kwargs: KwArgs) -> object:
         """Shapes and the like are allowed. What returns values has no rule."""
         if name in SHAPES:
             result = func(*args, **kwargs)

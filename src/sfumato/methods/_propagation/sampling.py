@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sfumato.methods._propagation.rules import EXACT, RULES
 from sfumato.methods._propagation.run import is_dropout, run
-from sfumato.methods._replay.replay import leaves_of
+from sfumato.methods._replay.replay import Args, KwArgs, leaves_of
+
+R = TypeVar("R")
 
 
 def sampled_variances(network: nn.Module, inputs: tuple[Tensor, ...], draws: int) -> list[Tensor]:
@@ -36,7 +39,9 @@ class _Sampling(TorchFunctionMode):
         self.seen = 0
         self.uncertain = WeakTensorKeyDictionary()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Tensor], types: object, args: Args = (), kwargs: KwArgs | None = None
+    ) -> object:
         kwargs, name = kwargs or {}, getattr(func, "__name__", str(func))
         if is_dropout(name):
             return self._drop(func, *args, **kwargs)
@@ -49,13 +54,20 @@ class _Sampling(TorchFunctionMode):
             self._add(result)
         return self._mark(result)
 
-    def _drop(self, func: Any, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    def _drop(
+        self,
+        func: Callable[..., Tensor],
+        input: Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+    ) -> Tensor:
         if p == 0:
             return input
         result = func(input, p, True)
         return self._mark(input.copy_(result) if inplace else result)
 
-    def _mark(self, result: Any) -> Any:
+    def _mark(self, result: R) -> R:
         for leaf in leaves_of(result):
             self.uncertain[leaf] = True
         return result

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sfumato.methods._replay.module_dropout import calling_modules, require_active_dropout
+from sfumato.methods._replay.replay import Args, KwArgs
 
 Shape = Callable[[Tensor], tuple[int, ...]]
 Formula = Callable[[Tensor, Tensor, float], Tensor]
@@ -66,12 +66,8 @@ class ForcedDropout(TorchFunctionMode):
                 generator.set_state(state)
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        self, func: Callable[..., Tensor], types: object, args: Args = (), kwargs: KwArgs | None = None
+    ) -> object:
         kwargs = kwargs or {}
         if func in _KINDS:
             return self._drop(*_KINDS[func], *args, **kwargs)

@@ -7,16 +7,16 @@ operations are kept, with the tensors that they read from the rest, and only tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sfumato.methods._replay.replay import Place, Recording, Step, leaves_of, mapped, pruned
+from sfumato.methods._replay.replay import Args, KwArgs, Place, Recording, Step, leaves_of, mapped, pruned
 
 _FLOW = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ESCAPES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.__dlpack__}
@@ -49,9 +49,9 @@ class _Recorder(TorchDispatchMode):
         """Otherwise torch would wrap the method below and import its compiler, which takes seconds."""
         return False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: object, types: object, args: Args = (), kwargs: KwArgs | None = None) -> object:
         kwargs = kwargs or {}
-        if not isinstance(func, torch._ops.OpOverload):
+        if not isinstance(func, OpOverload):
             raise NotRecordable(f"it calls {func}, of which torch says neither what it reads nor what it writes")
         index, self.operations = self.operations, self.operations + 1
         read = {_storage(leaf) for leaf in leaves_of((args, kwargs)) if isinstance(leaf, Tensor)}
@@ -62,16 +62,16 @@ class _Recorder(TorchDispatchMode):
             raise NotRecordable(f"what it does next depends on random numbers, through {func}")
         written = _written(func, args, kwargs)
         self._protect(written, differs)
-        noted: Any = mapped(self.place, (args, kwargs)) if differs else ((), {})
+        noted: tuple[Args, KwArgs] = mapped(self.place, (args, kwargs)) if differs else ((), {})
         result = func(*args, **kwargs)
-        leaves = leaves_of(result)
-        fresh = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and _storage(leaf) not in read]
-        self.origin |= {_storage(leaves[i]): index for i in fresh}
+        made = enumerate(leaves_of(result))
+        fresh = {i: leaf for i, leaf in made if isinstance(leaf, Tensor) and _storage(leaf) not in read}
+        self.origin |= {_storage(leaf): index for leaf in fresh.values()}
         if index in self.copied and not differs:
-            for i in fresh:
-                self._note((torch.clone, (leaves[i].clone(),), {}), leaves[i : i + 1], [0])
+            for leaf in fresh.values():
+                self._note((torch.clone, (leaf.clone(),), {}), {0: leaf})
         elif differs and (fresh or written):  # otherwise it is a view, which its place describes
-            self._note((func, *noted), leaves, fresh, written, draws)
+            self._note((func, *noted), fresh, written, draws)
         return result
 
     def _protect(self, written: dict[StorageWeakRef, Tensor], differs: bool) -> None:
@@ -84,22 +84,21 @@ class _Recorder(TorchDispatchMode):
             if storage in self.read_later:  # a step that was kept reads it, as it was when it was made
                 raise _Overwritten(self.origin[storage])
             whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
-            self._note((torch.clone, (whole.clone(),), {}), [whole], [0])
+            self._note((torch.clone, (whole.clone(),), {}), {0: whole})
 
     def _note(
         self,
-        call: tuple[Any, Any, Any],
-        leaves: list[Any],
-        fresh: list[int],
+        call: tuple[Callable[..., object], Args, KwArgs],
+        fresh: Mapping[int, Tensor],
         written: Iterable[StorageWeakRef] = (),
         draws: bool = False,
     ) -> None:
         makes = tuple((i, len(self.slots) + k) for k, i in enumerate(fresh))
-        self.slots |= {_storage(leaves[i]): slot for i, slot in makes}
+        self.slots |= {_storage(fresh[i]): slot for i, slot in makes}
         changes = frozenset(slot for _, slot in makes) | {self.slots[storage] for storage in written}
         self.steps.append(Step(*call, makes, changes, draws))
 
-    def place(self, leaf: Any) -> Any:
+    def place(self, leaf: object) -> object:
         if not isinstance(leaf, Tensor):
             return leaf
         slot = self.slots.get(_storage(leaf))
@@ -112,7 +111,9 @@ class _Recorder(TorchDispatchMode):
 class _NoEscapes(TorchFunctionMode):
     """The recorder sees only operators, so values must not leave torch."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: Args = (), kwargs: KwArgs | None = None
+    ) -> object:
         if func in _ESCAPES:
             raise NotRecordable(f"it passes values out of torch, through {func.__name__}")
         return func(*args, **(kwargs or {}))
@@ -124,19 +125,19 @@ def _storage(tensor: Tensor) -> StorageWeakRef:
     return StorageWeakRef(tensor.untyped_storage())
 
 
-def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+def _draws(func: OpOverload, args: Args, kwargs: KwArgs) -> bool:
     """Whether ``func`` draws random numbers. Fused attention is tagged so, but draws only with an active dropout."""
     return torch.Tag.nondeterministic_seeded in func.tags and _named(func, args, kwargs).get("dropout_p") != 0
 
 
-def _decides_flow(func: Any, args: Any) -> bool:
+def _decides_flow(func: OpOverload, args: Args) -> bool:
     """Whether shapes or the flow of the Python code may depend on the values that ``func`` reads."""
     if func is torch.ops.aten.index.Tensor:  # it is tagged, but only masks make its shape depend on values
         return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     return not _FLOW.isdisjoint(func.tags)
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> dict[StorageWeakRef, Tensor]:
+def _written(func: OpOverload, args: Args, kwargs: KwArgs) -> dict[StorageWeakRef, Tensor]:
     if not func._schema.is_mutable:
         return {}
     named = _named(func, args, kwargs)
@@ -144,7 +145,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> dict[StorageWeakRef, Tensor]:
     return {_storage(leaf): leaf for leaf in leaves_of(written) if isinstance(leaf, Tensor)}
 
 
-def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+def _named(func: OpOverload, args: Args, kwargs: KwArgs) -> KwArgs:
     arguments = func._schema.arguments
     return {a.name: a.default_value for a in arguments} | dict(zip((a.name for a in arguments), args)) | kwargs
 
