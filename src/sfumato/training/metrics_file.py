@@ -6,7 +6,6 @@ import csv
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,6 +22,9 @@ class MetricsFile(Logger):
 
     Args:
         folder: The folder of the file.
+
+    Pitfall: Lightning logs the metrics of an epoch after its checkpoint is written. A process that is killed between
+    the two leaves no row of that epoch.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +56,7 @@ class MetricsFile(Logger):
         else:
             self._rows.append(row)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, object] | Namespace, *args: object, **kwargs: object) -> None:
         """Nothing: the plan holds them."""
 
     @rank_zero_only
