@@ -58,7 +58,7 @@ image = (torch.as_tensor(sample["image"]).numpy() * 255).astype(np.uint8)
 maps = bundle(image[None])
 
 # A picture: the image, the label, and the total, aleatoric and epistemic uncertainty.
-palette, names = bundle.metadata["palette"], bundle.metadata["classes"]
+palette, names = bundle.metadata["task_args"]["palette"], bundle.metadata["classes"]
 label = np.array(palette, np.uint8)[maps["label"][0]]
 parts = [maps[name][0] / np.log(len(names)) for name in ("total", "aleatoric", "epistemic")]
 heat = [(matplotlib.colormaps["inferno"](np.sqrt(part.clip(0, 1)))[..., :3] * 255).astype(np.uint8) for part in parts]
