@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from sfumato.cli.console import complain, plain
-from sfumato.cli.environment import TERMINATED, resource_errors, termination
+from sfumato.cli.environment import TERMINATED, patient_threads, resource_errors, termination
 from sfumato.cli.options import Command, read, summary
 from sfumato.errors import ConfigError, ResourceError, SfumatoError
 
@@ -64,6 +64,7 @@ def _run(words: list[str]) -> None:
     elif name not in COMMANDS:
         raise ConfigError(f"there is no command {name!r}: expected one of {', '.join(COMMANDS)}")
     else:
+        patient_threads()
         command = _command(name)
         settings = read(name, command, rest)
         if settings is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -55,3 +56,11 @@ def _out_of_memory(error: RuntimeError) -> bool:
     torch = sys.modules.get("torch")
     kind = getattr(torch, "OutOfMemoryError", None)
     return (kind is not None and isinstance(error, kind)) or "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def patient_threads() -> None:
+    """Let idle threads sleep instead of spinning. This has an effect only before torch is imported.
+
+    Where another program uses one of the cores, spinning threads make a training many times slower.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
