@@ -1,3 +1,5 @@
+from sfumato.data.cache import compact, widened
+
 """A cache never changes what is read, whatever happens to it."""
 
 import pickle
@@ -166,3 +168,14 @@ def test_choices_that_cannot_be_met():
         CachedDataset(Counted(), "fast")
     with pytest.raises(ConfigError, match="there is no folder for it"):
         CachedDataset(Counted(), "disk")
+
+
+def test_class_ids_are_kept_as_bytes_and_come_back_as_they_were():
+    for last in (255, 256):
+        sample = {"name": "a", "classes": torch.tensor([[0, last]]), "classes_valid": torch.tensor([[True, False]])}
+        kept = compact(sample)
+        assert kept["classes"].element_size() == (1 if last == 255 else 8)
+        back = widened(kept)
+        assert type(back["classes"]) is torch.Tensor
+        assert torch.equal(back["classes"], sample["classes"])
+        assert back["classes"].dtype == torch.int64

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sfumato.contracts import Sample
@@ -23,7 +24,8 @@ RESERVE = 1 * GB  # left free on the disk, for the checkpoints of the training t
 class CachedDataset(DatasetView):
     """A data set whose samples are read once and then kept.
 
-    In memory, each process keeps the samples that it has read; nothing is shared between processes. On disk, there is
+    In memory, each process keeps the samples that it has read; nothing is shared between processes. Class ids are kept
+    as bytes where they fit. On disk, there is
     one safetensors file for each sample, which all processes use. If the disk is full or cannot be written, a line says
     so, and the remaining samples are read from the data set as without a cache.
 
@@ -56,7 +58,7 @@ class CachedDataset(DatasetView):
         if mode == "disk" and folder is None:
             raise ConfigError("cache is 'disk', but there is no folder for it: give a folder, or choose memory or none")
         self.budget_bytes = budget_bytes
-        self.size_bytes = 0 if mode == "none" or not len(self) else _size(whole[0]) * len(self)
+        self.size_bytes = 0 if mode == "none" or not len(self) else _size(compact(whole[0])) * len(self)
         fits = self.size_bytes * max(processes, 1) <= budget_bytes
         self.mode = mode if mode != "auto" else "memory" if fits else "none"
         self.folder = Path(folder) / fingerprint(whole) if self.mode == "disk" and folder is not None else None
@@ -72,8 +74,8 @@ class CachedDataset(DatasetView):
         if self.mode != "memory":
             return self.whole[index]
         if index not in self._samples:
-            self._samples[index] = self.whole[index]
-        return dict(self._samples[index])
+            self._samples[index] = compact(self.whole[index])
+        return widened(self._samples[index])
 
     def describe(self) -> str:
         """One line for people, as in ``cache: memory, 367 images, 0.2 GB``."""
@@ -110,6 +112,25 @@ class CachedDataset(DatasetView):
             reason = " ".join(str(error).split())
             line = f"no more samples are cached in {path.parent} ({reason}): the others are read from the data set"
             print(f"warning: {line}", file=sys.stderr)
+
+
+def compact(sample: Sample) -> Sample:
+    """The same sample with class ids as bytes where they fit, an eighth of the memory."""
+    return {key: _as_bytes(value) if isinstance(value, Tensor) else value for key, value in sample.items()}
+
+
+def _as_bytes(value: Tensor) -> Tensor:
+    fits = value.dtype == torch.int64 and value.numel() and int(value.min()) >= 0 and int(value.max()) < 256
+    return Ids(value.byte()) if fits else value
+
+
+class Ids(Tensor):
+    """Class ids as bytes, which a reader gets as int64 again."""
+
+
+def widened(sample: Sample) -> Sample:
+    """The sample that :func:`compact` was given."""
+    return {key: value.as_subclass(Tensor).long() if isinstance(value, Ids) else value for key, value in sample.items()}
 
 
 def fingerprint(dataset: Samples) -> str:
