@@ -1,5 +1,3 @@
-from sfumato.data.cache import compact, widened
-
 """A cache never changes what is read, whatever happens to it."""
 
 import pickle
@@ -14,6 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from sfumato.data import CachedDataset, CamVid, SelectedDataset, subset
+from sfumato.data.cache import compact, widened
 from sfumato.data.loading import loader
 from sfumato.errors import ConfigError
 
