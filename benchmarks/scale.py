@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,7 @@ def peak_gb(*command: str) -> dict[str, float]:
 def train(folder: Path, images: int, out: Path, *options: str) -> dict[str, float]:
     """Peak memory of one epoch over a folder of images, with everything else as a user gets it."""
     data = write_data(folder, images)
+    shutil.rmtree(out, ignore_errors=True)
     return peak_gb("fit", f"--data={data}", "--epochs=1", f"--out={out}", "--quiet", *options)
 
 
@@ -120,7 +122,7 @@ def evaluate_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
     run = folder / f"run-{images}"
     if not (run / "weights-0.safetensors").exists():
         run = folder / f"short-run-{images}"
-        train(folder, images, run, "--limit=16", "--resume")
+        train(folder, images, run, "--limit=16")
     found = {
         share: peak_gb("evaluate", str(run), f"--split=val[:{share}%]", f"--samples={DRAWS}", "--quiet")
         for share in (FEW, MANY)
