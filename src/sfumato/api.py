@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Run", "compare", "fit"]
 
 Data = str | Path | DataSet
+Option = Any
+"""An argument that is passed on to the function that the docstring names, which declares its type."""
 
 
 class Run(runs.Run):
     """A finished run, with what can be done with it as methods. Its fields are those of :class:`sfumato.runs.Run`."""
 
-    def evaluate(self, data: Data = "", *, split: str = "val", ood: Data | None = None, **options: Any) -> Evaluation:
+    def evaluate(
+        self, data: Data = "", *, split: str = "val", ood: Data | None = None, **options: Option
+    ) -> Evaluation:
         """Score every valid pixel of a data set once, and store the result in the folder of the run.
 
         Args:
@@ -49,7 +53,7 @@ class Run(runs.Run):
         return found
 
     def calibrate(
-        self, data: Data = "", method: str = "", *, split: str = "val[:50%]", **options: Any
+        self, data: Data = "", method: str = "", *, split: str = "val[:50%]", **options: Option
     ) -> CalibrationReport:
         """Fit a calibrator on held-out images and store it with the run. Open the run again to use it.
 
@@ -70,7 +74,9 @@ class Run(runs.Run):
         """The run opened again, with what has been fitted since."""
         return type(self).open(self.folder, device=self.device, trust=self.plan.trust)
 
-    def fit_conformal(self, data: Data = "", level: float = 0.9, *, split: str = "val[:50%]", **options: Any) -> Self:
+    def fit_conformal(
+        self, data: Data = "", level: float = 0.9, *, split: str = "val[:50%]", **options: Option
+    ) -> Self:
         """Fit conformal sets or intervals on held-out images and store them with the run.
 
         Args:
@@ -86,7 +92,7 @@ class Run(runs.Run):
 
         return cast(Self, fit_conformal(self, self._data(data, split)[0], level, **options))
 
-    def report(self, path: str | Path = "", **options: Any) -> Path:
+    def report(self, path: str | Path = "", **options: Option) -> Path:
         """Write one HTML page about the run, which must have been evaluated.
 
         Args:
@@ -103,7 +109,7 @@ class Run(runs.Run):
         dataset = dataset_for(self, found.data, found.root, found.split)
         return write_report(self, found, dataset, Path(path or self.folder / "report.html"), **options)
 
-    def distill(self, out: str | Path, data: Data = "", **options: Any) -> Self:
+    def distill(self, out: str | Path, data: Data = "", **options: Option) -> Self:
         """Train a student that gives this run's uncertainty in one pass.
 
         Args:
@@ -120,7 +126,7 @@ class Run(runs.Run):
         student = distill(self, train, None, out, **options)
         return type(self).open(student.folder, device=self.device, trust=self.plan.trust)
 
-    def export(self, path: str | Path = "", **options: Any) -> Path:
+    def export(self, path: str | Path = "", **options: Option) -> Path:
         """Write the run as one ONNX file that needs neither torch nor this package.
 
         Args:
@@ -153,7 +159,7 @@ def fit(
     *,
     out: str | Path,
     trust: Trust | bool | str = "",
-    **choices: Any,
+    **choices: Option,
 ) -> Run:
     """Train a network, or an ensemble of them, and leave a run.
 
@@ -188,7 +194,7 @@ def fit(
 
 
 def compare(
-    candidates: Sequence[runs.Run] | Mapping[str, runs.Run], data: Data = "", *, split: str = "val", **options: Any
+    candidates: Sequence[runs.Run] | Mapping[str, runs.Run], data: Data = "", *, split: str = "val", **options: Option
 ) -> Comparison:
     """Score several runs on the same images and compare each with the first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import yaml
 
@@ -49,7 +49,7 @@ def read_section(kind: type[S], entries: Json) -> S:
     Raises:
         ValueError: If the section is no mapping, has unknown entries, or has a value of another type than the default.
     """
-    known: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # pyright: ignore[reportArgumentType]  # S is a dataclass
+    known: dict[str, Field[object]] = {each.name: each for each in fields(kind)}  # pyright: ignore[reportArgumentType]  # S is a dataclass
     if not isinstance(entries, dict) or set(entries) - set(known):
         raise ValueError(
             f"unknown entries {sorted(set(entries) - set(known)) if isinstance(entries, dict) else entries}"
@@ -57,7 +57,7 @@ def read_section(kind: type[S], entries: Json) -> S:
     return kind(**{name: _typed(known[name], value) for name, value in entries.items()})
 
 
-def _typed(field: Field[Any], value: Json) -> Any:
+def _typed(field: Field[object], value: Json) -> object:
     """A value in the type of its field's default.
 
     Raises:
@@ -81,11 +81,15 @@ def _tuples(value: object) -> object:
     return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
 
 
-def plain(value: object) -> Any:
+def plain(entries: Mapping[str, object]) -> dict[str, Json]:
     """The same with plain dicts and lists in the place of mappings and tuples, as YAML and JSON store them."""
+    return {key: _plain(each) for key, each in entries.items()}
+
+
+def _plain(value: object) -> Json:
     if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return plain(value)
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else cast(Json, value)
 
 
 def one_line(error: Exception) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from rich.progress import track
 
-from sfumato.contracts import StudentLikelihood, Task
+from sfumato.contracts import Task
 from sfumato.data.views import Samples, subset
 from sfumato.distillation.dataset import DistillationDataset
-from sfumato.distillation.teacher import Teacher
+from sfumato.distillation.teacher import Student, Teacher
 from sfumato.errors import ConfigError
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Plan, Run, likelihood_names, task_and_likelihood
@@ -137,19 +137,19 @@ def student_plan(
     return Plan(known, run.facts, mine.naming(*named))
 
 
-def students_of(plan: Plan) -> dict[str, StudentLikelihood[Any]]:
+def students_of(plan: Plan) -> dict[str, Student]:
     """The likelihood of each task of a student's plan, by key.
 
     Raises:
         ConfigError: If one does not learn from a teacher.
     """
     task, _ = task_and_likelihood(plan)
-    found: dict[str, StudentLikelihood[Any]] = {}
+    found: dict[str, Student] = {}
     for name, (key, each) in zip(plan.config.likelihood_names, task.parts.items(), strict=True):
         likelihood = build_likelihood(name, each, plan.trust, taught=True)
         if not hasattr(likelihood, "distillation_target"):
             raise ConfigError(f"the likelihood {name} of {key} does not learn from a teacher: name that of a student")
-        found[key] = cast("StudentLikelihood[Any]", likelihood)
+        found[key] = cast("Student", likelihood)
     return found
 
 

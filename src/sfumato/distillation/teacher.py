@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from sfumato.contracts import Moments, StudentLikelihood
 from sfumato.errors import RunError
-from sfumato.predictions import JointMoments
+from sfumato.predictions import JointMoments, TaskPrediction
 from sfumato.runs import Run, weights_path
 from sfumato.runs.run import METHOD_STATE
 from sfumato.storage import read_tensors, write_tensors
 from sfumato.targets import Image
 
 FOLDER = "distillation-targets"
-Student = StudentLikelihood[Any]  # a task's moments are those of its likelihood
+Student = StudentLikelihood[TaskPrediction]
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ class Teacher:
                         statistics[name] = statistics[name].merge(new) if name in statistics else new
             return {name: student.distillation_target(statistics[name]) for name, student in students.items()}
 
-    def _moments(self, output: Tensor) -> dict[str, Moments[Any]]:
+    def _moments(self, output: Tensor) -> dict[str, Moments[TaskPrediction]]:
         """The moments of one draw, by task."""
         moments = self.run.likelihood.moments(output)
-        return dict(moments.parts) if isinstance(moments, JointMoments) else {self.run.single_task.key: moments}
+        if isinstance(moments, JointMoments):
+            return dict(moments.parts)
+        return {self.run.single_task.key: cast("Moments[TaskPrediction]", moments)}
 
     def add_targets(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """An augmented batch whose targets hold, after the label, what the teacher says about it now."""

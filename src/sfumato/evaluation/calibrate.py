@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, cast
+
+import torch
+from torch import Tensor
 
 from sfumato.calibration import conformal_for
-from sfumato.contracts import Score
+from sfumato.contracts import Calibrator, Score
 from sfumato.data.views import Samples
 from sfumato.errors import ConfigError, DataError
 from sfumato.evaluation.evaluate import selected
 from sfumato.evaluation.held import HeldOut, HeldPredictions
+from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run, calibrator_classes
 from sfumato.runs.run import CALIBRATOR, CONFORMAL
 from sfumato.storage import write_all
 
 MEASURES = ("nll", "ece", "quantile_calibration")
+
+
+class StoredCalibrator(Calibrator[TaskPrediction], Protocol):
+    """A calibrator that is a dataclass, so that a run can store it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same calibrator on another device."""
+        ...
+
+    def write_to(self, path: Path) -> None:
+        """Write it to a file."""
+        ...
+
+
+class CalibratorClass(Protocol):
+    """What the class of a calibrator offers beside the calibrator itself."""
+
+    def fit(self, held: Iterable[HeldOut]) -> StoredCalibrator:
+        """A calibrator that is fitted on these images."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +107,7 @@ def calibrate(
     known = calibrator_classes(run.single_task)
     if name and name not in known:
         raise ConfigError(f"{name!r} is not a calibrator of {run.config.task}: expected one of {', '.join(known)}")
-    kind = cast(Any, known[name or next(iter(known))])
+    kind = cast(CalibratorClass, known[name or next(iter(known))])
     uncalibrated = replace(run, calibrator=None, conformal=None)
     held = _held(uncalibrated, dataset, samples, seed, progress)
     report = _check(held, kind, run)
@@ -125,7 +152,8 @@ def fit_conformal(
     before = replace(run, conformal=None)
     held = _held(before, dataset, samples, seed, progress)
     before.check_calibration_leak(held.dataset)
-    found = conformal_for(run.single_task.kind).fit(held.of(range(len(held))), level, delta, **arguments)
+    images = cast("Iterator[tuple[Any, Tensor, Tensor]]", held.of(range(len(held))))  # predictions of this kind
+    found = conformal_for(run.single_task.kind).fit(images, level, delta, **arguments)
     fitted = replace(found, fitted_on=tuple(held.keys))
     write_all({run.file(CONFORMAL): fitted.write_to})
     return replace(run, conformal=fitted.to(run.device))
@@ -152,7 +180,7 @@ def _class_index(run: Run, name: str) -> int:
     return names.index(name)
 
 
-def _check(held: HeldPredictions, kind: Any, run: Run) -> CalibrationReport:
+def _check(held: HeldPredictions, kind: CalibratorClass, run: Run) -> CalibrationReport:
     """Scores of each half, with a calibrator that is fitted on the other half."""
     before, after = run.single_task.scores(), run.single_task.scores()
     halves = range(len(held) // 2), range(len(held) // 2, len(held))  # blocks, because frames resemble their neighbors
@@ -167,7 +195,7 @@ def _check(held: HeldPredictions, kind: Any, run: Run) -> CalibrationReport:
     return CalibrationReport(_measures(before), _measures(after))
 
 
-def _score(held: Iterator[HeldOut], calibrator: Any, before: Score, after: Score) -> None:
+def _score(held: Iterator[HeldOut], calibrator: StoredCalibrator, before: Score, after: Score) -> None:
     for prediction, target, valid in held:
         before.update(prediction, target, valid)
         after.update(calibrator(prediction), target, valid)

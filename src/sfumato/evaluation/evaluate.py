@@ -5,21 +5,30 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
 from sfumato import registry
-from sfumato.contracts import Sample, Score
+from sfumato.contracts import Sample, Score, Task
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation, run_state
+from sfumato.predictions import AnyPrediction
 from sfumato.runs import Run
 from sfumato.tasks import CenterOffsets
 
 if TYPE_CHECKING:
     from sfumato.evaluation.scorer import Scorer
+
+
+class ScoreClass(Protocol):
+    """What the class of a score offers beside the score itself."""
+
+    def for_task(self, task: Task) -> Score:
+        """The score for the predictions of a task."""
+        ...
 
 
 def evaluate(
@@ -146,7 +155,7 @@ def further_scores(run: Run, names: Sequence[str]) -> dict[str, dict[str, Score]
     """
     found: dict[str, dict[str, Score]] = {name: {} for name in run.per_task}
     for name in names:
-        kind = cast(Any, registry.load("scores", name, run.plan.trust))
+        kind = registry.load("scores", name, run.plan.trust)
         target = getattr(kind, "target", None)
         if not hasattr(kind, "for_task") or target is None:
             raise PluginError(f"score {name!r} lacks `target` or `for_task(task)`: see sfumato.contracts.Score")
@@ -154,7 +163,7 @@ def further_scores(run: Run, names: Sequence[str]) -> dict[str, dict[str, Score]
         if not suited:
             raise ConfigError(f"score {name!r} is for targets of the kind {target!r}, which no task of the run has")
         for key in suited:
-            found[key][name] = kind.for_task(run.per_task[key].single_task)
+            found[key][name] = cast(ScoreClass, kind).for_task(run.per_task[key].single_task)
     return found
 
 
@@ -188,7 +197,7 @@ def leave_process_group() -> bool:
 
 def predict_sample(
     run: Run, dataset: Samples, index: int, *, samples: int | None = None, seed: int = 0
-) -> tuple[Sample, Any]:
+) -> tuple[Sample, AnyPrediction]:
     """A sample and its calibrated prediction, from the same draws as :func:`evaluate`.
 
     Args:

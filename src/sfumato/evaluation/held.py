@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from sfumato.data.loading import SelectedDataset
+from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run, image_key
 
 BUDGET = 1 << 30  # bytes of predictions that are kept; further images are predicted again when they are needed again
 
-HeldOut = tuple[Any, Tensor, Tensor]
+HeldOut = tuple[TaskPrediction, Tensor, Tensor]
 """Prediction, target and mask of an image, each with a batch dimension of 1."""
 
 
@@ -55,7 +56,7 @@ class HeldPredictions:
             drawn = self.run.predict_uncalibrated(
                 self.method, *self.run.inputs_of(sample), seed=self.seed, index=number
             )
-            prediction = replace(self.run.calibrated(drawn), image=None).to("cpu")
+            prediction = replace(cast(TaskPrediction, self.run.calibrated(drawn)), image=None).to("cpu")
         target, valid = task.target_and_mask(task.entries(sample))
         held = prediction, target[None], valid[None]
         size = sum(_bytes(getattr(prediction, field.name)) for field in fields(prediction))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import lightning as L
 import torch
@@ -16,7 +15,7 @@ from sfumato.data.loading import SampleLoader, loader
 from sfumato.data.views import Samples
 from sfumato.errors import ConfigError
 from sfumato.evaluation.instances import IDS, InstanceTally
-from sfumato.evaluation.tally import TaskTally
+from sfumato.evaluation.tally import Batched, TaskTally
 from sfumato.runs import Run, part_of
 from sfumato.training import lightning_devices, quiet_lightning
 
@@ -122,7 +121,7 @@ class Scorer(L.LightningModule):
         images = ImagesToScore(self.inside, self.outside, self.trainer.global_rank, self.trainer.world_size)
         return loader(images, 1, workers=self.workers, device=str(self.device))
 
-    def test_step(self, batch: dict[str, Any]) -> None:
+    def test_step(self, batch: Batched) -> None:
         """Predict and count one image."""
         index, outside = int(batch["index"]), bool(batch["outside"])
         if index < 0:

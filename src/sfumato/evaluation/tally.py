@@ -19,6 +19,9 @@ from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run
 from sfumato.runs.run import FITTED
 
+Batched = Mapping[str, Any]
+"""A batch: tensors, and a list of texts for the entry ``name``."""
+
 
 class ImageRows(Metric):
     """A row for each image: its number and its mean total uncertainty."""
@@ -74,7 +77,7 @@ class TaskTally(nn.Module):
         self.images = ImageRows()
         self.plugins = nn.ModuleList(each for each in further.values() if isinstance(each, nn.Module))
 
-    def update(self, drawn: Any, taught: Any, batch: Mapping[str, Any]) -> TaskPrediction:
+    def update(self, drawn: TaskPrediction, taught: TaskPrediction | None, batch: Batched) -> TaskPrediction:
         """Add one image.
 
         Args:
@@ -95,6 +98,7 @@ class TaskTally(nn.Module):
         try:
             self._score(drawn, prediction, target, valid)
             if self.teacher is not None and self.fidelity is not None:
+                assert taught is not None
                 taught = taught.to(self.place)
                 self.teacher.update(taught, target, valid)
                 self.fidelity.update(drawn, taught, valid)
@@ -104,7 +108,7 @@ class TaskTally(nn.Module):
             self.ood.update(prediction, outside=False)
         return prediction
 
-    def update_outside(self, drawn: Any, batch: Mapping[str, Any]) -> None:
+    def update_outside(self, drawn: TaskPrediction, batch: Batched) -> None:
         """Add one image that is out of distribution. Its targets are not read."""
         assert self.ood is not None
         batch = _moved(batch, self.place)
@@ -112,7 +116,7 @@ class TaskTally(nn.Module):
         self._finite_mean(prediction, batch)
         self.ood.update(prediction, outside=True, novel=batch.get("novel"))
 
-    def _score(self, drawn: Any, prediction: Any, target: Any, valid: Tensor) -> None:
+    def _score(self, drawn: TaskPrediction, prediction: TaskPrediction, target: Tensor, valid: Tensor) -> None:
         self.scores.update(prediction, target, valid)
         if self.uncalibrated is not None:
             self.uncalibrated.update(drawn, target, valid)
@@ -121,7 +125,7 @@ class TaskTally(nn.Module):
         for score in self.further.values():
             score.update(prediction, target, valid)
 
-    def _finite_mean(self, prediction: TaskPrediction, batch: Mapping[str, Any]) -> Tensor:
+    def _finite_mean(self, prediction: TaskPrediction, batch: Batched) -> Tensor:
         mean = prediction.total.mean()
         if not bool(mean.isfinite()):
             raise NotFiniteError(
@@ -131,5 +135,5 @@ class TaskTally(nn.Module):
         return mean
 
 
-def _moved(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
+def _moved(batch: Batched, place: torch.device) -> Batched:
     return {key: value.to(place) if isinstance(value, Tensor) else value for key, value in batch.items()}

@@ -6,15 +6,36 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from sfumato.contracts import Moments
+from sfumato.contracts import Likelihood, Moments
 from sfumato.errors import ConfigError
 from sfumato.likelihoods.standardized import has_location, in_units
-from sfumato.predictions.joint import JointMoments
+from sfumato.predictions.joint import JointMoments, TaskPrediction
+
+
+class HomoscedasticPart(Likelihood[TaskPrediction], Protocol):
+    """A likelihood whose noise, a log-variance s, is given from outside."""
+
+    def loss(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The loss L (B, *event) without noise, 0 where not valid."""
+        ...
+
+    def term(self, output: Tensor, log_variance: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """``e^{−s} L + s/2`` (B, *event), or what the likelihood has in its place."""
+        ...
+
+    def moments_at(self, output: Tensor, log_variance: Tensor) -> Moments[TaskPrediction]:
+        """The moments of one draw with this noise."""
+        ...
+
+
+Part = Likelihood[TaskPrediction]
+Targets = Tensor | Mapping[str, Tensor]
+"""A mapping by task. The protocol of likelihoods declares a tensor."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class Joint:
     (6, ('classes', 'centers'))
     """
 
-    parts: Mapping[str, Any]  # likelihoods; some have ``dims``, some the methods of homoscedastic parts
+    parts: Mapping[str, Part]
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     target: ClassVar[str] = "multi-task"
 
@@ -94,10 +115,10 @@ class Joint:
         found = {}
         for name, part, read, _ in self._read(output, targets):
             truth = targets[name], valids[name]
-            spread = self._scale(name)[1]
-            found[name] = (
-                part.loss(read, *truth) / spread if name in self.homoscedastic_tasks else part.nll(read, *truth)
-            )
+            if name in self.homoscedastic_tasks:
+                found[name] = cast(HomoscedasticPart, part).loss(read, *truth) / self._scale(name)[1]
+            else:
+                found[name] = part.nll(read, *truth)
         return found
 
     def terms(self, output: Tensor, targets: Mapping[str, Tensor], valids: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,20 +130,22 @@ class Joint:
                 found[name] = part.nll(read, *truth)
             else:  # s counts in spreads: the loss is that of s in units minus the logarithm of the spread
                 spread = math.log(self._scale(name)[1])
-                found[name] = (part.term(read, noise + spread, *truth) - spread / 2).where(valids[name], 0.0)
+                term = cast(HomoscedasticPart, part).term(read, noise + spread, *truth)
+                found[name] = (term - spread / 2).where(valids[name], 0.0)
         return found
 
     def log_variances(self, output: Tensor) -> dict[str, Tensor]:
         """The log-variance s (B, *event) of each homoscedastic task, with values counted in spreads."""
         return dict(zip(self.homoscedastic_tasks, output[:, sum(self.heads.values()) :].unbind(1)))
 
-    def nll(self, output: Tensor, target: Any, valid: Any) -> Tensor:  # mappings, where the protocol has tensors
+    def nll(self, output: Tensor, target: Targets, valid: Targets) -> Tensor:
         """The sum of :meth:`terms` (B, *event). ``target`` and ``valid`` are mappings by task.
 
         Pitfall: The mean of this sum over all pixels weights a task by its number of pixels. Training takes the mean of
         each task over its own valid pixels.
         """
-        found = list(self.terms(output, target, valid).values())
+        targets, valids = cast("Mapping[str, Tensor]", target), cast("Mapping[str, Tensor]", valid)
+        found = list(self.terms(output, targets, valids).values())
         if not found:
             raise ConfigError(f"targets of no task: expected some of {', '.join(self.parts)}")
         return reduce(torch.add, found)
@@ -146,15 +169,15 @@ class Joint:
             raise ConfigError(f"{name!r} is none of the tasks {', '.join(self.parts)}")
         return TaskLikelihood(self, name)
 
-    def _moments(self, name: str, part: Any, read: Tensor, noise: Tensor | None) -> Moments:
+    def _moments(self, name: str, part: Part, read: Tensor, noise: Tensor | None) -> Moments[TaskPrediction]:
         if noise is None:
             return part.moments(read)
-        return part.moments_at(read, noise + math.log(self._scale(name)[1]))
+        return cast(HomoscedasticPart, part).moments_at(read, noise + math.log(self._scale(name)[1]))
 
     def _scale(self, name: str) -> tuple[float, float]:
         return self.scales.get(name, (0.0, 1.0))
 
-    def _read(self, output: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Any, Tensor, Tensor | None]]:
+    def _read(self, output: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Part, Tensor, Tensor | None]]:
         """Name, part, its output in the unit of its values, and its s (B, *event), if any, of each wanted task."""
         if unknown := sorted(set(wanted) - set(self.parts)):
             raise ConfigError(f"there is no task {unknown[0]!r}: expected some of {', '.join(self.parts)}")
@@ -167,7 +190,7 @@ class Joint:
                 continue
             if name in self.scales:
                 center, spread = self.scales[name]
-                own = in_units(own, part.dims, center, spread)
+                own = in_units(own, getattr(part, "dims", 0), center, spread)
             yield name, part, own, log_variances.get(name)
 
 
@@ -197,6 +220,6 @@ class TaskLikelihood:
         """The loss term of the task (B, *event), 0 where not valid."""
         return self.joint.terms(output, {self.name: target}, {self.name: valid})[self.name]
 
-    def moments(self, output: Tensor) -> Moments:
+    def moments(self, output: Tensor) -> Moments[TaskPrediction]:
         """The moments of the task."""
         return self.joint.moments_of(output, {self.name}).parts[self.name]

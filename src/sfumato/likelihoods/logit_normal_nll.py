@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import softplus
 
 BLOCK = {"cpu": 1 << 19, "cuda": 1 << 26}
@@ -40,11 +40,11 @@ def _two_rows(output: Tensor) -> Tensor:
     return wide.copy_(output.detach()).view(len(output), 2, output.shape[1] // 2, -1)
 
 
-class _SampledNLL(torch.autograd.Function):
+class _SampledNLL(Function):
     """The loss and its gradient, computed together in blocks of pixels. The samples of a block are not kept."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, target: Tensor, valid: Tensor, samples: int) -> Tensor:
+    def forward(ctx: Function, output: Tensor, target: Tensor, valid: Tensor, samples: int) -> Tensor:
         # The gradient is written over the logits and scales: one tensor of the output's size is kept.
         work = _two_rows(output)
         nll = work.new_empty(len(work), work.shape[-1])
@@ -62,8 +62,8 @@ class _SampledNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gradient, valid = ctx.saved_tensors
+    def backward(ctx: Function, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] torch declares gradients of any type
+        gradient, valid = cast("tuple[Tensor, ...]", ctx.saved_tensors)
         return gradient * grads[0].where(valid, 0.0)[:, None], None, None, None
 
 

@@ -100,15 +100,15 @@ class BaseObjective(nn.Module):
     needs_targets: bool = True
     further: tuple[str, ...] = ()
 
-    def __init__(self, task: TargetsOf, likelihood: Likelihood[Any], inputs: tuple[str, ...] = ("image",)) -> None:
+    def __init__(self, task: TargetsOf, likelihood: Likelihood[object], inputs: tuple[str, ...] = ("image",)) -> None:
         super().__init__()
         self.task, self.likelihood, self.inputs = task, likelihood, inputs
 
     @classmethod
-    def build(cls, task: TargetsOf, likelihood: Likelihood[Any], plan: TrainingPlan) -> Self:
+    def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
         """The objective of a plan, with ``objective_args`` of its configuration as keyword arguments."""
-        arguments: dict[str, Any] = dict(plan.config.objective_args)  # a user may write anything: __init__ checks it
-        return cls(task, likelihood, tuple(plan.facts.inputs), **arguments)
+        # A user may write any arguments: __init__ checks them.
+        return cls(task, likelihood, tuple(plan.facts.inputs), **plan.config.objective_args)
 
     def inputs_of(self, batch: Mapping[str, Tensor]) -> Inputs:
         """The inputs of the network in a batch."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sfumato import registry
 from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError
@@ -30,7 +28,7 @@ def objective_class(name: str, several: bool = False, trust: registry.Trust = re
 
 
 def build_objective(
-    plan: TrainingPlan, task: TargetsOf, likelihood: Likelihood[Any], trust: registry.Trust = registry.NO_TRUST
+    plan: TrainingPlan, task: TargetsOf, likelihood: Likelihood[object], trust: registry.Trust = registry.NO_TRUST
 ) -> BaseObjective:
     """The objective of a plan.
 

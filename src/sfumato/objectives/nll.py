@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ class NLL(BaseObjective):
     def __init__(
         self,
         task: TargetsOf,
-        likelihood: Likelihood[Any],
+        likelihood: Likelihood[object],
         inputs: tuple[str, ...] = ("image",),
         loss: MethodLoss | None = None,
     ) -> None:
@@ -43,9 +43,10 @@ class NLL(BaseObjective):
         self.loss = loss
 
     @classmethod
-    def build(cls, task: TargetsOf, likelihood: Likelihood[Any], plan: TrainingPlan) -> Self:
+    def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
         """The objective of a plan, with the loss of its method if that has one."""
-        arguments: dict[str, Any] = dict(plan.config.objective_args)  # a user may write anything: __init__ checks it
+        # A user may write any arguments: __init__ checks them.
+        arguments = plan.config.objective_args
         return cls(task, likelihood, tuple(plan.facts.inputs), loss=plan.training.loss, **arguments)
 
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
@@ -74,7 +75,7 @@ class MultiTaskNLL(BaseObjective):
     def __init__(
         self,
         task: TargetsOf,
-        likelihood: Likelihood[Any],
+        likelihood: Likelihood[object],
         inputs: tuple[str, ...] = ("image",),
         weighting: Weighting | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class MultiTaskNLL(BaseObjective):
         self.weighting = weighting or Weighting(likelihood)
 
     @classmethod
-    def build(cls, task: TargetsOf, likelihood: Likelihood[Any], plan: TrainingPlan) -> Self:
+    def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
         """The objective of a plan, with the weighting that its configuration names.
 
         Raises:
@@ -93,7 +94,7 @@ class MultiTaskNLL(BaseObjective):
         if plan.training.loss is not None:
             raise ConfigError("this method has a loss of its own, for one task: train each task alone")
         chosen = _weighting(likelihood, plan.config.weighting, plan.config.weights)
-        arguments: dict[str, Any] = dict(plan.config.objective_args)  # a user may write anything: __init__ checks it
+        arguments = plan.config.objective_args  # a user may write any arguments: __init__ checks them
         return cls(task, likelihood, tuple(plan.facts.inputs), weighting=chosen, **arguments)
 
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
@@ -108,7 +109,7 @@ class MultiTaskNLL(BaseObjective):
         self.weighting.end_epoch()
 
 
-def _weighting(likelihood: Likelihood[Any], name: str, weights: tuple[float, ...]) -> Weighting | None:
+def _weighting(likelihood: Likelihood[object], name: str, weights: tuple[float, ...]) -> Weighting | None:
     if not isinstance(likelihood, Joint):
         return None  # the constructor refuses it
     tasks = list(likelihood.parts)

@@ -3,7 +3,7 @@
 from sfumato.predictions.aggregate import predict
 from sfumato.predictions.classes import ClassMoments, ClassPrediction, entropy
 from sfumato.predictions.event import over_channels, resize_maps, with_channels
-from sfumato.predictions.joint import JointMoments, JointPrediction, TaskPrediction
+from sfumato.predictions.joint import AnyPrediction, JointMoments, JointPrediction, TaskPrediction
 from sfumato.predictions.masks import check_mask, select
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.stream import predict_streamed, read_window
@@ -13,6 +13,7 @@ from sfumato.predictions.values import ValueMoments, ValuePrediction
 
 __all__ = [
     "UNCERTAINTIES",
+    "AnyPrediction",
     "ClassMoments",
     "ClassPrediction",
     "JointMoments",

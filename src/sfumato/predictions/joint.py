@@ -75,6 +75,10 @@ class JointPrediction(Mapping[str, TaskPrediction]):
             self[name].save(path.with_name(f"{path.stem}_{name}{path.suffix}"))
 
 
+AnyPrediction = TaskPrediction | JointPrediction
+"""The prediction of one task or of several tasks."""
+
+
 @dataclass(frozen=True)
 class JointMoments:
     """The moments of each task.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 
@@ -12,7 +12,7 @@ from sfumato import registry
 from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.methods.training import MethodTraining
 from sfumato.runs.config import Config, Facts
-from sfumato.sections import one_line, plain, read_section, read_yaml
+from sfumato.sections import Json, one_line, plain, read_section, read_yaml
 from sfumato.storage import atomic_write
 
 FILE = "plan.yaml"
@@ -76,7 +76,7 @@ class Plan:
         changed = [name for name in ours if ours[name] != theirs[name]]
         return "; ".join(f"{name} was {ours[name]}, now {theirs[name]}" for name in changed[:3])
 
-    def _sections(self) -> dict[str, dict[str, Any]]:
+    def _sections(self) -> dict[str, dict[str, Json]]:
         return {"config": plain(asdict(self.config)), "facts": plain(asdict(self.facts))}
 
     @classmethod

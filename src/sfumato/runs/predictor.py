@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from sfumato.contracts import Task
 from sfumato.errors import DataError
-from sfumato.predictions import JointPrediction, PredictionInterval, PredictionSet, ValuePrediction
+from sfumato.predictions import (
+    AnyPrediction,
+    JointPrediction,
+    PredictionInterval,
+    PredictionSet,
+    TaskPrediction,
+    ValuePrediction,
+)
 from sfumato.registry import Trust
 from sfumato.runs.run import Run
 from sfumato.targets import ENTRIES, Image, kind_of
 
 Sets = Mapping[str, PredictionSet | PredictionInterval]
+
+
+P = TypeVar("P")
 
 
 class Backend(Protocol):
@@ -38,11 +48,11 @@ class Backend(Protocol):
         """The tasks by name."""
         ...
 
-    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int) -> Any:
+    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int) -> AnyPrediction:
         """The calibrated prediction for inputs (B, …)."""
         ...
 
-    def conformal_sets(self, prediction: Any) -> Sets:
+    def conformal_sets(self, prediction: AnyPrediction) -> Sets:
         """The conformal sets or intervals of a prediction, for each task that has some."""
         ...
 
@@ -73,11 +83,11 @@ class RunBackend:
         """The tasks by name."""
         return {name: view.single_task for name, view in self.run.per_task.items()}
 
-    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int) -> Any:
+    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int) -> AnyPrediction:
         """The calibrated prediction for inputs (B, …)."""
         return self.run.predict(*inputs, samples=samples, seed=seed, index=index, tile=tile)
 
-    def conformal_sets(self, prediction: Any) -> Sets:
+    def conformal_sets(self, prediction: AnyPrediction) -> Sets:
         """The conformal sets or intervals of a prediction, for each task that has some."""
         return {
             name: view.conformal(part_of(prediction, name))
@@ -95,7 +105,7 @@ class Predicted:
         sets: Conformal sets or intervals, for each task that has some.
     """
 
-    prediction: Any
+    prediction: Any  # AnyPrediction: the run decides which, so callers need no check
     sets: Sets
 
 
@@ -154,7 +164,7 @@ class Predictor:
         return height, width
 
 
-def part_of(prediction: Any, name: str) -> Any:
+def part_of(prediction: JointPrediction | P, name: str) -> TaskPrediction | P:
     """One task of the prediction of several; the prediction itself if it is of one."""
     return prediction[name] if isinstance(prediction, JointPrediction) else prediction
 
@@ -169,7 +179,9 @@ def _resized(name: str, value: Tensor, old: tuple[int, int], new: tuple[int, int
     return value if old == new else kind.resize(value, old, new)
 
 
-def _at_size(prediction: Any, tasks: Mapping[str, Task], old: tuple[int, int], new: tuple[int, int]) -> Any:
+def _at_size(
+    prediction: AnyPrediction, tasks: Mapping[str, Task], old: tuple[int, int], new: tuple[int, int]
+) -> AnyPrediction:
     """A prediction at another size. Lengths in pixels grow with it."""
     if old == new:
         return prediction

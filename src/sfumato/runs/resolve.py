@@ -10,14 +10,14 @@ from sfumato import registry
 from sfumato.contracts import Likelihood, Task
 from sfumato.errors import ConfigError
 from sfumato.likelihoods import Joint, has_location, standardized
-from sfumato.predictions import ValuePrediction
+from sfumato.predictions import AnyPrediction, TaskPrediction, ValuePrediction
 from sfumato.runs.config import Config
 from sfumato.runs.plan import Plan
 from sfumato.sections import Json
 from sfumato.tasks import MultiTask
 
 
-def task_and_likelihood(plan: Plan) -> tuple[Task | MultiTask, Likelihood[object]]:
+def task_and_likelihood(plan: Plan) -> tuple[Task | MultiTask, Likelihood[AnyPrediction]]:
     """The task and the likelihood that a plan names. For several tasks a :class:`MultiTask` and a :class:`Joint`.
 
     Raises:
@@ -58,7 +58,7 @@ def build_task(name: str, arguments: Mapping[str, Json], trust: registry.Trust =
 
 def build_likelihood(
     name: str, task: Task, trust: registry.Trust = registry.NO_TRUST, taught: bool = False
-) -> Likelihood[object]:
+) -> Likelihood[TaskPrediction]:
     """The likelihood called ``name`` for a task.
 
     Args:
@@ -79,11 +79,11 @@ def build_likelihood(
     return cast("type[LikelihoodClass]", kind).for_task(task)
 
 
-class LikelihoodClass(Likelihood[object]):
+class LikelihoodClass(Likelihood[TaskPrediction]):
     """What the class of a likelihood offers beside the likelihood itself."""
 
     @classmethod
-    def for_task(cls, task: Task) -> Likelihood[object]:
+    def for_task(cls, task: Task) -> Likelihood[TaskPrediction]:
         """The likelihood for the targets of a task."""
         raise NotImplementedError
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sfumato import storage
 from sfumato.calibration import conformal_for
-from sfumato.contracts import DataSet, Likelihood, Method, Sample, Task
+from sfumato.contracts import Calibrator, DataSet, Likelihood, Method, Sample, Task
 from sfumato.errors import ConfigError, DataError, RunError
 from sfumato.likelihoods import Joint
-from sfumato.predictions import JointPrediction, predict, predict_tiled
+from sfumato.predictions import AnyPrediction, JointPrediction, predict, predict_tiled
 from sfumato.registry import Trust
 from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import resolve_device
@@ -27,6 +27,7 @@ from sfumato.runs.resolve import calibrator_classes, task_and_likelihood
 from sfumato.targets import Image
 from sfumato.tasks import MultiTask
 
+P = TypeVar("P")
 CALIBRATOR, CONFORMAL, METHOD_STATE = "calibrator.safetensors", "conformal.safetensors", "method.safetensors"
 
 
@@ -49,11 +50,11 @@ class Run:
     folder: Path
     plan: Plan
     task: Task | MultiTask
-    likelihood: Likelihood[Any]
+    likelihood: Likelihood[AnyPrediction]
     networks: tuple[nn.Module, ...]
     method_state: Mapping[str, Tensor] = field(default_factory=dict)
-    calibrator: Any = None
-    conformal: Any = None
+    calibrator: Calibrator[Any] | None = None  # of the predictions of its task
+    conformal: Any = None  # a sfumato.calibration.Conformal for the predictions of its task
     prefix: str = ""
 
     @classmethod
@@ -216,7 +217,7 @@ class Run:
 
     def predict_uncalibrated(
         self, method: Method, *inputs: Tensor, seed: int = 0, index: int = 0, tile: int = 0
-    ) -> Any:
+    ) -> AnyPrediction:
         """The prediction of a method without the run's calibrator. Arguments as of :meth:`predict`."""
         inputs = self.prepare(*inputs)
         generator = generator_for(index, seed)
@@ -228,12 +229,14 @@ class Run:
             found = predict(method, *inputs, likelihood=self.likelihood, generator=generator)
         return replace(found, image=inputs[0])
 
-    def calibrated(self, prediction: Any) -> Any:
+    def calibrated(self, prediction: P) -> P:
         """A prediction of the networks, corrected by the run's calibrator if there is one."""
         if isinstance(prediction, JointPrediction):
             parts = {name: view.calibrated(prediction[name]) for name, view in self.per_task.items()}
             return replace(prediction, parts=parts)
-        return prediction if self.calibrator is None else self.calibrator(prediction)
+        if self.calibrator is None:
+            return prediction
+        return self.calibrator(prediction)
 
     def fitted_images(self) -> set[str]:
         """Names and digests of all images that a calibrator or conformal sets of this run were fitted on."""

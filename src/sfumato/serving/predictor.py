@@ -15,7 +15,7 @@ from torch import Tensor
 from sfumato.calibration import conformal_for
 from sfumato.contracts import Task
 from sfumato.errors import ConfigError, DataError
-from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.predictions import AnyPrediction, ClassPrediction, ValuePrediction
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs.predictor import Predictor, Sets
 from sfumato.runs.resolve import build_task
@@ -77,7 +77,7 @@ class OnnxBackend:
         unit = str(self.bundle.metadata["unit"])
         return ValuePrediction(found["mean"], *variances, unit, draws, quantiles=quantiles, novelty=novelty)
 
-    def conformal_sets(self, prediction: ClassPrediction | ValuePrediction) -> Sets:
+    def conformal_sets(self, prediction: AnyPrediction) -> Sets:
         """The conformal sets or intervals of a prediction, if the run had some."""
         stored = self.bundle.metadata["conformal"]
         if not isinstance(stored, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, WeightAveraging
@@ -67,14 +66,14 @@ class AfterSteps(Callback):
 class WholeFiles(TorchCheckpointIO):
     """Checkpoints that are written beside their place and renamed, so that a kill leaves the last whole one."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None) -> None:
         """Called by Lightning to write a checkpoint."""
         with atomic_write(path) as part:
             super().save_checkpoint(checkpoint, part, storage_options)
 
     def load_checkpoint(
         self, path: str | Path, map_location: object = None, weights_only: bool | None = True
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Called by Lightning to read a checkpoint. It is read as tensors and numbers only, so that it runs no code."""
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)  # pyright: ignore[reportArgumentType] # None is allowed, Lightning's annotation lacks it

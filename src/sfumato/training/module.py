@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from sfumato.contracts import Inputs
+from sfumato.contracts import Inputs, Score
 from sfumato.data.transforms import Augmentation, to_float
 from sfumato.errors import NotFiniteError
 from sfumato.methods import Deterministic
@@ -61,7 +61,7 @@ class TrainingModule(L.LightningModule):
         self.transform = None if batch_transform is None else lambda batch: batch_transform(batch)
         # SWAG's snapshots are equal in all processes, so they need not be sent before every step.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".swag_state." in name]
-        self._scores: dict[str, Any] = {}  # made for each validation, so that no copy of this module holds any
+        self._scores: dict[str, Score] = {}  # made for each validation, so that no copy of this module holds any
         self._scored: dict[str, int] = {}
         self._last: tuple[int, Tensor] | None = None
         self._rate = 0.0
@@ -147,7 +147,7 @@ class TrainingModule(L.LightningModule):
                 self.log_dict(headline, prog_bar=True, rank_zero_only=True)
         self._scores, self._scored = {}, {}
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         return configure(self, self.plan, int(self.trainer.estimated_stepping_batches))
 
 
@@ -155,5 +155,5 @@ def _tensors(batch: Mapping[str, object]) -> Tensors:
     return {key: value for key, value in batch.items() if isinstance(value, Tensor)}
 
 
-def _on(score: object, device: torch.device) -> object:
+def _on(score: Score, device: torch.device) -> Score:
     return score.to(device) if isinstance(score, Metric) else score

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from sfumato.runs import Plan
@@ -15,7 +14,7 @@ def log_variances(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for name, parameter in module.named_parameters() if "log_variances." in name]
 
 
-def configure(module: nn.Module, plan: Plan, steps: int) -> dict[str, Any]:
+def configure(module: nn.Module, plan: Plan, steps: int) -> OptimizerLRSchedulerConfig:
     """Optimizer and schedule, as Lightning takes them.
 
     Args:
@@ -33,15 +32,20 @@ def configure(module: nn.Module, plan: Plan, steps: int) -> dict[str, Any]:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def parameter_groups(module: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, plan: Plan) -> list[dict[str, object]]:
     """Weights, which decay; biases, normalizations and factors of members, which do not; log variances of tasks."""
     noise = log_variances(module)
     # A penalty is the prior of the method. Weight decay beside it would count the prior twice.
     decay = plan.config.weight_decay if plan.training.penalty is None else 0.0
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
+    decaying: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and not any(parameter is each for each in noise):
-            groups[parameter.ndim <= 1 or ".rank_one." in name]["params"].append(parameter)
+            (free if parameter.ndim <= 1 or ".rank_one." in name else decaying).append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decaying, "weight_decay": decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
     if noise:
         # A step of Adam is about as long as the learning rate, and a log variance may have to change by several units.
         groups.append({"params": noise, "weight_decay": 0.0, "lr": 10 * plan.config.learning_rate})
