@@ -1,5 +1,6 @@
 """Few scenes, and run folders made by hand or by one short training."""
 
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import pytest
@@ -14,12 +15,19 @@ QUICK = ["--size=16x24", "--epochs=1", "--limit=6", "--batch=3", "--samples=2", 
          "--workers=0", '--network-args={"widths": [4, 8], "dropout": 0.2}']  # fmt: skip
 
 
-@pytest.fixture(scope="session", autouse=True)
-def few_scenes():
+@contextmanager
+def fewer():
     """The same scenes, fewer of them."""
     with pytest.MonkeyPatch.context() as patch:
         for split, choices in dataset.SPLITS.items():
             patch.setitem(dataset.SPLITS, split, replace(choices, count=8))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def few_scenes():
+    """Few scenes for each test, and all of them for the tests of other folders."""
+    with fewer():
         yield
 
 
@@ -54,7 +62,8 @@ def make_run(tmp_path):
 def trained(tmp_path_factory):
     """A run that the command line trained for one epoch."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["fit", "--likelihood", "logit-normal", "--out", str(folder), *QUICK]) == 0
+    with fewer():
+        assert main(["fit", "--likelihood", "logit-normal", "--out", str(folder), *QUICK]) == 0
     return folder
 
 

@@ -125,9 +125,10 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json])
         program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False, optimize=True
     )
     assert written is not None
+    # What torch writes differs between processes and names files of this machine.
+    for part in (written.model, written.model.graph, *written.model.graph):
+        part.metadata_props.clear()
     written.model.metadata_props["sfumato"] = json.dumps(about, sort_keys=True)
-    for node in written.model.graph:  # file names and lines of this machine
-        node.metadata_props.clear()
     written.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
