@@ -8,8 +8,8 @@ from pathlib import Path
 from sfumato.errors import RunExistsError
 
 MARKER = ".sfumato-demo"
-# Members of an ensemble differ clearly on objects that none of them has seen. Small images keep three of them quick.
-# Three networks that were trained from different starts disagree most on objects that none of them has seen.
+# Three networks that were trained from different starts differ most on objects that none of them has seen. Small images
+# keep three of them quick.
 CHOICES = {"task": "classes", "method": "ensemble", "members": 3, "likelihood": "categorical", "size": (64, 96)}
 
 
