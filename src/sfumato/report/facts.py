@@ -17,7 +17,8 @@ def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
     height, width = config.size
     name = config.network or (DEFAULT_JOINT_NETWORK if config.tasks else DEFAULT_NETWORK)
     parameters = sum(p.numel() for p in run.networks[0].parameters())
-    arguments = ", ".join(f"{key}={value}" for key, value in config.network_args.items())
+    given = ", ".join(f"{key}={value}" for key, value in config.network_args.items())
+    arguments = f"({given})" if given else ""
     copies = f"{plan.networks} × " if plan.networks > 1 else ""
     return {
         "trained on": f"{config.data}, {plan.images_used} images of {height} × {width} pixels",
@@ -25,7 +26,7 @@ def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
         "method": _method(run, evaluation),
         **({"tasks": config.tasks, "weighting": config.weighting} if config.tasks else {}),
         "likelihood": config.likelihood,
-        "network": f"{copies}{name.rpartition('.')[2]}({arguments}), {parameters:,} parameters",
+        "network": f"{copies}{name.rpartition('.')[2]}{arguments}, {parameters:,} parameters",
         "budget": f"{config.epochs} epochs, batch {config.batch}, {config.precision}",
         "seed": str(config.seed),
         **({"teacher": Path(config.teacher).name} if config.teacher else {}),
@@ -59,7 +60,7 @@ def _calibration(run: Run) -> dict[str, str]:
 
 
 def training_curves(folder: Path) -> dict[str, Series]:
-    """Training and validation curves in the CSV log of the first member."""
+    """Training and validation curves in the CSV log of the first member, without those that are 0 throughout."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     path = folder / "log" / "member-0" / "metrics.csv"
     if not path.is_file():
@@ -73,4 +74,6 @@ def training_curves(folder: Path) -> dict[str, Series]:
                     x, y = curves.setdefault(label, ([], []))
                     x.append(float(row["epoch"]) + 1)
                     y.append(float(value))
-    return dict(curves)
+    if curves.get("train loss") == curves.get("train nll"):  # without a penalty both are the same
+        curves.pop("train loss", None)
+    return {name: points for name, points in curves.items() if any(points[1])}
