@@ -22,6 +22,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Self
 
 from sfumato.errors import PluginError, UntrustedCodeError
+from sfumato.sections import one_line
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "methods": {
@@ -220,7 +221,7 @@ def _loaded(entry: EntryPoint, group: str) -> object:
         package = entry.dist.name if entry.dist is not None else "unknown"
         raise PluginError(
             f"the plug-in {entry.name!r} ({group}, {entry.value}, package {package}) fails to import: "
-            f"{type(error).__name__}: {_line(error)}"
+            f"{type(error).__name__}: {one_line(error)}"
         ) from error
 
 
@@ -244,10 +245,6 @@ def _attribute(module: str, name: str) -> object:
         return getattr(import_module(module), name)
     except Exception as error:  # the imported code may fail in any way
         raise PluginError(
-            f"{module}.{name} cannot be imported ({type(error).__name__}: {_line(error)}): expected a class path "
+            f"{module}.{name} cannot be imported ({type(error).__name__}: {one_line(error)}): expected a class path "
             "such as my_package.networks.Net, importable from here"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
