@@ -72,6 +72,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "objectives": {
         "nll": "sfumato.objectives:NLL",
         "multi-task": "sfumato.objectives:MultiTaskNLL",
+        "weighted-nll": "sfumato.objectives:WeightedNLL",
+        "focal": "sfumato.objectives:Focal",
+        "dice": "sfumato.objectives:Dice",
+        "sum": "sfumato.objectives:LossSum",
     },
     "scores": {},
     "acquisitions": {},

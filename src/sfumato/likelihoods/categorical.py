@@ -39,6 +39,10 @@ class Categorical(ClassLikelihood):
         target = target.where(valid, -100)  # cross_entropy ignores this class: its loss and gradient are 0
         return cross_entropy(output, target, ignore_index=-100, reduction="none")
 
+    def probabilities(self, output: Tensor) -> Tensor:
+        """The softmax (B, K, *event), with a gradient."""
+        return output.softmax(1)
+
     def moments(self, output: Tensor) -> ClassMoments:
         """The softmax and its entropy."""
         return ClassMoments.of(output.softmax(1))

@@ -56,6 +56,11 @@ class Dirichlet(ClassLikelihood):
         wrong = alpha.scatter(1, index, 1.0)  # the evidence for the true class is kept
         return (surprise + self.regularization * _from_uniform(wrong)).where(valid, 0.0)
 
+    def probabilities(self, output: Tensor) -> Tensor:
+        """The mean probabilities ``α / S`` (B, K, *event), with a gradient."""
+        alpha = 1 + softplus(output)
+        return alpha / alpha.sum(1, keepdim=True)
+
     def moments(self, output: Tensor) -> ClassMoments:
         """The mean probabilities, and the mean entropy of probabilities drawn from the Dirichlet distribution."""
         flat = output.reshape(*output.shape[:2], -1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from sfumato.errors import ConfigError
 from sfumato.likelihoods.class_likelihood import ClassLikelihood
@@ -53,6 +54,18 @@ class LogitNormal(ClassLikelihood):
         The noise comes from torch's global generator, so two calls differ. The memory does not grow with S.
         """
         return sampled_nll(output, target, valid, self.samples)
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        """``mean_s softmax(f ± σε_s)`` (B, K, *event), with a gradient.
+
+        The noise comes from torch's global generator. For the gradient, S times K numbers are kept per pixel.
+        """
+        logits, raw = output.split(self.classes, 1)
+        scales, total = softplus(raw), torch.zeros_like(logits)
+        for _ in range(self.samples // 2):
+            noise = scales * torch.randn_like(logits)
+            total = total + (logits + noise).softmax(1) + (logits - noise).softmax(1)
+        return total / self.samples
 
     def moments(self, output: Tensor) -> ClassMoments:
         """``E softmax(x)`` and its entropy by :func:`mean_softmax`, which draws no random numbers."""

@@ -2,6 +2,7 @@
 
 from sfumato.objectives.base import BaseObjective, TrainingPlan
 from sfumato.objectives.build import build_objective, objective_class
+from sfumato.objectives.loss_sum import Dice, Focal, LossSum, WeightedNLL
 from sfumato.objectives.nll import NLL, MultiTaskNLL
 from sfumato.objectives.weightings import WEIGHTINGS, Weighting, weighting
 
@@ -9,8 +10,12 @@ __all__ = [
     "NLL",
     "WEIGHTINGS",
     "BaseObjective",
+    "Dice",
+    "Focal",
+    "LossSum",
     "MultiTaskNLL",
     "TrainingPlan",
+    "WeightedNLL",
     "Weighting",
     "build_objective",
     "objective_class",

@@ -45,6 +45,11 @@ class DataFacts(Protocol):
         """The sample entries that the network takes, in order."""
         ...
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Valid training pixels of each class."""
+        ...
+
 
 class Training(Protocol):
     """What an objective reads of the training of a method."""
