@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.data.images import read_channel, read_depth, read_image, read_labels
+from sfumato.data.images import read_image
+from sfumato.data.stored import read_channel
+from sfumato.data.target_files import read_depth, read_labels
 from sfumato.errors import DataError, MissingFileError
 
 GRAY = np.array([[0, 51, 255], [102, 153, 204]], np.uint8)

@@ -8,8 +8,9 @@ from typing import ClassVar
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
-from sfumato.data.images import read_image, read_labels
+from sfumato.data.images import read_turned_image
 from sfumato.data.pairs import pairs
+from sfumato.data.target_files import read_labels
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError
 from sfumato.tasks import Semantic
@@ -68,8 +69,8 @@ class CamVid(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self._pairs[index]
-        image = read_image(path)
-        classes, valid = read_labels(label, len(CLASSES), VOID, image.shape[1:])
+        image, orientation = read_turned_image(path)
+        classes, valid = read_labels(label, len(CLASSES), VOID, image.shape[1:], orientation)
         sample: Sample = {"name": path.stem, "image": image, "classes": classes, "classes_valid": valid}
         return resize(sample, self.size)
 

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
 from sfumato.data.center_offsets import center_entries
-from sfumato.data.images import read_channel, read_image
+from sfumato.data.images import read_turned_image
+from sfumato.data.stored import read_channel
 from sfumato.data.transforms import resize, tensor
 from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.tasks import BaseTask, CenterOffsets, Depth, InverseDepth, Semantic
@@ -107,14 +108,16 @@ class Cityscapes(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         path = self._images[index]
-        image = read_image(path)
-        classes, valid = _classes(self._beside(path, "gtFine_labelIds.png"), image.shape[1:])
-        instances = _instances(self._beside(path, "gtFine_instanceIds.png"), image.shape[1:])
+        image, orientation = read_turned_image(path)
+        fit = image.shape[1:], orientation
+        classes, valid = _classes(self._beside(path, "gtFine_labelIds.png"), *fit)
+        instances = _instances(self._beside(path, "gtFine_instanceIds.png"), *fit)
         sample: Sample = {"name": self.names[index], "image": image}
         sample |= {"classes": classes, "classes_valid": valid, "instances": instances}
         if self._stereo:
             sky = valid & (classes == SKY)
-            sample |= _stereo(self._beside(path, "disparity.png"), self._beside(path, "camera.json"), sky)
+            files = self._beside(path, "disparity.png"), self._beside(path, "camera.json")
+            sample |= _stereo(*files, sky, orientation)
         sample = resize(sample, self.size)
         return sample | center_entries(tensor(sample, "instances"))
 
@@ -137,19 +140,19 @@ class Cityscapes(Dataset[Sample]):
             )
 
 
-def _classes(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _classes(path: Path, shape: tuple[int, ...], orientation: int) -> tuple[Tensor, Tensor]:
     """Train ids (H, W), 0 where not valid; valid (H, W)."""
     table = torch.full((IDS,), -1)
     table[list(CLASSES)] = torch.arange(len(CLASSES))
-    ids = read_channel(path, shape)
+    ids = read_channel(path, shape, orientation)
     _refuse(path, ids[ids >= IDS], f"the official label ids 0 to {IDS - 1}")
     found = table[torch.from_numpy(ids.astype(np.int64))]
     return found.clamp_min(0), found >= 0
 
 
-def _instances(path: Path, shape: tuple[int, ...]) -> Tensor:
+def _instances(path: Path, shape: tuple[int, ...], orientation: int) -> Tensor:
     """Ids (H, W) of the instances that are evaluated, 0 elsewhere."""
-    ids = read_channel(path, shape).astype(np.int64)
+    ids = read_channel(path, shape, orientation).astype(np.int64)
     label = np.where(ids >= FIRST_INSTANCE, ids // FIRST_INSTANCE, ids)
     _refuse(path, ids[label >= IDS], f"label ids 0 to {IDS - 1}, or {FIRST_INSTANCE} × a label id + a number")
     return torch.from_numpy(np.where((ids >= FIRST_INSTANCE) & np.isin(label, list(CLASSES)), ids, 0))
@@ -163,10 +166,10 @@ def _refuse(path: Path, unknown: np.ndarray, expected: str) -> None:
         )
 
 
-def _stereo(disparity: Path, camera: Path, sky: Tensor) -> dict[str, Tensor]:
+def _stereo(disparity: Path, camera: Path, sky: Tensor, orientation: int) -> dict[str, Tensor]:
     """Disparity, depth and its inverse, their masks, intrinsics."""
     fx, fy, u, v, baseline = _camera(camera)
-    counts = torch.from_numpy(read_channel(disparity, tuple(sky.shape)).astype(np.float32))
+    counts = torch.from_numpy(read_channel(disparity, tuple(sky.shape), orientation).astype(np.float32))
     shift = ((counts - 1) / 256).clamp_min(0)
     inverse = shift / (fx * baseline)
     depth = 1 / inverse.clamp_min(1e-6)

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
 from sfumato.data.colors import distinct
-from sfumato.data.images import read_depth, read_image, read_labels
+from sfumato.data.images import read_turned_image
 from sfumato.data.pairs import pairs
+from sfumato.data.target_files import read_depth, read_labels
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.sections import read_yaml
@@ -81,16 +82,16 @@ class Folder(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         path = self._images[index]
-        image = read_image(path)
+        image, orientation = read_turned_image(path)
         sample: Sample = {"name": path.stem, "image": image}
         known, shape = self._described, image.shape[1:]
         if known.semantic:
             label = self._targets["labels"][index]
-            classes = read_labels(label, len(known.semantic.names), known.void, shape)
+            classes = read_labels(label, len(known.semantic.names), known.void, shape, orientation)
             sample["classes"], sample["classes_valid"] = classes
         if known.depth:
             target = self._targets["depth"][index]
-            depth = read_depth(target, known.unit, known.depth.minimum, known.depth.maximum, shape)
+            depth = read_depth(target, known.unit, known.depth.minimum, known.depth.maximum, shape, orientation)
             sample["depth"], sample["depth_valid"] = depth
         return resize(sample, self.size)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sfumato.data.images import PICTURES
+from sfumato.data.target_files import TARGETS
 from sfumato.errors import DataError, MissingFileError
-
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm")
-TARGETS = (".png", ".tif", ".tiff", ".bmp", ".pgm", ".npy")  # JPEG would blur one class id into another
 
 
 def pairs(images: Path, targets: Path) -> list[tuple[Path, Path]]:

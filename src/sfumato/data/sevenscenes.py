@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
-from sfumato.data.images import read_depth, read_image
+from sfumato.data.images import read_turned_image
+from sfumato.data.target_files import read_depth
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.tasks import Depth
@@ -67,8 +68,8 @@ class SevenScenes(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         path, depth_path, pose_path = self.files(index)
-        image = read_image(path)
-        depth, valid = read_depth(depth_path, MILLIMETER, RANGE.minimum, RANGE.maximum, image.shape[1:])
+        image, orientation = read_turned_image(path)
+        depth, valid = read_depth(depth_path, MILLIMETER, RANGE.minimum, RANGE.maximum, image.shape[1:], orientation)
         sample: Sample = {
             "name": self.names[index],
             "image": image,
