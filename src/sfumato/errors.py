@@ -19,6 +19,8 @@ also derives from the built-in exception it stands for, so ``except ValueError``
 
 from __future__ import annotations
 
+import sys
+
 
 class SfumatoError(Exception):
     """The base of every error that this package raises on purpose."""
@@ -66,3 +68,10 @@ class MissingDependencyError(SfumatoError, ImportError):
 
 class ResourceError(SfumatoError, OSError):
     """The machine ran out of something: disk space, memory or file handles."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch or a device ran out of memory."""
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError))
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -14,11 +14,14 @@ made may name any code.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Self
 
 from sfumato.errors import PluginError, UntrustedCodeError
@@ -127,7 +130,11 @@ class Trust:
 
     def allows(self, path: str) -> bool:
         """Whether a class path may be imported."""
-        return self.everything or any(path == known or path.startswith(f"{known}.") for known in self.paths)
+        return self.everything or self.names(path)
+
+    def names(self, path: str) -> bool:
+        """Whether the user has named a class path, or a module that it is in."""
+        return any(path == known or path.startswith(f"{known}.") for known in self.paths)
 
     def naming(self, *paths: str) -> Self:
         """The same trust, and these paths, which the user has named."""
@@ -237,11 +244,22 @@ def _class_path(path: str, trust: Trust) -> object:
             f"{path} is code outside sfumato: name it on this command line, or pass --trust {path} if you know who "
             "wrote it (in Python: trust=...)"
         )
+    if trust.names(path):
+        _find_in_current_folder(module.partition(".")[0])
     found = _attribute(module, name)
     owner = getattr(found, "__module__", "") or ""
     if inside and not (owner == "sfumato" or owner.startswith("sfumato.")) and not trust.allows(path):
         raise UntrustedCodeError(f"{path} is not code of sfumato but of {owner or 'an unknown module'}: not used")
     return found
+
+
+def _find_in_current_folder(module: str) -> None:
+    """Let a module that the user has named be imported from the current folder, if it is nowhere else."""
+    here = Path.cwd()
+    if str(here) in sys.path or not ((here / f"{module}.py").is_file() or (here / module).is_dir()):
+        return
+    if module not in sys.modules and find_spec(module) is None:
+        sys.path.append(str(here))
 
 
 def _attribute(module: str, name: str) -> object:

@@ -1,11 +1,14 @@
 """A plan says what the training images say."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from sfumato.data import Scenes
@@ -78,8 +81,18 @@ class Stereo(Dataset):
         return self.whole[index]
 
 
-def test_every_image_that_is_an_input_is_normalized():
-    plan = planned(Stereo())
+class Both(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = nn.Conv2d(6, channels, 1)
+
+    def forward(self, image, right):
+        return self.layer(torch.cat([image, right], 1))
+
+
+def test_every_image_that_is_an_input_is_normalized(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_pair", SimpleNamespace(Both=Both))
+    plan = planned(Stereo(), network="own_pair.Both")
     assert plan.facts.inputs == ("image", "right")
     right = torch.stack([Stereo()[i]["right"] for i in range(4)])
     assert plan.facts.normalization["right"]["mean"] == pytest.approx(right.mean((0, 2, 3)).tolist(), abs=1e-4)
@@ -215,7 +228,7 @@ def test_choices_that_cannot_be_met_are_refused_before_images_are_read(choices, 
 
 
 def test_class_paths_that_the_user_names_are_trusted_in_the_plan():
-    plan = planned(network="torch.nn.Conv2d")
+    plan = planned(network="torch.nn.Conv2d", network_args={"in_channels": 3, "kernel_size": 1})
     assert plan.trust.allows("torch.nn.Conv2d")
     assert not plan.trust.allows("torch.nn.Linear")
     assert not planned().trust.allows("torch.nn.Conv2d")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sfumato.errors import ResourceError, SfumatoError
+from sfumato.errors import ResourceError, SfumatoError, out_of_memory
 
 DISK = (errno.ENOSPC, errno.EDQUOT)
 TERMINATED = 143  # the exit code after SIGTERM
@@ -41,21 +40,15 @@ def resource_errors() -> Iterator[None]:
         yield
     except (SfumatoError, BrokenPipeError):
         raise
-    except MemoryError as error:
-        raise ResourceError("there is not enough memory: take a smaller --batch, --size or --tile") from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ResourceError(
+            "there is not enough memory: take a smaller --batch, --crop or --size to train, --tile to predict"
+        ) from error
     except OSError as error:
         advice = ": free some disk space and run again" if error.errno in DISK else ""
         raise ResourceError(f"{error}{advice}") from error
-    except RuntimeError as error:
-        if not _out_of_memory(error):
-            raise
-        raise ResourceError("the device has not enough memory: take a smaller --batch, --size or --tile") from error
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    torch = sys.modules.get("torch")
-    kind = getattr(torch, "OutOfMemoryError", None)
-    return (kind is not None and isinstance(error, kind)) or "DefaultCPUAllocator: can't allocate" in str(error)
 
 
 def patient_threads() -> None:

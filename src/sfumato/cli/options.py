@@ -13,7 +13,7 @@ from sfumato.cli.values import CONVERTERS, MISSING, NUMBER, convert, is_flag, is
 from sfumato.errors import ConfigError
 
 Command = Callable[..., None]
-CLASS_PATHS = re.compile(r"all|[A-Za-z_]\w*(\.\w+)+(,[A-Za-z_]\w*(\.\w+)*)*")
+CLASS_PATHS = re.compile(r"[A-Za-z_]\w*(\.\w+)*(,[A-Za-z_]\w*(\.\w+)*)*")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sfumato.runs import Config, Plan, Run, likelihood_names, task_and_likelihoo
 from sfumato.runs.resolve import build_likelihood
 from sfumato.training import check_output_dir, fit
 from sfumato.training.folder import is_first
+from sfumato.training.prepare import with_network_facts
 
 
 def distill(
@@ -84,6 +85,8 @@ def distill(
     teacher = Teacher(run, students_of(plan), samples)
     labeled = subset(train, plan.config.limit)
     _probe(teacher, labeled)  # a teacher without a spread is refused before anything is written
+    if "network" in choices or "network_args" in choices:
+        plan = with_network_facts(plan, train)
     images = len(labeled) + (0 if unlabeled is None else len(unlabeled))
     plan = replace(plan, config=replace(plan.config, limit=0), facts=replace(plan.facts, images=images))
     check_output_dir(plan, folder, resume)  # before the teacher predicts for a long time
@@ -125,6 +128,7 @@ def student_plan(
     fixed: dict[str, object] = {
         "likelihood": ",".join(_student(*each) for each in pairs), "method": "deterministic", "members": 1,
         "objective": "", "objective_args": {}, "init_from": "",
+        "output": "" if "network" in given else config.output,
     }  # fmt: skip
     if config.tasks:  # the loss of a student has a noise of its own
         fixed |= {"weighting": "uncertainty", "weights": ()}

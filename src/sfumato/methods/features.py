@@ -114,9 +114,11 @@ def read_by(network: nn.Module, layer: str, inputs: Inputs) -> tuple[Tensor, Ten
 def split_at(network: nn.Module, head: str, inputs: Inputs) -> tuple[Tensor, Tensor, Resize]:
     """What the last layer reads (B, F, h, w), the network's output (B, C, H, W), and the map from h × w to H × W.
 
+    The map interpolates, or cuts off the last rows and columns, which were padded.
+
     Args:
         network: Any module that returns one tensor.
-        head: The name of its last layer. Only an interpolation to another size may follow it.
+        head: The name of its last layer. Only an interpolation to another size, or a cut, may follow it.
         inputs: The inputs of one batch.
 
     Raises:
@@ -125,6 +127,8 @@ def split_at(network: nn.Module, head: str, inputs: Inputs) -> tuple[Tensor, Ten
     features, returned, output = read_by(network, head, inputs)
     if returned is output:
         return features, output, lambda maps: maps
+    if returned.shape[:2] == output.shape[:2] and torch.equal(_cut(returned, output), output):
+        return features, output, lambda maps: _cut(maps, output)
     if returned.shape[:2] == output.shape[:2] and returned.shape != output.shape:
         for mode, aligned in INTERPOLATIONS:
             resize = partial(interpolate, size=output.shape[-2:], mode=mode, align_corners=aligned)
@@ -134,3 +138,7 @@ def split_at(network: nn.Module, head: str, inputs: Inputs) -> tuple[Tensor, Ten
         f"{head!r} is not what {type(network).__name__} does last: its output is changed after it, by more than an "
         "interpolation. Move what follows to before it, or name another layer"
     )
+
+
+def _cut(maps: Tensor, like: Tensor) -> Tensor:
+    return maps[..., : like.shape[-2], : like.shape[-1]]

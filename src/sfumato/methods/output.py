@@ -42,7 +42,7 @@ class Output(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The output (B, C, H, W) or (B, C)."""
-        return _tensor(self.network(*inputs), self.key, inputs)
+        return output_map(self.network(*inputs), self.key, inputs)
 
 
 class Heads(nn.Module):
@@ -83,14 +83,18 @@ class Heads(nn.Module):
         """The output (B, C, H, W)."""
         found = self.network(*inputs)
         keys = (None,) if isinstance(found, Tensor) else self.heads
-        channels = [_tensor(found, key, inputs) for key in keys]
+        channels = [output_map(found, key, inputs) for key in keys]
         like = channels[0][:, :1]
         learned = (self.log_variances[name].to(like.dtype).expand_as(like) for name in self.homoscedastic_tasks)
         return torch.cat([*channels, *learned], 1)
 
 
-def _tensor(output: object, key: Key, inputs: tuple[object, ...]) -> Tensor:
-    """An entry of the output, a map at the size of the first image."""
+def output_map(output: object, key: Key, inputs: tuple[object, ...]) -> Tensor:
+    """An entry of what a network returned, as a map (B, C, H, W) at the size of the first image, or as (B, C).
+
+    Raises:
+        ConfigError: If there is no such entry, or it is neither of the two.
+    """
     found = _entry(output, key)
     if not isinstance(found, Tensor):
         raise ConfigError(f"entry {key!r} of the network's output is a {type(found).__name__}, not a tensor")

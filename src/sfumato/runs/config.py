@@ -25,6 +25,8 @@ class Config:
             ``joint-unet``.
         network_args: Keyword arguments of the network. The value ``"CHANNELS"`` stands for the number of output
             channels.
+        output: Name or position of the entry that is used of what the network returns, such as ``logits``. Empty for
+            the only one, or for ``out`` or ``logits``.
         likelihood: What the network's output means, such as ``categorical`` or ``gaussian``. Empty for the task's
             default. For several tasks one for each, such as ``categorical,l1,laplace``.
         objective: Name or class path of what training minimizes: for classes also ``weighted-nll``, ``focal``, ``dice``
@@ -61,6 +63,7 @@ class Config:
     tasks: str = ""
     network: str = ""
     network_args: dict[str, Json] = field(default_factory=dict)
+    output: str = ""
     likelihood: str = ""
     objective: str = ""
     objective_args: dict[str, Json] = field(default_factory=dict)
@@ -151,6 +154,8 @@ class Facts:
         fingerprint: Digest of the names of the training images and of the content of the first.
         task_args: For each task, what it is made of: class names and colors, or the range and unit of values.
         scales: For each task with values, center and spread of the training targets behind the likelihood's link.
+        stride: What the network's heights and widths must be multiples of, so that inputs are padded. Default 1.
+        network_takes_dict: Whether the network takes one dict of its inputs by name. Default False.
     """
 
     inputs: tuple[str, ...] = ("image",)
@@ -161,3 +166,5 @@ class Facts:
     fingerprint: str = ""
     task_args: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    stride: int = 1
+    network_takes_dict: bool = False

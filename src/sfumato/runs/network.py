@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import cast, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sfumato import registry
 from sfumato.contracts import Likelihood
-from sfumato.errors import ConfigError, MissingFileError, PluginError, RunError
+from sfumato.errors import ConfigError, MissingFileError, PluginError, RunError, SfumatoError, out_of_memory
 from sfumato.likelihoods import Joint
 from sfumato.methods import Heads
+from sfumato.methods.output import output_map
 from sfumato.runs.plan import Plan
+from sfumato.sections import one_line
 from sfumato.storage import read_tensors, write_tensors
 
 DEFAULT_NETWORK, DEFAULT_JOINT_NETWORK = "unet", "joint-unet"
 
 
 class Normalized(nn.Module):
-    """A network that takes its inputs as they are, images in [0, 1]. Images are normalized before the inner network.
+    """A network that takes its inputs as they are, images in [0, 1] of any size, and returns one tensor of that size.
 
-    ``x ↦ (x − mean) / std`` for each input that has a mean.
+    Images are normalized before the inner network: ``x ↦ (x − mean) / std`` for each input that has a mean. Maps are
+    padded to the sizes that the inner network takes, by repeating the last row and column, and its output is cut to
+    the size of the input. A smaller output is enlarged bilinearly.
 
     Args:
         network: The inner network.
         inputs: Names of its inputs, in order.
         normalization: For each input that is normalized, ``mean`` and ``std`` for each channel.
+        stride: What heights and widths of its inputs must be multiples of, if it does not pad them itself. Default 1.
+        key: Name, or position, of the entry of its output that is used. Empty if it returns one tensor.
+        takes_dict: Whether it takes one dict of its inputs by name. Default False.
+
+    Raises:
+        ConfigError: When called, if the number of inputs is wrong, the inner network fails, or its output has no such
+            entry.
     """
 
     def __init__(
@@ -36,9 +51,14 @@ class Normalized(nn.Module):
         network: nn.Module,
         inputs: tuple[str, ...] = ("image",),
         normalization: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None,
+        stride: int = 1,
+        key: str = "",
+        takes_dict: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.inputs = network, inputs
+        self.padded_to, self.takes_dict = stride, takes_dict
+        self.key = None if not key else int(key) if key.lstrip("-").isdigit() else key
         self.normalized = tuple(name for name in inputs if name in (normalization or {}))
         for name in self.normalized:
             for kind, numbers in (normalization or {})[name].items():
@@ -46,21 +66,60 @@ class Normalized(nn.Module):
 
     @property
     def stride(self) -> int:
-        """The number that the inner network wants heights and widths to be multiples of, if it says so. Default 1."""
-        return int(getattr(self.network, "stride", 1))
+        """What heights and widths are padded to multiples of, here or in the inner network. 1 if they are not."""
+        own = getattr(self.network, "stride", 1)
+        return math.lcm(self.padded_to, own if isinstance(own, int) else 1)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The output of the inner network."""
+        """The output (B, C, H, W) of the inner network, or (B, C)."""
         if len(inputs) != len(self.inputs):
             raise ConfigError(
                 f"the network got {len(inputs)} inputs, expected {len(self.inputs)}: {', '.join(self.inputs)}"
             )
-        return self.network(*(self._normalize(name, value) for name, value in zip(self.inputs, inputs)))
+        ready = tuple(self._padded(value) for value in self.normalize(inputs))
+        with network_errors(self.network, ready):
+            found = self.network(dict(zip(self.inputs, ready))) if self.takes_dict else self.network(*ready)
+        output = output_map(found, self.key, ready)
+        return output if output.ndim == 2 else _cut(output, inputs)
+
+    def _padded(self, value: Tensor) -> Tensor:
+        if value.ndim != 4 or self.padded_to == 1:
+            return value
+        height, width = value.shape[-2:]
+        return functional.pad(value, (0, -width % self.padded_to, 0, -height % self.padded_to), mode="replicate")
+
+    def normalize(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The inputs as the inner network takes them, but for padding."""
+        return tuple(self._normalize(name, value) for name, value in zip(self.inputs, inputs))
 
     def _normalize(self, name: str, value: Tensor) -> Tensor:
         if name not in self.normalized:
             return value
         return (value - self.get_buffer(f"{name}_mean")) / self.get_buffer(f"{name}_std")
+
+
+def _cut(output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The output at the size of the first map of the inputs, before they were padded."""
+    height, width = next((value.shape[-2:] for value in inputs if value.ndim == 4), output.shape[-2:])
+    return output if output.shape[-2:] == (height, width) else output[..., :height, :width]
+
+
+@contextmanager
+def network_errors(network: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]:
+    """Turn what the code of a network raises into a :class:`ConfigError` of one line."""
+    own = network.network if isinstance(network, Heads) else network
+    try:
+        yield
+    except FAILURES as error:
+        if isinstance(error, SfumatoError) or out_of_memory(error) or torch.compiler.is_compiling():
+            raise
+        shapes = ", ".join(" × ".join(map(str, value.shape)) for value in inputs)
+        raise ConfigError(
+            f"the network {type(own).__name__} failed on inputs of {shapes}: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
 def build_network(plan: Plan, likelihood: Likelihood[object]) -> Normalized:
@@ -73,25 +132,15 @@ def build_network(plan: Plan, likelihood: Likelihood[object]) -> Normalized:
         PluginError: If there is no such network.
         RunError: If the weights to start from are of another network.
     """
-    config, joint = plan.config, likelihood if isinstance(likelihood, Joint) else None
-    heads = likelihood.channels if joint is None else joint.heads
-    channels = likelihood.channels if joint is None else sum(joint.heads.values())
-    arguments = {key: channels if value == "CHANNELS" else value for key, value in config.network_args.items()}
-    positional = () if "CHANNELS" in config.network_args.values() else (heads,)
-    name = config.network or (DEFAULT_NETWORK if joint is None else DEFAULT_JOINT_NETWORK)
-    try:
-        network = network_class(name, plan.trust)(*positional, **arguments)
-    except TypeError as error:
-        call = ", ".join([*map(str, positional), *(f"{key}={value!r}" for key, value in arguments.items())])
-        raise ConfigError(
-            f"{name}({call}) failed: {error}. Name the argument that takes the number of output channels "
-            'with the value "CHANNELS" in network_args'
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise PluginError(f"{name} returned a {type(network).__name__}, expected an nn.Module")
+    config, facts, joint = plan.config, plan.facts, likelihood if isinstance(likelihood, Joint) else None
+    network: nn.Module = _called(plan, likelihood.channels if joint is None else joint.heads)
     if joint is not None:
+        if config.output:
+            raise ConfigError(f"output is {config.output!r}, but a network of several tasks returns one entry for each")
         network = Heads(network, joint.heads, joint.homoscedastic_tasks, config.log_variance)
-    normalized = Normalized(network, plan.facts.inputs, plan.facts.normalization)
+    normalized = Normalized(
+        network, facts.inputs, facts.normalization, facts.stride, config.output, facts.network_takes_dict
+    )
     if config.init_from:
         borrow_weights(normalized, weights_path(Path(config.init_from), 0))
     if (attach := plan.training.attach) is not None:
@@ -99,19 +148,77 @@ def build_network(plan: Plan, likelihood: Likelihood[object]) -> Normalized:
     return normalized
 
 
+def _called(plan: Plan, heads: int | Mapping[str, int]) -> nn.Module:
+    """The network that the plan names, made with the number of its output channels."""
+    config = plan.config
+    name = config.network or (DEFAULT_NETWORK if isinstance(heads, int) else DEFAULT_JOINT_NETWORK)
+    make = network_class(name, plan.trust)
+    channels = heads if isinstance(heads, int) else sum(heads.values())
+    arguments = {key: channels if value == "CHANNELS" else value for key, value in config.network_args.items()}
+    positional: tuple[object, ...] = ()
+    if "CHANNELS" not in config.network_args.values():
+        known = _parameters(make)
+        named = next((each for each in CHANNELS_NAMES if each in known and each not in arguments), "")
+        if named and isinstance(heads, int):
+            arguments[named] = heads
+        else:
+            positional = (heads,)
+    try:
+        return _module(make(*positional, **arguments), name)
+    except SfumatoError:
+        raise
+    except Exception as error:  # the code of a network may fail in any way
+        call = ", ".join([*map(str, positional), *(f"{key}={value!r}" for key, value in arguments.items())])
+        raise ConfigError(
+            f"{name}({call}) failed: {type(error).__name__}: {one_line(error)}. Give its arguments with "
+            '--network-args, and the value "CHANNELS" to the one that takes the number of output channels'
+        ) from error
+
+
+CHANNELS_NAMES = ("channels_out", "num_classes", "classes", "n_classes", "out_channels")
+
+
+def _parameters(make: Callable[..., object]) -> list[str]:
+    try:
+        return list(inspect.signature(make).parameters)
+    except (TypeError, ValueError):  # a signature cannot be had of everything that can be called
+        return []
+
+
+def _module(found: object, name: str) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise PluginError(f"{name} returned a {type(found).__name__}, expected an nn.Module")
+    return found
+
+
 def network_class(name: str, trust: registry.Trust = registry.NO_TRUST) -> Callable[..., nn.Module]:
-    """The class, or a registered function, that makes a network.
+    """The class, or the function, that makes a network. A function says in its annotation that it returns a module.
 
     Raises:
-        PluginError: If there is no such name, or a class path does not lead to an ``nn.Module``.
+        PluginError: If there is no such name, or a class path leads to something else.
         UntrustedCodeError: If it is a class path outside this package that is not trusted.
     """
     found = registry.load("models", name, trust)
     registered = name in registry.names("models")
     inside = str(getattr(found, "__module__", "")).startswith("sfumato.")
-    if not ((isinstance(found, type) and issubclass(found, nn.Module)) or (callable(found) and (registered or inside))):
-        raise PluginError(f"{name} is no nn.Module but a {type(found).__name__}: give the class path of a network")
+    if not (_makes_module(found) or (callable(found) and (registered or inside))):
+        raise PluginError(
+            f"{name} is no nn.Module class but a {type(found).__name__}: give the class path of a network, or of a "
+            "function whose annotation says that it returns one"
+        )
     return cast(Callable[..., nn.Module], found)
+
+
+def _makes_module(found: object) -> bool:
+    """Whether something is a class of modules, or a function that is annotated to return one."""
+    if not isinstance(found, type):
+        if not inspect.isfunction(found):
+            return False
+        try:
+            found = get_type_hints(found).get("return")
+        except Exception:  # annotations may name what does not exist
+            return False
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def weights_path(folder: Path, member: int) -> Path:

@@ -18,11 +18,12 @@ from sfumato.data.views import DatasetView, Samples, augmentation_of, entries_of
 from sfumato.errors import ConfigError, DataError
 from sfumato.objectives import build_objective
 from sfumato.registry import NO_TRUST, Trust
-from sfumato.runs import Config, Facts, Plan, resolve_tasks, task_and_likelihood
+from sfumato.runs import Config, Facts, Plan, probe_network, resolve_tasks, task_and_likelihood
 from sfumato.runs.resolve import build_likelihood, build_task
 from sfumato.targets import EntryKind
 from sfumato.training.devices import fast_precision, working_size
 from sfumato.training.folder import warn_rank_zero
+from sfumato.training.job import probe
 from sfumato.training.statistics import MOST_IMAGES, Statistics, absent_classes, fingerprint, read_statistics
 
 IMAGES_SEEN = 12_000  # the number of images that a default training reads, however many there are
@@ -78,7 +79,21 @@ def make_plan(
         scales=found.scales,
         fingerprint=fingerprint(train, facts.inputs),
     )
-    return replace(plan, config=_completed(config, train, device), facts=facts), train, val
+    plan = replace(plan, config=_completed(config, train, device), facts=facts)
+    return with_network_facts(plan, train), train, val
+
+
+def with_network_facts(plan: Plan, train: Samples) -> Plan:
+    """The plan with what its network takes and returns, see :func:`sfumato.runs.probe_network`.
+
+    Raises:
+        ConfigError: If the network cannot be made, takes no image, or returns what no likelihood reads.
+    """
+    task, likelihood = task_and_likelihood(plan)
+    found, notes = probe_network(plan, likelihood, probe(train, entries_of(train, list(task.parts.values())), plan))
+    for note in notes:
+        warn_rank_zero(note)
+    return found
 
 
 def _absolute(config: Config) -> Config:

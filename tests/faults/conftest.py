@@ -1,0 +1,172 @@
+"""A folder of small images, networks with needs of their own, and runs of them."""
+
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sfumato.cli import main
+
+NETWORKS = '''
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Enc32(nn.Module):
+    """Takes sizes that 32 divides, and no others."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.drop, self.head = nn.Dropout(0.2), nn.Conv2d(3, channels, 3, padding=1)
+
+    def forward(self, image):
+        if image.shape[-2] % 32 or image.shape[-1] % 32:
+            raise RuntimeError("height and width must be divisible by 32")
+        return self.head(self.drop(image))
+
+
+class Halves(nn.Module):
+    """Halves its input three times and puts it together again, without padding."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.down, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(8, channels, 1)
+
+    def forward(self, image):
+        features = self.down(image)
+        small = F.max_pool2d(F.max_pool2d(F.max_pool2d(features, 2), 2), 2)
+        return self.head(torch.cat([features, F.interpolate(small, scale_factor=8)], 1))
+
+
+class Quarter(nn.Module):
+    """Logits at a quarter of the size, in a dict as torchvision's, of an argument called num_classes."""
+
+    def __init__(self, backbone: str = "small", num_classes: int = 21):
+        super().__init__()
+        assert backbone == "small"
+        self.head = nn.Conv2d(3, num_classes, 4, stride=4, padding=1)
+
+    def forward(self, image):
+        found = self.head(image)
+        return {"out": found, "aux": found[:, :1]}
+
+
+def quarter(*, weights: str | None = None, num_classes: int | None = None) -> Quarter:
+    return Quarter(num_classes=num_classes)
+
+
+def anything(channels):
+    raise SystemExit("this was called")
+
+
+class Pair(nn.Module):
+    """Two maps under names that nobody knows."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.head = nn.Conv2d(3, channels, 1)
+
+    def forward(self, image):
+        return {"fine": self.head(image), "coarse": -self.head(image)}
+
+
+class TakesDict(nn.Module):
+    """Takes a dict of inputs."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.head = nn.Conv2d(3, channels, 1)
+
+    def forward(self, batch):
+        return self.head(batch["image"])
+
+
+class Valid(nn.Module):
+    """Loses a border."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.head = nn.Conv2d(3, channels, 5)
+
+    def forward(self, image):
+        return self.head(image)
+
+
+class OneSize(nn.Module):
+    """Takes crops of 48 x 56 only."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.place, self.head = nn.Parameter(torch.zeros(3, 48, 56)), nn.Conv2d(3, channels, 1)
+
+    def forward(self, image):
+        return self.head(image + self.place)
+
+
+class Sorts(nn.Module):
+    """An operation that ONNX has not."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.head = nn.Conv2d(3, channels, 1)
+
+    def forward(self, image):
+        return self.head(torch.special.bessel_j0(image))
+'''
+
+
+def write_data(root, images=2, size=(50, 70), splits=("train", "val")):
+    """A folder data set of bright rectangles on a dark ground."""
+    random, described = np.random.default_rng(0), {}
+    for split in splits:
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(images):
+            label = np.zeros(size, np.uint8)
+            label[8:20, 8:24] = 1
+            image = np.where(label[..., None] > 0, 200, 40) + random.integers(0, 40, (*size, 3))
+            Image.fromarray(image.astype(np.uint8)).save(root / split / "images" / f"i{index}.png")
+            Image.fromarray(label).save(root / split / "labels" / f"i{index}.png")
+        described[split] = {"images": f"{split}/images", "labels": f"{split}/labels"}
+    text = yaml.safe_dump({"splits": described, "classes": ["ground", "thing"]})
+    (root / "sfumato.yaml").write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A current folder with data in ``data`` and networks in ``faulty_networks.py``, which no path leads to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", ".")])
+    (tmp_path / "faulty_networks.py").write_text(NETWORKS, encoding="utf-8")
+    write_data(tmp_path / "data")
+    yield tmp_path
+    sys.modules.pop("faulty_networks", None)
+
+
+@pytest.fixture
+def fit(here):
+    """Trains a network of ``faulty_networks`` for one epoch: ``fit("Enc32", …)`` gives the exit code."""
+
+    def fitted(name, *words, method="deterministic"):
+        return main(
+            ["fit", "--data=data", f"--network=faulty_networks.{name}", f"--method={method}", "--out=run", "--batch=1",
+             "--epochs=1", "--samples=2", "--device=cpu", "--workers=0", "--quiet", *words]
+        )  # fmt: skip
+
+    return fitted
+
+
+@pytest.fixture
+def complaint(capsys):
+    """The only line on the standard error of the last command."""
+
+    def line():
+        (found,) = capsys.readouterr().err.splitlines()
+        assert found.startswith("sfumato: ")
+        return found
+
+    return line
