@@ -1,12 +1,21 @@
 """Training as a new user wants it: rare classes, a limit of time, logs that other programs show, and the report."""
 
 import csv
+import time
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfumato.data import Scenes
+from sfumato.errors import ConfigError, MissingDependencyError, SfumatoError
+from sfumato.predictions import ClassMoments
 from sfumato.runs import Config
 from sfumato.training import fit, make_plan
+from sfumato.training.panel import panel
+from sfumato.training.time_limit import TimeLimit
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers
 
@@ -41,3 +50,104 @@ def test_objectives_for_rare_classes_train_by_name(tmp_path, objective, argument
     found = fitted(tmp_path / "run", known).predict(scenes(1, 5)[0]["image"][None])
     assert found.total.isfinite().all()
     assert losses < set(rows(tmp_path / "run")[0])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10", 600), ("0.5", 30), ("00:10:00", 600), ("1:00:01.5", 3601.5)])
+def test_a_time_is_minutes_or_hours_minutes_and_seconds(text, seconds):
+    assert Config(max_time=text).max_seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "10:00", "0", "-3", "nan", "inf", "1:2:3:4", "00:-1:00"])
+def test_other_times_are_refused(text):
+    with pytest.raises(ConfigError, match="max_time is"):
+        Config(max_time=text)
+
+
+def test_training_ends_with_its_time_as_at_its_end(tmp_path):
+    folder = tmp_path / "run"
+    started = time.monotonic()
+    run = fitted(folder, plan(epochs=100_000, max_time="00:00:02"), val=scenes(2, 1))
+    assert time.monotonic() - started < 8
+    found = rows(folder)
+    assert 2 < len(found) < 5_000
+    assert float(found[-1]["val_nll"]) > 0, "the last epoch is validated"
+    rates = [float(row["learning_rate"]) for row in found]
+    assert max(rates) > 1e-3, "the schedule reaches its top"
+    assert rates[-1] < 0.1 * max(rates), "the schedule ends with the time"
+    assert run.config.max_time == "00:00:02"
+    assert not list(folder.glob("*.ckpt"))
+
+
+def test_methods_that_keep_weights_on_the_way_get_all_of_them_in_any_time(tmp_path):
+    known = plan(epochs=100_000, max_time="0.02", method="snapshot", members=3)
+    assert len(fitted(tmp_path / "run", known).networks) == 3
+
+
+def test_the_members_of_an_ensemble_share_the_time(tmp_path, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(import_module("sfumato.training.fit"), "_fit_missing", lambda job, _: jobs.append(job))
+    for parallel in (1, 2):
+        known = plan(method="ensemble", members=3, max_time="1")
+        with pytest.raises(SfumatoError):  # no network is trained, so there is none to open
+            fitted(tmp_path / str(parallel), known, parallel_members=parallel)
+    assert [job.seconds for job in jobs] == [20, 30]
+
+
+def test_a_resumed_training_has_the_time_that_was_left():
+    first, second = TimeLimit(60.0), TimeLimit(60.0)
+    first._started = time.monotonic() - 40
+    second.load_state_dict(first.state_dict())
+    second._started = time.monotonic()
+    assert second.state_dict()["passed"] == pytest.approx(40, abs=1)
+
+
+def test_tensorboard_has_validation_nll_learning_rate_images_and_choices(tmp_path):
+    fitted(tmp_path / "run", plan(epochs=3), val=scenes(2, 1), logger="tensorboard")
+    events = EventAccumulator(str(tmp_path / "run/log/member-0"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"val_nll", "train_nll", "learning_rate"} <= set(tags["scalars"])
+    assert tags["images"] == ["val_classes"]
+    shown = events.Images("val_classes")
+    assert [(each.height, each.width) for each in shown] == [(16, 4 * 24)] * 3, "one at each validation"
+    start = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"learning_rate" in start
+    assert b"mc-dropout" in start
+
+
+def test_csv_writes_nothing_else(tmp_path):
+    fitted(tmp_path / "run", plan(epochs=1), logger="csv")
+    assert [path.name for path in (tmp_path / "run/log/member-0").iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed_is_named_with_its_remedy(tmp_path, name):
+    if find_spec(name):
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(MissingDependencyError, match=f"pip install {name}"):
+        fitted(tmp_path / "run", plan(), logger=f"csv,{name}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_logger_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no logger 'paper'"):
+        fitted(tmp_path / "run", plan(), logger="paper")
+
+
+def test_a_panel_is_gray_where_the_target_is_unknown():
+    task = scenes(1).tasks["classes"]
+    probs = torch.full((1, len(task.names), 4, 6), 1 / len(task.names))
+    valid = torch.ones(4, 6, dtype=torch.bool)
+    valid[0] = False
+    picture = panel(torch.zeros(3, 4, 6), torch.zeros(4, 6).long(), valid, ClassMoments.of(probs).prediction(), task)
+    image, target, best, total = picture.split(6, 1)
+    assert (image == 0).all()
+    assert (target[0] == 128).all()
+    assert (target[1:] == torch.tensor(task.palette[0])).all()
+    assert (best == torch.tensor(task.palette[0])).all()
+    assert (total >= 254).all(), "the largest uncertainty is white"
+
+
+def test_nothing_is_printed_without_progress(tmp_path, capfd):
+    fitted(tmp_path / "run", plan(epochs=1), val=scenes(2, 1))
+    assert capfd.readouterr() == ("", "")

@@ -23,6 +23,7 @@ def fit(
     cache: str = "auto",
     cache_gb: float = 2.0,
     deterministic: bool = False,
+    logger: str = "tensorboard",
     trust: str = "",
     quiet: bool = False,
     **config: object,
@@ -40,6 +41,8 @@ def fit(
         cache: Where decoded images are kept: none, memory, disk or auto. Default auto.
         cache_gb: Memory that may be used for them, GB. Default 2.
         deterministic: Use only algorithms that give the same result every time, which may be slower.
+        logger: What is written beside metrics.csv: tensorboard, wandb, mlflow, some of them with commas, or csv for
+            nothing. Default tensorboard.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
         **config: The choices that make a run, see Config.
@@ -54,7 +57,7 @@ def fit(
     training.fit(
         plan, train, val, folder, resume=resume, device=device, devices=devices, num_nodes=num_nodes,
         parallel_members=parallel_members, progress=not quiet, workers=workers, cache=cache, cache_gb=cache_gb,
-        deterministic=deterministic,
+        deterministic=deterministic, logger=logger,
     )  # fmt: skip
     echo(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 

@@ -127,7 +127,7 @@ def student_plan(
     pairs = zip(tasks, requested, config.likelihood_names, strict=True)
     fixed: dict[str, object] = {
         "likelihood": ",".join(_student(*each) for each in pairs), "method": "deterministic", "members": 1,
-        "objective": "", "objective_args": {}, "init_from": "",
+        "objective": "", "objective_args": {}, "max_time": "", "init_from": "",
         "output": "" if "network" in given else config.output,
     }  # fmt: skip
     if config.tasks:  # the loss of a student has a noise of its own

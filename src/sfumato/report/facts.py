@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfumato.evaluation import Evaluation
 from sfumato.report.data import Series
-from sfumato.runs import Run
+from sfumato.runs import Config, Run
 from sfumato.runs.network import DEFAULT_JOINT_NETWORK, DEFAULT_NETWORK
 
 
@@ -27,11 +27,16 @@ def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
         **({"tasks": config.tasks, "weighting": config.weighting} if config.tasks else {}),
         "likelihood": config.likelihood,
         "network": f"{copies}{name.rpartition('.')[2]}{arguments}, {parameters:,} parameters",
-        "budget": f"{config.epochs} epochs, batch {config.batch}, {config.precision}",
+        "budget": f"{_epochs(config)}, batch {config.batch}, {config.precision}",
         "seed": str(config.seed),
         **({"teacher": Path(config.teacher).name} if config.teacher else {}),
         **_calibration(run),
     }
+
+
+def _epochs(config: Config) -> str:
+    limit = f" or {config.max_time}{'' if ':' in config.max_time else ' minutes'}" if config.max_time else ""
+    return f"{'up to ' * bool(limit)}{config.epochs} epochs{limit}"
 
 
 def _method(run: Run, evaluation: Evaluation) -> str:

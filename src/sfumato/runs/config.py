@@ -48,6 +48,8 @@ class Config:
         limit: Number of training images, evenly spread. 0 for all.
         batch: Images per step and device. Default 8.
         epochs: Passes over the training images. 0 for as many as show the network 12,000 images.
+        max_time: Time after which training ends, in minutes or as 01:30:00; all networks of an ensemble together. The
+            schedule of the learning rate ends with it. Empty for no limit.
         learning_rate: Largest learning rate of a one-cycle schedule (AdamW). Default 0.003.
         weight_decay: Weight decay of AdamW. Default 0.0001.
         ema: Decay per step of the averaged weights that are kept. Default 0.99.
@@ -80,6 +82,7 @@ class Config:
     limit: int = 0
     batch: int = 8
     epochs: int = 0
+    max_time: str = ""
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     ema: float = 0.99
@@ -104,8 +107,31 @@ class Config:
             raise ConfigError(f"ema is {self.ema}, expected a decay in [0, 1), such as 0.99")
         if len(self.scale) != 2 or not (0 < self.scale[0] <= self.scale[1] < math.inf or self.scale == (0, 0)):
             raise ConfigError(f"scale is {self.scale}, expected the smallest and the largest zoom, or 0 0")
+        _ = self.max_seconds
         if not self.color <= 1:
             raise ConfigError(f"color is {self.color}, expected a strength in [0, 1], or a negative number")
+
+    @property
+    def max_seconds(self) -> float:
+        """``max_time`` in seconds; infinite without a limit.
+
+        Raises:
+            ConfigError: If it is neither a number of minutes above 0 nor hours, minutes and seconds.
+
+        >>> Config(max_time="10").max_seconds, Config(max_time="01:30:00").max_seconds
+        (600.0, 5400.0)
+        """
+        if not self.max_time:
+            return math.inf
+        words = self.max_time.split(":")
+        try:
+            numbers = [float(word) for word in words]
+        except ValueError:
+            numbers = []
+        found = sum(n * unit for n, unit in zip(numbers, (60,) if len(words) == 1 else (3600, 60, 1)))
+        if len(numbers) not in (1, 3) or min(numbers) < 0 or not 0 < found < math.inf:
+            raise ConfigError(f"max_time is {self.max_time!r}, expected minutes such as 10, or a time such as 00:10:00")
+        return found
 
     @property
     def task_names(self) -> list[str]:

@@ -52,7 +52,12 @@ class AfterSteps(Callback):
     """
 
     def __init__(self, after: Callable[..., None], members: int, keep: Callable[[int], None]) -> None:
-        self.after, self.members, self.keep = after, members, keep
+        self.after, self.members, self.keep, self._done = after, members, keep, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Called by Lightning before the first step, also of a resumed training."""
+        assert isinstance(pl_module, TrainingModule)
+        self._done = pl_module.schedule_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -60,7 +65,9 @@ class AfterSteps(Callback):
         """Called by Lightning after each step."""
         assert isinstance(pl_module, TrainingModule)
         steps = int(trainer.estimated_stepping_batches)
-        self.after(pl_module.network, trainer.global_step, steps, self.members, self.keep)
+        for step in range(self._done + 1, pl_module.schedule_step + 1):  # a limit of time leaves steps out
+            self.after(pl_module.network, step, steps, self.members, self.keep)
+        self._done = pl_module.schedule_step
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from sfumato.data.views import Samples
@@ -10,6 +11,7 @@ from sfumato.runs import Plan, Run, weights_path
 from sfumato.training.devices import lightning_devices
 from sfumato.training.folder import PLAN, check_output_dir, is_first, locked, warn_rank_zero
 from sfumato.training.job import CACHE, cached, check_job, make_job
+from sfumato.training.loggers import logger_names
 from sfumato.training.member import Hardware, Job, fit_member
 from sfumato.training.module import BatchTransform
 from sfumato.training.parallel import fit_members
@@ -33,6 +35,7 @@ def fit(
     cache: str = "auto",
     cache_gb: float = 2.0,
     deterministic: bool = False,
+    logger: str = "tensorboard",
 ) -> Run:
     """Train every network of a plan and leave a run.
 
@@ -55,11 +58,14 @@ def fit(
         cache: Where read images are kept: ``auto``, ``memory``, ``disk`` or ``none``. Default ``auto``.
         cache_gb: Size limit of the cache, in 10⁹ bytes. Default 2.
         deterministic: Whether only deterministic algorithms are used, which may be slower. Default False.
+        logger: What is written beside ``log/member-N/metrics.csv``: ``tensorboard``, ``wandb``, ``mlflow``, some of
+            them with commas, or ``csv`` for nothing. Default ``tensorboard``.
 
     Raises:
         RunExistsError: If the folder holds a run and ``resume`` is False.
         RunError: If the plan is not that of the run to resume, or another training is running in the folder.
         ConfigError: If the choices cannot be met, such as a network whose output does not fit the likelihood.
+        MissingDependencyError: If the package of a logger is not installed.
         NotFiniteError: If a loss is NaN or infinite.
         ResourceError: If a process that trains a member was killed.
         KeyboardInterrupt: After Ctrl-C. The checkpoint stays.
@@ -67,8 +73,11 @@ def fit(
     """
     folder = Path(folder)
     hardware = Hardware(*lightning_devices(device, devices), num_nodes, deterministic)
+    logger_names(logger)  # a wrong one is refused here
     check_output_dir(plan, folder, resume)
     job = make_job(plan, train, val, folder, hardware, workers, progress, batch_transform)
+    rounds = -(-plan.networks // parallel_members)  # of networks that are trained one after another
+    job = replace(job, loggers=logger, seconds=plan.config.max_seconds / rounds)
     check_job(job, parallel_members)
     with locked(folder):
         if is_first():

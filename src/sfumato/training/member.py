@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -22,8 +22,9 @@ from sfumato.targets import EntryKind
 from sfumato.training.callbacks import EMA, AfterSteps, WholeFiles, checkpoint_path
 from sfumato.training.devices import quiet_lightning
 from sfumato.training.loaders import Reading, TrainingData
-from sfumato.training.metrics_file import MetricsFile
+from sfumato.training.loggers import CSV, log_choices, make_loggers
 from sfumato.training.module import BatchTransform, TrainingModule
+from sfumato.training.time_limit import TimeLimit
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Job:
         workers: Number of processes that read images.
         progress: Whether a bar is shown.
         batch_transform: Changes every augmented batch. None for no change.
+        loggers: What the numbers are written to beside ``metrics.csv``: names with commas.
+        seconds: The time that the network may be trained. Default: no limit.
     """
 
     plan: Plan
@@ -75,6 +78,8 @@ class Job:
     workers: int = 0
     progress: bool = False
     batch_transform: BatchTransform | None = None
+    loggers: str = CSV
+    seconds: float = math.inf
 
 
 def fit_member(job: Job, member: int) -> None:
@@ -97,6 +102,8 @@ def _fit_member(job: Job, member: int) -> None:
 
     trainer = _trainer(job, member, _callbacks(job, member, averaging, keep))
     data = TrainingData(job.train, job.val, Reading(plan.config.batch, seed, job.workers))
+    if trainer.is_global_zero:
+        log_choices(trainer.loggers, plan)
     with stoppable():
         trainer.fit(module, data, ckpt_path=checkpoint if checkpoint.exists() else None)
     if averaging is not None:  # the trainer does so itself, unless nothing was left to train
@@ -111,7 +118,8 @@ def _fit_member(job: Job, member: int) -> None:
 
 
 def _callbacks(job: Job, member: int, averaging: EMA | None, keep: Callable[[int], None]) -> list[Callback]:
-    found: list[Callback] = [] if averaging is None else [averaging]
+    found: list[Callback] = [TimeLimit(job.seconds)] if job.seconds < math.inf else []
+    found += [] if averaging is None else [averaging]
     if (after := job.plan.training.after) is not None:
         found.append(AfterSteps(after, job.plan.config.members, keep))
     name = checkpoint_path(job.folder, member).stem
@@ -123,10 +131,6 @@ def _callbacks(job: Job, member: int, averaging: EMA | None, keep: Callable[[int
 
 def _trainer(job: Job, member: int, callbacks: list[Callback]) -> L.Trainer:
     config, hardware = job.plan.config, job.hardware
-    logs = (
-        MetricsFile(job.folder / "log" / f"member-{member}"),
-        TensorBoardLogger(job.folder, "log", f"member-{member}"),
-    )
     return L.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
@@ -137,7 +141,7 @@ def _trainer(job: Job, member: int, callbacks: list[Callback]) -> L.Trainer:
         check_val_every_n_epoch=max(1, config.epochs // 3),
         limit_val_batches=0 if job.val is None else 1.0,
         num_sanity_val_steps=0,
-        logger=[*logs],
+        logger=make_loggers(job.loggers, job.folder, member),
         callbacks=callbacks,
         enable_progress_bar=job.progress,
         enable_model_summary=False,

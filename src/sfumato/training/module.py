@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import lightning as L
@@ -15,10 +16,12 @@ from sfumato.data.transforms import Augmentation, to_float
 from sfumato.errors import NotFiniteError
 from sfumato.methods import Deterministic
 from sfumato.objectives import BaseObjective
-from sfumato.predictions import JointPrediction, predict
+from sfumato.predictions import JointPrediction, TaskPrediction, predict
 from sfumato.runs import Plan, task_and_likelihood
 from sfumato.targets import EntryKind
+from sfumato.training.loggers import log_picture
 from sfumato.training.optimizer import configure, log_variances
+from sfumato.training.panel import panel
 
 Tensors = dict[str, Tensor]
 BatchTransform = Callable[[Tensors], Tensors]
@@ -63,8 +66,19 @@ class TrainingModule(L.LightningModule):
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if ".swag_state." in name]
         self._scores: dict[str, Score] = {}  # made for each validation, so that no copy of this module holds any
         self._scored: dict[str, int] = {}
+        self.time_share = 0.0  # the share of the allowed time that has passed, which TimeLimit sets
         self._last: tuple[int, Tensor] | None = None
         self._rate = 0.0
+
+    @property
+    def schedule_step(self) -> int:
+        """The step of the schedule: the number of steps made, or more where a limit of time ends the training first."""
+        return max(self.global_step, math.ceil(self.time_share * int(self.trainer.estimated_stepping_batches)))
+
+    def lr_scheduler_step(self, scheduler: torch.optim.lr_scheduler.LRScheduler, metric: object) -> None:
+        if self.time_share:
+            scheduler.last_epoch = self.schedule_step - 1  # its rates are functions of this number
+        scheduler.step()
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         # The random numbers of a step depend on its number alone. So a resumed run equals an uninterrupted one.
@@ -122,7 +136,7 @@ class TrainingModule(L.LightningModule):
         self._scores = {name: _on(task.scores(), self.device) for name, task in self.task.parts.items()}
         self._scored = dict.fromkeys(self._scores, 0)
 
-    def validation_step(self, batch: Mapping[str, object]) -> None:
+    def validation_step(self, batch: Mapping[str, object], batch_idx: int) -> None:
         ready = to_float(batch, self.entries)
         if not self.objective.needs_targets:
             losses, _ = self.objective(self.network, ready)
@@ -135,6 +149,16 @@ class TrainingModule(L.LightningModule):
             target, valid = task.target_and_mask(ready)
             self._scored[name] += int(valid.sum())
             self._scores[name].update(part, target, valid)
+            if batch_idx == 0 and self.global_rank == 0:
+                self._log_panel(name, ready, part)
+
+    def _log_panel(self, name: str, batch: Tensors, prediction: TaskPrediction) -> None:
+        """Log a picture of the first image of a batch."""
+        task, first = self.task.parts[name], self.objective.inputs_of(batch)[0][0]
+        target, valid = task.target_and_mask({key: value[0] for key, value in batch.items()})
+        picture = panel(first, target, valid, prediction, task)
+        if picture is not None:
+            log_picture(self.loggers, f"val_{name}", picture, self.global_step)
 
     def on_validation_epoch_end(self) -> None:
         for name, task in self.task.parts.items():

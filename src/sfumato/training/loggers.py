@@ -1,0 +1,91 @@
+"""Where the numbers of a training are written: always ``metrics.csv``, and what other programs show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from sfumato.errors import ConfigError, MissingDependencyError
+from sfumato.runs import Plan
+from sfumato.training.metrics_file import MetricsFile
+
+CSV = "csv"
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+"""The package of each logger beside ``csv``."""
+
+
+def logger_names(text: str) -> list[str]:
+    """The names in a choice such as ``tensorboard,wandb``.
+
+    Raises:
+        ConfigError: If there is no such logger.
+        MissingDependencyError: If its package is not installed.
+
+    >>> logger_names("csv"), logger_names("tensorboard,csv")
+    ([], ['tensorboard'])
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in (CSV, *PACKAGES):
+            raise ConfigError(f"there is no logger {name!r}: expected some of {', '.join((CSV, *PACKAGES))}")
+        if name != CSV and find_spec(PACKAGES[name]) is None:
+            raise MissingDependencyError(f"the logger {name} needs a package: pip install {PACKAGES[name]}")
+    return [name for name in names if name != CSV]
+
+
+def make_loggers(names: str, folder: Path, member: int) -> list[Logger]:
+    """The loggers of a network. Those of wandb and mlflow take their server from the environment.
+
+    Args:
+        names: Names with commas, see :func:`logger_names`.
+        folder: The folder of the run.
+        member: Number of the network.
+    """
+    label, place = f"member-{member}", folder / "log"
+    found: list[Logger] = [MetricsFile(place / label)]
+    for name in logger_names(names):
+        if name == "tensorboard":
+            found.append(TensorBoardLogger(folder, "log", label, default_hp_metric=False))
+        elif name == "wandb":
+            found.append(WandbLogger(project="sfumato", name=f"{folder.name}-{label}", save_dir=place))
+        else:
+            found.append(MLFlowLogger("sfumato", f"{folder.name}-{label}"))
+    return found
+
+
+def log_choices(loggers: list[Logger], plan: Plan) -> None:
+    """Log the configuration of a plan. In the first process only."""
+    choices = {name: _plain(value) for name, value in asdict(plan.config).items()}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            _to_tensorboard(logger, choices)
+        else:
+            logger.log_hyperparams(choices)
+
+
+def log_picture(loggers: Sequence[object], name: str, picture: Tensor, step: int) -> None:
+    """Log a picture, uint8 (H, W, 3). In the first process only. ``metrics.csv`` holds none."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture.numpy()], step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id or "", picture.numpy(), f"{name}-{step}.png")
+
+
+def _to_tensorboard(logger: TensorBoardLogger, choices: Mapping[str, bool | float | str]) -> None:
+    """The choices in the tab HPARAMS, beside the last values of the training loss and the validation NLL."""
+    from torch.utils.tensorboard.summary import hparams  # imports tensorboard
+
+    for summary in hparams(dict(choices), {"train_loss": 0.0, "val_nll": 0.0}):  # only the names of these are used
+        logger.experiment._get_file_writer().add_summary(summary)
+
+
+def _plain(value: object) -> bool | float | str:
+    return value if isinstance(value, bool | int | float | str) else str(value)
