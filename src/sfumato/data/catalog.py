@@ -26,6 +26,7 @@ def load(
     split: str = "train",
     size: Size = None,
     trust: Trust | bool | str | Iterable[str] = (),
+    fold: int = -1,
 ) -> DataSet:
     """Open a data set.
 
@@ -43,23 +44,26 @@ def load(
             ``val[50%:]`` the second half. Default ``train``.
         size: (height, width) of images, pixels. None for the size of the files. Default None.
         trust: Class paths outside this package that may be imported, see :class:`~sfumato.registry.Trust`.
+        fold: Which fold of a folder with ``folds`` is ``val``, from 0. −1 for none. Default −1.
 
     Raises:
-        ConfigError: If the name or the split is unknown, or ``root`` is needed.
+        ConfigError: If the name, the split or the fold is unknown, or ``root`` is needed.
         MissingFileError: If files are missing.
         PluginError: If a plug-in fails to import or returns something else.
         UntrustedCodeError: If a class path is not trusted.
     """
     if part := _SLICE.fullmatch(split):
         first, last = int(part[2] or 0) / 100, int(part[3] or 100) / 100
-        return DatasetSlice(load(name, root, part[1], size, trust), first, last)
+        return DatasetSlice(load(name, root, part[1], size, trust, fold), first, last)
     path = Path(root) / name
     if name not in registry.names("datasets"):
         if path.exists():
-            return _checked(Folder(path, split, size), name)
+            return _checked(Folder(path, split, size, fold=fold), name)
         if not _CLASS_PATH.fullmatch(name):
             known = ", ".join(registry.names("datasets"))
             raise ConfigError(f"data is {name!r}, expected {known} or a folder that holds sfumato.yaml")
+    if fold >= 0:
+        raise ConfigError(f"{name} has no folds: leave --fold out, or describe a folder with `folds:`")
     opener = registry.load("datasets", name, Trust.of(trust))
     if not callable(opener):
         raise PluginError(f"{name} is a {type(opener).__name__}, expected a class of data sets: cls(root, split, size)")

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from sfumato import targets
 from sfumato.contracts import Sample
-from sfumato.data.colors import distinct
+from sfumato.data.description import Labels, read_description
 from sfumato.data.images import read_turned_image
-from sfumato.data.pairs import pairs
-from sfumato.data.target_files import read_depth, read_labels
+from sfumato.data.observers import most_likely, observed_shares
+from sfumato.data.pairs import Rows
+from sfumato.data.stored import read_channel
+from sfumato.data.target_files import read_classes, read_depth, read_probabilities
 from sfumato.data.transforms import resize
-from sfumato.errors import ConfigError, DataError, MissingFileError
-from sfumato.sections import read_yaml
+from sfumato.errors import ConfigError
 from sfumato.tasks import Depth, Semantic
 
 FILE = "sfumato.yaml"
-KEYS = ("splits", "classes", "colors", "void", "depth")
+Fit = tuple[tuple[int, ...], int, int]
+"""Height and width of the image, its EXIF orientation, and the largest number of pixels."""
 
 
 class Folder(Dataset[Sample]):
-    """Images with label PNGs, or with 16-bit depth PNGs, described by ``sfumato.yaml`` beside them.
+    """Images with labels, probabilities or depth, described by ``sfumato.yaml`` beside them.
 
     For classes::
 
@@ -34,150 +38,144 @@ class Folder(Dataset[Sample]):
         colors: [[128, 64, 128], [0, 0, 142], [90, 90, 90]]     # optional
         void: 255                        # optional: the id of pixels without a class
 
+    ``classes: {0: background, 255: vessel}`` names other ids. Label files with three channels hold the ``colors``;
+    ``void`` may be a color too. Files of folders belong together by their stem. A pattern with one ``*`` takes the
+    place of a folder; what the ``*`` stands for must be equal::
+
+          train: {images: "train/*_training.tif", labels: "train/*_manual1.gif", mask: "mask/*_mask.gif"}
+
+    Pixels where a ``mask`` is 0 are not valid. ``labels: [FIRST, SECOND]`` are those of several observers, and
+    ``probabilities:`` in place of ``labels:`` are those of the classes, see
+    :func:`~sfumato.data.target_files.read_probabilities`. ``train: train.txt`` is a text file with one image and its
+    targets in each line. ``folds: 5`` divides ``train`` into five parts, see ``fold``.
+
     For depth::
 
         splits:
           train: {images: train/images, depth: train/depth}
-          val: {images: val/images, depth: val/depth}
         depth: {unit: 0.001, minimum: 0.3, maximum: 10}
 
     ``unit`` is the meters that a stored 1 stands for (0.001: millimeters). A stored 0 is missing, and so are depths
-    outside ``minimum`` and ``maximum`` (meters). Both may be given at once. An image belongs to the label and the
-    depth of the same file stem: ``train/images/a.jpg`` to ``train/labels/a.png``.
+    outside ``minimum`` and ``maximum`` (meters). Classes and depth may be given at once. Files with more than
+    ``max_megapixels: 64`` million pixels are refused.
 
     A sample holds ``name``, ``image`` (3, H, W) uint8 (float32 in [0, 1] from 16-bit and float files), and as described
     ``classes`` (H, W) int64 with ``classes_valid`` (H, W) bool, ``depth`` (1, H, W) meters with ``depth_valid`` (H, W)
-    bool.
+    bool. With several observers or probabilities, ``classes`` is the most likely class (of equally likely ones that of
+    the first observer, else the lowest), and ``class_probs`` and ``classes_soft``, which are equal, are the
+    probabilities (K, H, W) float32: the former to score with, the latter to train on.
 
     Args:
         root: The folder that holds ``sfumato.yaml``, or the path of such a file under another name.
         split: One of the splits described. Default ``train``.
         size: (height, width) to resize to, pixels. None for the size of the files. Default None.
+        fold: Which fold of ``train``, from 0, is ``val``; the others are ``train``. Folds are blocks of images in the
+            order of their names. −1 for none: ``train`` is all of it. Default −1.
+        complete: Whether a missing file is an error. If False, its image is left out, and ``missing`` has a line for
+            each such file. Default True.
 
     Raises:
-        ConfigError: If the split is unknown.
+        ConfigError: If the split or the fold is unknown.
         MissingFileError: If the description, a folder, a label or a depth is missing.
         DataError: If the description cannot be read, or a folder is empty.
     """
 
     inputs: tuple[str, ...] = ("image",)
 
-    def __init__(self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        size: tuple[int, int] | None = None,
+        *,
+        fold: int = -1,
+        complete: bool = True,
+    ) -> None:
         root = Path(root)
-        file = root if root.suffix in (".yaml", ".yml") else root / FILE
-        self._described, self.size = _read(file), size
-        self.splits = tuple(self._described.splits)
-        self.tasks: dict[str, Semantic | Depth] = self._described.tasks
-        if split not in self._described.splits:
-            raise ConfigError(f"split is {split!r}, but {file} has {list(self._described.splits)}")
-        folders = self._described.splits[split]
-        images = file.parent / folders["images"]
-        found = {kind: pairs(images, file.parent / folders[kind]) for kind in folders if kind != "images"}
-        self._images = [image for image, _ in next(iter(found.values()))]
-        self.names = [path.stem for path in self._images]
-        self._targets = {kind: [target for _, target in paired] for kind, paired in found.items()}
+        self._described = read_description(root if root.suffix in (".yaml", ".yml") else root / FILE)
+        self.size, described = size, self._described
+        self.tasks: dict[str, Semantic | Depth] = described.tasks
+        if fold >= max(described.folds, 0) or fold < -1:
+            has = f"the folds 0 to {described.folds - 1}" if described.folds else "no folds"
+            raise ConfigError(f"fold is {fold}, but {described.file} has {has}")
+        self.splits = (*described.splits, *(["val"] if fold >= 0 else []))
+        if split not in self.splits:
+            advice = ": name a fold, as in --fold 0" if split == "val" and described.folds else ""
+            raise ConfigError(f"split is {split!r}, but {described.file} has {list(self.splits)}{advice}")
+        in_fold = fold >= 0 and split in ("train", "val")
+        rows = described.rows("train" if in_fold else split)
+        rows = rows.complete() if complete else rows
+        self.missing = rows.missing
+        self._rows = _fold(rows, fold, described.folds, split == "val") if in_fold else rows
+        self.names = self._rows.names
+        soft = described.labels and any(len(each) > 1 for each in self._rows.targets.get("labels", []))
+        self._soft = bool(soft) or "probabilities" in self._rows.targets
+
+    @property
+    def void(self) -> int | tuple[int, int, int] | None:
+        """The id or the color of pixels without a class."""
+        return self._described.labels and self._described.labels.void
+
+    @property
+    def entries(self) -> dict[str, targets.EntryKind]:
+        """The kinds of the probabilities of classes, if there are any."""
+        if not self._soft or self._described.labels is None:
+            return {}
+        kind = targets.ScalarMap(dims=self._described.labels.task.classes)
+        return {"class_probs": kind, "classes_soft": kind}
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        path = self._images[index]
-        image, orientation = read_turned_image(path)
-        sample: Sample = {"name": path.stem, "image": image}
-        known, shape = self._described, image.shape[1:]
-        if known.semantic:
-            label = self._targets["labels"][index]
-            classes = read_labels(label, len(known.semantic.names), known.void, shape, orientation)
-            sample["classes"], sample["classes_valid"] = classes
+        known, files = self._described, {kind: paths[index] for kind, paths in self._rows.targets.items()}
+        image, orientation = read_turned_image(self._rows.images[index], known.max_pixels)
+        fit = (tuple(image.shape[1:]), orientation, known.max_pixels)
+        sample: Sample = {"name": self.names[index], "image": image}
+        if known.labels:
+            sample |= _classes(files, known.labels, fit)
         if known.depth:
-            target = self._targets["depth"][index]
-            depth = read_depth(target, known.unit, known.depth.minimum, known.depth.maximum, shape, orientation)
+            task = known.depth.task
+            depth = read_depth(files["depth"][0], known.depth.unit, task.minimum, task.maximum, *fit)
             sample["depth"], sample["depth_valid"] = depth
-        return resize(sample, self.size)
+        if "mask" in files:
+            inside = torch.from_numpy(read_channel(files["mask"][0], *fit) != 0)
+            sample = {key: _inside(key, value, inside) for key, value in sample.items()}
+        return resize(sample, self.size, {**targets.ENTRIES, **self.entries})
 
     def files(self, index: int) -> tuple[Path, ...]:
         """The image and its targets."""
-        return self._images[index], *(paths[index] for paths in self._targets.values())
+        return self._rows.images[index], *(path for paths in self._rows.targets.values() for path in paths[index])
 
 
-@dataclass(frozen=True)
-class _Description:
-    """The content of ``sfumato.yaml``."""
-
-    splits: dict[str, dict[str, str]]
-    semantic: Semantic | None
-    void: int | None
-    depth: Depth | None
-    unit: float
-
-    @property
-    def tasks(self) -> dict[str, Semantic | Depth]:
-        return {task.key: task for task in (self.semantic, self.depth) if task is not None}
+def _classes(files: dict[str, tuple[Path, ...]], labels: Labels, fit: Fit) -> dict[str, Tensor]:
+    """The entries of the classes of a sample."""
+    if "probabilities" in files:
+        probs = read_probabilities(files["probabilities"][0], labels.task.classes, *fit)
+        return _soft(probs, most_likely(probs), torch.ones(probs.shape[1:], dtype=torch.bool))
+    observed = [read_classes(path, labels.ids, labels.colors, labels.void, *fit) for path in files["labels"]]
+    if len(observed) == 1:
+        return {"classes": observed[0][0], "classes_valid": observed[0][1]}
+    probs, valid = observed_shares(observed, labels.task.classes)
+    return _soft(probs, most_likely(probs, observed[0]), valid)
 
 
-def _read(file: Path) -> _Description:
-    """The description. Every error is one line that begins with the path of the file."""
-    if not file.is_file():
-        raise MissingFileError(f"{file} does not exist: describe your folder in it, as help(sfumato.data.Folder) shows")
-    try:
-        return _described(read_yaml(file))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{file}: {' '.join(str(error).split())}") from error
+def _soft(probs: Tensor, classes: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    return {"classes": classes, "classes_valid": valid, "class_probs": probs, "classes_soft": probs}
 
 
-def _described(entries: object) -> _Description:
-    if not isinstance(entries, dict) or not entries.keys() <= set(KEYS):
-        got = sorted(map(str, entries)) if isinstance(entries, dict) else type(entries).__name__
-        raise DataError(f"has {got}, expected the entries splits, classes (with colors and void) or depth")
-    semantic, void = _semantic(entries), entries.get("void")
-    if void is not None and (type(void) is not int or semantic is None or 0 < void < len(semantic.names)):
-        raise DataError(f"void is {void!r}, expected the number of a label id that is none of the classes")
-    depth, unit = _depth(entries["depth"]) if "depth" in entries else (None, 0.0)
-    kinds = ["images", *(["labels"] if semantic else []), *(["depth"] if depth else [])]
-    if len(kinds) == 1:
-        raise DataError("names neither classes nor depth: add `classes: [road, car]` or `depth: {unit: 0.001, ...}`")
-    return _Description(_splits(entries.get("splits"), kinds), semantic, void, depth, unit)
+def _inside(key: str, value: Tensor | str, inside: Tensor) -> Tensor | str:
+    """An entry with what lies outside the region of interest made invalid, and 0 where it is a target."""
+    if isinstance(value, str) or key == "image":
+        return value
+    return value & inside if value.dtype == torch.bool else value.where(inside, 0)
 
 
-def _splits(splits: object, kinds: list[str]) -> dict[str, dict[str, str]]:
-    folders = "{" + ", ".join(f"{kind}: FOLDER" for kind in kinds) + "}"
-    if not isinstance(splits, dict) or not splits:
-        raise DataError(f"splits is {splits!r}, expected `splits: {{train: {folders}}}`")
-    for name, split in splits.items():
-        if (
-            not isinstance(split, dict)
-            or set(split) != set(kinds)
-            or not all(isinstance(v, str) for v in split.values())
-        ):
-            raise DataError(f"split {name} is {split!r}, expected {folders}")
-    return {str(name): split for name, split in splits.items()}
-
-
-def _semantic(entries: Mapping[str, object]) -> Semantic | None:
-    if "classes" not in entries:
-        return None
-    names = entries["classes"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(
-            f"classes is {names!r}, expected a list of names in the order of their ids ('no', 'on': quoted)"
-        )
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise DataError(f"classes is {names}, expected at least two, each named once")
-    colors = entries.get("colors", [list(color) for color in distinct(len(names))])
-    if not isinstance(colors, list) or len(colors) != len(names) or not all(map(_is_color, colors)):
-        raise DataError(f"colors is {colors}, expected {len(names)} of [red, green, blue] from 0 to 255, one a class")
-    return Semantic(tuple(names), tuple((c[0], c[1], c[2]) for c in colors))
-
-
-def _is_color(color: object) -> bool:
-    return isinstance(color, list | tuple) and len(color) == 3 and all(v in range(256) for v in color)
-
-
-def _depth(entry: object) -> tuple[Depth, float]:
-    expected = "{unit: 0.001, minimum: 0.3, maximum: 10}, all in meters"
-    if not isinstance(entry, dict) or set(entry) != {"unit", "minimum", "maximum"}:
-        raise DataError(f"depth is {entry!r}, expected {expected}")
-    unit, minimum, maximum = (float(entry[key]) for key in ("unit", "minimum", "maximum"))  # YAML reads 1e-3 as text
-    if not unit > 0:
-        raise DataError(f"depth has unit {unit}, expected the meters that a stored 1 stands for, as in 0.001")
-    return Depth(minimum, maximum), unit
+def _fold(rows: Rows, fold: int, folds: int, held_out: bool) -> Rows:
+    """The rows of a fold, or all others."""
+    count = len(rows.names)
+    if count < folds:
+        raise ConfigError(f"{count} images cannot be divided into {folds} folds: lower `folds:` to {count} or less")
+    start, end = (round(part * count / folds) for part in (fold, fold + 1))
+    numbers: Sequence[int] = range(start, end) if held_out else [*range(start), *range(end, count)]
+    return rows.part(numbers)
