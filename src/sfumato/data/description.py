@@ -133,7 +133,7 @@ def _places(name: str, split: object, kinds: list[str], expected: str) -> Places
     found = {str(kind): _texts(places, several=kind == "labels") for kind, places in entries.items()}
     given = ["labels" if kind == "probabilities" else kind for kind in found if kind != "mask"]
     if sorted(given) != sorted(["images", *kinds]) or not all(found.values()):
-        raise DataError(f"split {name} is {split!r}, expected {expected}, a mask if there is one; or the name of a .txt")
+        raise DataError(f"split {name} is {split!r}, expected {expected}, with a mask if there is one, or a .txt")
     return found
 
 

@@ -117,7 +117,10 @@ def read_probabilities(
         DataError: If it cannot be read, does not fit the image, or holds no probabilities.
     """
     path = Path(path)
-    stored = read_stored(path, shape, orientation, max_pixels, planes=classes)
+    planes = classes if path.suffix.lower() == ".npy" else 0
+    stored = read_stored(path, shape, orientation, max_pixels, planes)
+    if stored.ndim == 3 and not planes:
+        raise DataError(f"{path} has {stored.shape[2]} channels, expected one: save several probabilities as .npy")
     largest = {"u": np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1, "i": 65535}.get(stored.dtype.kind, 1)
     values = torch.from_numpy(stored.astype(np.float32)) / largest
     if not (bool((values >= 0).all()) and bool((values <= 1).all())):  # written so that NaN is refused too

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sfumato.contracts import DataSet
 from sfumato.data import load
-from sfumato.data.views import tasks_of
-from sfumato.errors import ConfigError
+from sfumato.data.fingerprint import fingerprint
+from sfumato.data.views import files_of, tasks_of
+from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.runs import Run
 
 
@@ -21,7 +22,10 @@ def dataset_for(run: Run, data: str = "", root: str = "", split: str = "val") ->
     Raises:
         ConfigError: If it lacks a task of the run, or has other classes.
         MissingFileError: If files are missing.
+        RunError: If ``data`` is empty, and the images where the run was trained are not those it was trained on.
     """
+    if not data:
+        _check_own(run)
     name = data or run.config.data
     dataset = _load(run, name, root or ("" if data else run.config.root), split)
     known = tasks_of(dataset)
@@ -50,6 +54,22 @@ def ood_dataset(run: Run, name: str, root: str = "") -> DataSet:
     return _load(run, data, root, split or "val")
 
 
+def _check_own(run: Run) -> None:
+    """Check that the training images of the run, if they are files, are still at their place.
+
+    Generated images are not compared, because their last digits may differ on another machine.
+    """
+    place = f"{run.config.data}{f' in {run.config.root}' if run.config.root else ''}"
+    advice = "name the data with --data (and --root)"
+    try:
+        train = _load(run, run.config.data, run.config.root, "train")
+    except MissingFileError as error:
+        raise RunError(f"the data of {run.folder} are not at their place ({error}): {advice}") from error
+    if len(train) and files_of(train, 0) and fingerprint(train, run.facts.inputs) != run.facts.fingerprint:
+        raise RunError(f"{place} holds other images than those that {run.folder} was trained on: {advice}")
+
+
 def _load(run: Run, data: str, root: str, split: str) -> DataSet:
     trust = run.plan.trust if data == run.config.data else run.plan.trust.naming(data)  # the user has named other data
-    return load(data, root=root, split=split, size=run.config.size, trust=trust)
+    fold = run.config.fold if data == run.config.data else -1
+    return load(data, root=root, split=split, size=run.config.size, trust=trust, fold=fold)

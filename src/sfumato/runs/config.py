@@ -17,6 +17,7 @@ class Config:
     Args:
         data: Name of a data set, class path of one, or a folder with ``sfumato.yaml``. Default ``scenes``.
         root: Folder where the data set lies. Empty for generated data.
+        fold: Which fold of a folder with ``folds`` is left out of training and validated on, from 0. -1 for none.
         task: The entry of a sample that is predicted, such as ``classes`` or ``depth``. Empty for the first task of the
             data.
         tasks: Entries that one network learns together, such as ``classes,centers,depth``. Empty for ``task`` alone.
@@ -61,6 +62,7 @@ class Config:
 
     data: str = "scenes"
     root: str = ""
+    fold: int = -1
     task: str = ""
     tasks: str = ""
     network: str = ""
@@ -95,6 +97,8 @@ class Config:
         for name in ("members", "limit", "epochs", "seed", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        if self.fold < -1:
+            raise ConfigError(f"fold is {self.fold}, expected the number of a fold, from 0, or -1 for none")
         for name in ("samples", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")

@@ -60,7 +60,7 @@ def fit_post_hoc(
     check_output_dir(plan, folder, resume=False)
     data = train
     if data is None and plan.training.needs_training_data:
-        data = load(config.data, config.root, "train", config.size, trust)
+        data = load(config.data, config.root, "train", config.size, trust, config.fold)
     state = _state(run, plan, data, limit, progress)
     if data is not None:
         _try(run, plan, state, data)

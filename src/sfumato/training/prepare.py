@@ -12,6 +12,7 @@ from rich.progress import track
 from sfumato import registry
 from sfumato.contracts import Sample, Task
 from sfumato.data import load
+from sfumato.data.fingerprint import fingerprint
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.transforms import resize
 from sfumato.data.views import DatasetView, Samples, augmentation_of, entries_of, inputs_of, splits_of, subset, tasks_of
@@ -24,7 +25,7 @@ from sfumato.targets import EntryKind
 from sfumato.training.devices import fast_precision, working_size
 from sfumato.training.folder import warn_rank_zero
 from sfumato.training.job import probe
-from sfumato.training.statistics import MOST_IMAGES, Statistics, absent_classes, fingerprint, read_statistics
+from sfumato.training.statistics import MOST_IMAGES, Statistics, absent_classes, read_statistics
 
 IMAGES_SEEN = 12_000  # the number of images that a default training reads, however many there are
 SCALE, COLOR = (0.75, 1.5), 0.2  # augmentation that suits photographs, unless the data set declares another
@@ -99,7 +100,7 @@ def with_network_facts(plan: Plan, train: Samples) -> Plan:
 def _absolute(config: Config) -> Config:
     """The configuration with absolute paths, so that the run can be opened from any folder."""
     paths = {name: str(Path(path).absolute()) for name in PATHS if (path := getattr(config, name))}
-    if not config.root and config.data not in registry.names("datasets") and Path(config.data).is_dir():
+    if not config.root and config.data not in registry.names("datasets") and Path(config.data).exists():
         paths["data"] = str(Path(config.data).absolute())
     return replace(config, **paths)
 
@@ -121,16 +122,18 @@ def _opened(
 ) -> tuple[Config, tuple[int, int], Samples, Samples | None]:
     """The configuration with its size, the original size, and the data at that size."""
     if train is not None:
+        if config.fold >= 0:
+            raise ConfigError("fold is for data that are opened by name: give the images of the fold as val")
         original = _size(train)
         size = config.size if any(config.size) else original
         if size != original:
             train, val = ResizedDataset(train, size), None if val is None else ResizedDataset(val, size)
         return replace(config, size=size), original, train, val
-    original = _size(load(config.data, config.root, "train", None, trust))
+    original = _size(load(config.data, config.root, "train", None, trust, config.fold))
     size = config.size if any(config.size) else working_size(original, device)
-    train = load(config.data, config.root, "train", size, trust)
+    train = load(config.data, config.root, "train", size, trust, config.fold)
     has_val = "val" in (splits_of(train) or ("val",))
-    val = load(config.data, config.root, "val", size, trust) if has_val else None
+    val = load(config.data, config.root, "val", size, trust, config.fold) if has_val else None
     return replace(config, size=size), original, train, val
 
 

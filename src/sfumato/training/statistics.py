@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sfumato.contracts import Likelihood, Sample, Task
-from sfumato.data.views import Samples, names_of
 from sfumato.errors import DataError
 from sfumato.likelihoods import has_location
 from sfumato.likelihoods.links import LINKS
@@ -110,17 +108,6 @@ def read_statistics(
             if name in links:
                 found.values[name].add(LINKS[links[name]].to_z(known.double()).reshape(1, -1))
     return found
-
-
-def fingerprint(dataset: Samples, inputs: tuple[str, ...]) -> str:
-    """Digest of the names of all images and of the inputs of the first one."""
-    digest = hashlib.sha256("\n".join(names_of(dataset)).encode())
-    first = dataset[0]
-    for name in inputs:
-        value = first.get(name)
-        if isinstance(value, Tensor):
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def absent_classes(task: Task, counts: Tensor) -> list[str]:
