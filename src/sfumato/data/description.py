@@ -140,7 +140,8 @@ def _places(name: str, split: object, kinds: list[str], expected: str) -> Places
 def _texts(places: object, several: bool) -> tuple[str, ...]:
     """One or several texts. None at all where something else is found."""
     listed = places if several and isinstance(places, list) else [places]
-    return tuple(listed) if all(isinstance(place, str) and place for place in listed) else ()
+    texts = tuple(place for place in listed if isinstance(place, str) and place)
+    return texts if len(texts) == len(listed) else ()
 
 
 def _folds(folds: object, splits: Mapping[str, Places]) -> int:
