@@ -102,11 +102,11 @@ class Run(runs.Run):
         Returns:
             The path of the page.
         """
-        from sfumato.evaluation import FILE, Evaluation, dataset_for
+        from sfumato.evaluation import FILE, Evaluation, evaluated_data
         from sfumato.report import write_report
 
         found = Evaluation.load(self.folder / FILE)
-        dataset = dataset_for(self, found.data, found.root, found.split)
+        dataset, _ = evaluated_data(self, found)
         return write_report(self, found, dataset, Path(path or self.folder / "report.html"), **options)
 
     def distill(self, out: str | Path, data: Data = "", **options: Option) -> Self:

@@ -22,6 +22,16 @@ from __future__ import annotations
 import sys
 
 
+def plain(text: object) -> str:
+    r"""The text with every character that a terminal may obey, such as an escape, written out.
+
+    >>> plain("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    found = str(text)
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in found)
+
+
 class SfumatoError(Exception):
     """The base of every error that this package raises on purpose."""
 

@@ -137,8 +137,8 @@ class Trust:
         return any(path == known or path.startswith(f"{known}.") for known in self.paths)
 
     def naming(self, *paths: str) -> Self:
-        """The same trust, and these paths, which the user has named."""
-        return type(self)(self.everything, (*self.paths, *(path for path in paths if path)))
+        """The same trust, and those of these names that are class paths, because the user has written them."""
+        return type(self)(self.everything, (*self.paths, *(path for path in paths if "." in path)))
 
 
 NO_TRUST = Trust()
@@ -250,6 +250,8 @@ def _class_path(path: str, trust: Trust) -> object:
     owner = getattr(found, "__module__", "") or ""
     if inside and not (owner == "sfumato" or owner.startswith("sfumato.")) and not trust.allows(path):
         raise UntrustedCodeError(f"{path} is not code of sfumato but of {owner or 'an unknown module'}: not used")
+    if inside and callable(found) and not isinstance(found, type):  # called with the arguments of a plan, it could
+        raise PluginError(f"{path} is a function: expected a class, or a name of this group")  # write and delete
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sfumato.errors import DataError, MissingFileError, ResourceError, SfumatoError
+from sfumato.errors import DataError, MissingFileError, NotFiniteError, ResourceError, SfumatoError
 
 S = TypeVar("S", bound="Stored")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,10 +55,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def write_all(writers: Mapping[Path, Callable[[Path], object]], delete: Iterable[Path] = ()) -> None:
-    """Write several files, and delete others that the new ones make invalid; either all of it or nothing.
+    """Write several files, then delete others that the new ones make invalid.
 
-    All files are written beside their place first. If that succeeds, the files of ``delete`` are removed, then the new
-    ones are renamed. So a full disk changes nothing, and a file of ``delete`` never lies beside a new one.
+    All files are written beside their place first, then they are renamed, the first one last, then those of ``delete``
+    are removed. So a full disk or a kill leaves every old file, or the new first one with all others. A kill just
+    before the end leaves a file of ``delete``: readers must see that it does not belong to the new ones.
 
     Args:
         writers: For each file, the function that writes it to the path it is given.
@@ -69,8 +71,31 @@ def write_all(writers: Mapping[Path, Callable[[Path], object]], delete: Iterable
     with ExitStack() as parts:
         for path, write in writers.items():
             write(parts.enter_context(atomic_write(path)))
-        for path in delete:
-            path.unlink(missing_ok=True)
+    for path in delete:
+        path.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """Digest of the content of a file, 16 hexadecimal digits. Empty if there is no such file."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def check_finite(tensors: Mapping[str, Tensor], owner: str) -> None:
+    """Check that no number is NaN or infinite.
+
+    Args:
+        tensors: Tensors by name.
+        owner: What the message says that they belong to.
+
+    Raises:
+        NotFiniteError: If one is. The message names the tensor.
+    """
+    for name, tensor in tensors.items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(tensor.isfinite().all()):
+            raise NotFiniteError(f"{name} of {owner} holds NaN or infinity: it is not written")
 
 
 def tensors_to_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -137,9 +162,14 @@ class Stored:
             self.write_to(part)
 
     def write_to(self, path: Path) -> None:
-        """Write a safetensors file in place, for use with :func:`write_all`."""
+        """Write a safetensors file in place, for use with :func:`write_all`.
+
+        Raises:
+            NotFiniteError: If a number is not finite.
+        """
         values = fields(self)
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        check_finite(tensors, f"the {type(self).__name__} for {path.name.partition('.')[0]}")
         rest = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         tensors_to_file(tensors, path, {"type": type(self).__name__, "fields": json.dumps(rest, sort_keys=True)})
 

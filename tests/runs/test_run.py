@@ -13,7 +13,7 @@ from sfumato.data import Scenes
 from sfumato.errors import ConfigError, DataError, MissingFileError, PluginError, RunError, UntrustedCodeError
 from sfumato.runs import Predictor, Run, RunBackend, image_key, resolve_device
 from sfumato.runs.run import CALIBRATOR, CONFORMAL
-from sfumato.storage import read_tensors
+from sfumato.storage import digest, read_tensors
 
 
 def image(size=(16, 24), batch=1):
@@ -152,7 +152,8 @@ def fitted(run, images):
     keys = tuple(image_key(images[i], run.facts.inputs) for i in range(len(images)))
     replace(Temperature(torch.tensor(2.0)), fitted_on=keys).save(run.file(CALIBRATOR))
     thresholds = torch.full((8,), 0.05)
-    replace(ConformalSets(thresholds, 0.9, images=9), fitted_on=keys).save(run.file(CONFORMAL))
+    rests_on = digest(run.file(CALIBRATOR))
+    ConformalSets(thresholds, 0.9, images=9, rests_on=rests_on, fitted_on=keys).save(run.file(CONFORMAL))
     return Run.open(run.folder)
 
 

@@ -13,6 +13,7 @@ from sfumato.errors import ConfigError, DataError, ExportError, MissingFileError
 from sfumato.runs import Predictor, Run, RunBackend
 from sfumato.serving import Bundle, OnnxBackend, export, open_predictor
 from sfumato.serving.exporter import compare
+from sfumato.storage import digest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASS_OUTPUTS = ["label", "probability", "probs", "total", "aleatoric", "epistemic"]
@@ -27,7 +28,8 @@ def classes(make_run):
     run = make_run(likelihood="categorical")
     Temperature(torch.tensor([1.5])).save(run.file("calibrator.safetensors"))
     thresholds = torch.full((len(run.task.names),), 0.11)
-    ConformalSets(thresholds, level=0.8, images=12).save(run.file("conformal.safetensors"))
+    rests_on = digest(run.file("calibrator.safetensors"))
+    ConformalSets(thresholds, level=0.8, images=12, rests_on=rests_on).save(run.file("conformal.safetensors"))
     return Run.open(run.folder, trust="all")
 
 

@@ -46,6 +46,7 @@ class ConformalSets(Fitted):
         delta: Probability in (0, 1) that the second statement fails; 0 for the first statement. Default 0.
         images: Number of held-out images.
         class_index: The class whose false negatives are limited. Default: all classes.
+        rests_on: Digest of the calibrator's file that the predictions went through. Empty for no calibrator.
         fitted_on: Names and digests of the images it was fitted on.
 
     Source: Angelopoulos et al. (2024), "Conformal risk control"; Bates et al. (2021), "Distribution-free,
@@ -60,6 +61,7 @@ class ConformalSets(Fitted):
     delta: float = 0.0
     images: int = 0
     class_index: int | None = None
+    rests_on: str = ""
 
     @classmethod
     def fit(cls, held: Held, level: float = 0.9, delta: float = 0.0, class_index: int | None = None) -> Self:
@@ -115,6 +117,7 @@ class ConformalIntervals(Fitted):
         level: 1 − the allowed risk, in (0, 1).
         delta: Probability in (0, 1) that the second statement fails; 0 for the first statement. Default 0.
         images: Number of held-out images.
+        rests_on: Digest of the calibrator's file that the predictions went through. Empty for no calibrator.
         fitted_on: Names and digests of the images it was fitted on.
 
     Source: Those of :class:`ConformalSets`; Lei et al. (2018) for dividing errors by σ.
@@ -126,6 +129,7 @@ class ConformalIntervals(Fitted):
     level: float
     delta: float = 0.0
     images: int = 0
+    rests_on: str = ""
 
     @classmethod
     def fit(cls, held: HeldValues, level: float = 0.9, delta: float = 0.0) -> Self:

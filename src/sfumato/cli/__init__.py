@@ -7,10 +7,10 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from sfumato.cli.console import complain, plain
+from sfumato.cli.console import complain
 from sfumato.cli.environment import TERMINATED, patient_threads, resource_errors, termination
 from sfumato.cli.options import Command, read, summary
-from sfumato.errors import ConfigError, ResourceError, SfumatoError
+from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain
 
 COMMANDS = (
     "demo", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export", "plugins",
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run([word for word in words if word != "--debug"])
     except SfumatoError as error:
         if debug:
-            traceback.print_exc()
+            print(plain(traceback.format_exc()), end="", file=sys.stderr)
         complain(error)
         return 1 if isinstance(error, ResourceError) else 2
     except KeyboardInterrupt:

@@ -56,7 +56,7 @@ def calibrate(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
-    opened = Run.open(run, device=device, trust=Trust.of(trust).naming(method))
+    opened = Run.open(run, device=device, trust=Trust.of(trust).naming(method, data))
     if reset:
         evaluation.reset(opened)
         echo(f"{run} is as it was trained: all calibration is removed")

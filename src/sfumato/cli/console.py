@@ -6,15 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-
-def plain(text: object) -> str:
-    r"""The text with every character that a terminal may obey, such as an escape, written out.
-
-    >>> plain("a\x1b[31mb")
-    'a\\x1b[31mb'
-    """
-    found = str(text)
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in found)
+from sfumato.errors import plain
 
 
 def first_process() -> bool:

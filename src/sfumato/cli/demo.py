@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
 from pathlib import Path
 
 from sfumato.errors import RunExistsError
 
 MARKER = ".sfumato-demo"
+# The files of a run, of its evaluation and its report. Nothing else is ever deleted.
+MADE = re.compile(
+    r"(\.sfumato-demo|plan\.yaml|fit\.lock|evaluation\.json|report\.html|weights-\d+\.safetensors|member-\d+\.ckpt"
+    r"|log(/member-\d+(/(metrics\.csv|events\.out\.tfevents\..*))?)?)(\.\d+\.part)?"
+)
 # Three networks that were trained from different starts differ most on objects that none of them has seen. Small images
 # keep three of them quick.
 CHOICES = {"task": "classes", "method": "ensemble", "members": 3, "likelihood": "categorical", "size": (64, 96)}
@@ -33,14 +39,25 @@ def demo(out: Path = Path("runs/demo"), epochs: int = 5, seed: int = 0, device: 
 
 
 def clear(folder: Path) -> None:
-    """Remove an earlier demo, and mark the folder as one of a demo.
+    """Remove an earlier demo, and mark the folder as one of a demo. Links are not followed.
 
     Raises:
-        RunExistsError: If the folder holds files that are not of a demo.
+        RunExistsError: If the folder holds anything that the demo did not make.
     """
-    if folder.exists() and not (folder / MARKER).is_file() and (folder.is_file() or any(folder.iterdir())):
+    found = _content(folder)
+    if found and not (folder / MARKER).is_file():
         raise RunExistsError(f"{folder} holds files that are not of a demo: choose another folder with --out")
-    if (folder / MARKER).is_file():
-        shutil.rmtree(folder)
+    for path in found:
+        if not MADE.fullmatch(path.relative_to(folder).as_posix()) or path.is_symlink():
+            raise RunExistsError(f"the demo did not make {path}: move it, or choose another folder with --out")
+    for path in found:
+        path.rmdir() if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text("`sfumato demo` made this folder and may delete it.\n", encoding="utf-8")
+
+
+def _content(folder: Path) -> list[Path]:
+    """Everything below a folder, what is in a folder before the folder itself."""
+    if folder.is_file():
+        raise RunExistsError(f"{folder} is a file: choose another folder with --out")
+    return [Path(where, name) for where, below, files in os.walk(folder, topdown=False) for name in (*below, *files)]

@@ -75,7 +75,7 @@ def distill(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
-    allowed = Trust.of(trust).naming(network, *likelihood.split(","))
+    allowed = Trust.of(trust).naming(network, unlabeled.partition(":")[0], *likelihood.split(","))
     teacher = Run.open(run, device=device, trust=allowed)
     teacher = teacher.select_task(task) if task else teacher
     given = {"network": network, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.cli.values import CONVERTERS, MISSING, NUMBER, convert, is_flag, is_numbers
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, UntrustedCodeError
 
 Command = Callable[..., None]
 CLASS_PATHS = re.compile(r"[A-Za-z_]\w*(\.\w+)*(,[A-Za-z_]\w*(\.\w+)*)*")
+
+NAMES_CODE = {"data", "network", "objective", "method", "likelihood", "task", "tasks", "scores", "ood", "unlabeled"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def read(name: str, command: Command, words: Sequence[str]) -> dict[str, object]
     given |= _positional(name, others, list(options.values()))
     settings = {key: from_file.get(key, option.default) for key, option in options.items()}
     settings |= {key: convert(key, options[key].kind, value) for key, value in given.items()}
+    _check_code({key: value for key, value in from_file.items() if key not in given}, str(settings.get("trust", "")))
     if printing:
         _print_yaml({options[key].flag[2:].replace("-", "_"): value for key, value in settings.items()})
         return None
@@ -211,10 +214,30 @@ def _from_file(given: object, name: str, options: Mapping[str, Option]) -> dict[
         raise ConfigError(f"--config {path} holds a {type(found).__name__}, expected lines such as `epochs: 10`")
     by_flag = {option.flag: option for option in options.values()}
     entries = {f"--{key}".replace("_", "-"): value for key, value in found.items()}
+    if entries.pop("--trust", None):
+        raise UntrustedCodeError(f"--config {path} says whom to trust, which only the command line can: pass --trust")
     if unknown := sorted(entries.keys() - by_flag.keys()):
         raise ConfigError(f"--config {path} has {unknown[0][2:]!r}, which is no option of `sfumato {name}`")
     chosen = [(by_flag[flag], value) for flag, value in entries.items() if value is not None]
     return {option.name: convert(option.name, option.kind, value) for option, value in chosen}
+
+
+def _check_code(from_file: Mapping[str, object], trust: str) -> None:
+    """Refuse code outside sfumato that a file of options names: somebody else may have written the file.
+
+    Raises:
+        UntrustedCodeError: If it is not trusted.
+    """
+    from sfumato.registry import Trust
+
+    for name in NAMES_CODE & from_file.keys():
+        for path in str(from_file[name]).split(","):
+            code = "." in path and not path.startswith("sfumato.") and CLASS_PATHS.fullmatch(path)
+            if code and not Trust.of(trust).allows(path) and not Path(path).exists():
+                raise UntrustedCodeError(
+                    f"--config names {path} as {name}, code outside sfumato: pass --trust {path} if you know who wrote "
+                    "it, or name it on the command line"
+                )
 
 
 def _print_yaml(settings: Mapping[str, object]) -> None:

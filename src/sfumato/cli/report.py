@@ -26,20 +26,16 @@ def report(
         device: auto, cpu, cuda or mps. Default auto.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
     """
-    from sfumato.evaluation import FILE, Evaluation, dataset_for, ood_dataset
+    from sfumato.evaluation import FILE, Evaluation, evaluated_data
     from sfumato.registry import Trust
     from sfumato.report import write_report
     from sfumato.runs import Run
 
     found = Evaluation.load(run / FILE)
-    comparison = next((each.ood for each in found.tasks.values() if each.ood is not None), None)
     opened = Run.open(run, device=device, trust=Trust.of(trust))
     path = out or run / "report.html"
     if not path.parent.is_dir():
         raise MissingFileError(f"{path.parent} is not a folder: make it first, or choose another --out")
-    write_report(
-        opened, found, dataset_for(opened, found.data, found.root, found.split), path,
-        ood=None if comparison is None else ood_dataset(opened, comparison.name, comparison.root),
-        samples=samples, allow_stale=allow_stale,
-    )  # fmt: skip
+    inside, outside = evaluated_data(opened, found)
+    write_report(opened, found, inside, path, ood=outside, samples=samples, allow_stale=allow_stale)
     echo(f"The report is {path}")

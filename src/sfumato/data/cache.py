@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.contracts import Sample
 from sfumato.data.views import DatasetView, Samples, files_of
-from sfumato.errors import ConfigError, DataError, MissingFileError
+from sfumato.errors import ConfigError, DataError, MissingFileError, plain
 from sfumato.storage import read_tensors, write_tensors
 
 MODES = ("auto", "none", "memory", "disk")
@@ -111,7 +111,7 @@ class CachedDataset(DatasetView):
             self._writable = False
             reason = " ".join(str(error).split())
             line = f"no more samples are cached in {path.parent} ({reason}): the others are read from the data set"
-            print(f"warning: {line}", file=sys.stderr)
+            print(f"warning: {plain(line)}", file=sys.stderr)
 
 
 def compact(sample: Sample) -> Sample:
@@ -142,7 +142,7 @@ def fingerprint(dataset: Samples) -> str:
                 digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.contiguous().numpy().tobytes())
             else:
-                digest.update(f"{key} {value}".encode())
+                digest.update(f"{key} {value}".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 

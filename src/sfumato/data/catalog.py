@@ -67,6 +67,8 @@ def load(
     opener = registry.load("datasets", name, Trust.of(trust))
     if not callable(opener):
         raise PluginError(f"{name} is a {type(opener).__name__}, expected a class of data sets: cls(root, split, size)")
+    if isinstance(opener, type) and not hasattr(opener, "__getitem__"):
+        raise PluginError(f"{name} has no __getitem__: see help(sfumato.data.load)")
     if getattr(opener, "needs_root", False) and not str(root):
         raise ConfigError(f"{name} is read from files: name their folder with --root FOLDER")
     return _checked(opener(root, split, size), name)

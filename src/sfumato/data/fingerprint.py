@@ -21,7 +21,7 @@ def fingerprint(dataset: Samples, inputs: tuple[str, ...]) -> str:
         dataset: The data set, which is not empty.
         inputs: The entries that the network takes.
     """
-    digest = hashlib.sha256("\n".join(names_of(dataset)).encode())
+    digest = hashlib.sha256("\n".join(names_of(dataset)).encode(errors="surrogatepass"))
     files = files_of(dataset, 0)
     for path in (each for each in files if each.is_file()):  # reading a pipe would wait forever
         with path.open("rb") as file:

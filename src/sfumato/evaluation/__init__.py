@@ -2,7 +2,7 @@
 
 from sfumato.evaluation.calibrate import CalibrationReport, calibrate, fit_conformal, reset
 from sfumato.evaluation.compare import ComparedScore, Comparison, compare
-from sfumato.evaluation.data import dataset_for, ood_dataset
+from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset
 from sfumato.evaluation.evaluate import evaluate, predict_sample
 from sfumato.evaluation.results import (
     FILE,
@@ -30,6 +30,7 @@ __all__ = [
     "compare",
     "dataset_for",
     "evaluate",
+    "evaluated_data",
     "fit_conformal",
     "ood_dataset",
     "predict_sample",

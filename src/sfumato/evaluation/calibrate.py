@@ -19,7 +19,7 @@ from sfumato.evaluation.held import HeldOut, HeldPredictions
 from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run, calibrator_classes
 from sfumato.runs.run import CALIBRATOR, CONFORMAL
-from sfumato.storage import write_all
+from sfumato.storage import digest, write_all
 
 MEASURES = ("nll", "ece", "quantile_calibration")
 
@@ -154,7 +154,7 @@ def fit_conformal(
     before.check_calibration_leak(held.dataset)
     images = cast("Iterator[tuple[Any, Tensor, Tensor]]", held.of(range(len(held))))  # predictions of this kind
     found = conformal_for(run.single_task.kind).fit(images, level, delta, **arguments)
-    fitted = replace(found, fitted_on=tuple(held.keys))
+    fitted = replace(found, fitted_on=tuple(held.keys), rests_on=digest(run.file(CALIBRATOR)))
     write_all({run.file(CONFORMAL): fitted.write_to})
     return replace(run, conformal=fitted.to(run.device))
 

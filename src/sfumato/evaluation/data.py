@@ -7,6 +7,8 @@ from sfumato.data import load
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.views import files_of, tasks_of
 from sfumato.errors import ConfigError, MissingFileError, RunError
+from sfumato.evaluation.results import Evaluation
+from sfumato.registry import Trust
 from sfumato.runs import Run
 
 
@@ -27,15 +29,7 @@ def dataset_for(run: Run, data: str = "", root: str = "", split: str = "val") ->
     if not data:
         _check_own(run)
     name = data or run.config.data
-    dataset = _load(run, name, root or ("" if data else run.config.root), split)
-    known = tasks_of(dataset)
-    for key, view in run.per_task.items():
-        if key not in known:
-            raise ConfigError(f"{name} has the tasks {', '.join(known) or 'none'}, not {key!r}: it can only be --ood")
-        ours, theirs = (getattr(task, "names", None) for task in (view.task, known[key]))
-        if ours != theirs:
-            raise ConfigError(f"{name} has the classes {theirs}, the run has {ours}: it can only be --ood")
-    return dataset
+    return _checked(run, name, _load(run, name, root or ("" if data else run.config.root), split, _naming(run, name)))
 
 
 def ood_dataset(run: Run, name: str, root: str = "") -> DataSet:
@@ -51,7 +45,7 @@ def ood_dataset(run: Run, name: str, root: str = "") -> DataSet:
         MissingFileError: If files are missing.
     """
     data, _, split = name.partition(":")
-    return _load(run, data, root, split or "val")
+    return _load(run, data, root, split or "val", _naming(run, data))
 
 
 def _check_own(run: Run) -> None:
@@ -62,14 +56,47 @@ def _check_own(run: Run) -> None:
     place = f"{run.config.data}{f' in {run.config.root}' if run.config.root else ''}"
     advice = "name the data with --data (and --root)"
     try:
-        train = _load(run, run.config.data, run.config.root, "train")
+        train = _load(run, run.config.data, run.config.root, "train", run.plan.trust)
     except MissingFileError as error:
         raise RunError(f"the data of {run.folder} are not at their place ({error}): {advice}") from error
     if len(train) and files_of(train, 0) and fingerprint(train, run.facts.inputs) != run.facts.fingerprint:
         raise RunError(f"{place} holds other images than those that {run.folder} was trained on: {advice}")
 
 
-def _load(run: Run, data: str, root: str, split: str) -> DataSet:
-    trust = run.plan.trust if data == run.config.data else run.plan.trust.naming(data)  # the user has named other data
+def evaluated_data(run: Run, found: Evaluation) -> tuple[DataSet, DataSet | None]:
+    """The data set that was evaluated, and the one out of distribution that it was compared with, or None.
+
+    A class path in ``evaluation.json`` is imported only if the run may import it: somebody else may have written it.
+
+    Raises:
+        UntrustedCodeError: If it names code outside this package that is not trusted.
+    """
+    trust = run.plan.trust
+    inside = _checked(run, found.data, _load(run, found.data, found.root, found.split, trust))
+    comparison = next((each.ood for each in found.tasks.values() if each.ood is not None), None)
+    if comparison is None:
+        return inside, None
+    data, _, split = comparison.name.partition(":")
+    return inside, _load(run, data, comparison.root, split or "val", trust)
+
+
+def _checked(run: Run, name: str, dataset: DataSet) -> DataSet:
+    """The data set, if it has the tasks and classes of the run."""
+    known = tasks_of(dataset)
+    for key, view in run.per_task.items():
+        if key not in known:
+            raise ConfigError(f"{name} has the tasks {', '.join(known) or 'none'}, not {key!r}: it can only be --ood")
+        ours, theirs = (getattr(task, "names", None) for task in (view.task, known[key]))
+        if ours != theirs:
+            raise ConfigError(f"{name} has the classes {theirs}, the run has {ours}: it can only be --ood")
+    return dataset
+
+
+def _naming(run: Run, data: str) -> Trust:
+    """The trust of the run, and the data set if it is not the run's own: then the caller has named it."""
+    return run.plan.trust if data == run.config.data else run.plan.trust.naming(data)
+
+
+def _load(run: Run, data: str, root: str, split: str, trust: Trust) -> DataSet:
     fold = run.config.fold if data == run.config.data else -1
     return load(data, root=root, split=split, size=run.config.size, trust=trust, fold=fold)

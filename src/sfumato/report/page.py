@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 import sfumato
 from sfumato.contracts import Task
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, plain
 from sfumato.predictions import UNCERTAINTIES
 from sfumato.report import curves
 from sfumato.report.data import ReportData, ReportImage
@@ -39,6 +39,7 @@ from sfumato.storage import atomic_write
 WEIGHT = 7_000_000  # characters of all images together, so that the page can be sent by mail
 PIXELS = 1_500_000  # pixels of all maps of a page together, fewer if their data are larger than WEIGHT
 SIDE = 640  # longer side of a map, which is more than the page shows
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not text, but commands
 Json: TypeAlias = "dict[str, object]"
 
 
@@ -70,7 +71,7 @@ def write_page(report: ReportData | Mapping[str, ReportData], path: str | Path) 
         ResourceError: If the disk is full.
     """
     path = Path(path)
-    text = _html({"": report} if isinstance(report, ReportData) else report)
+    text = OBEYED.sub(lambda found: plain(found[0]), _html({"": report} if isinstance(report, ReportData) else report))
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     return path

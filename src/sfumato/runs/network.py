@@ -21,7 +21,7 @@ from sfumato.methods import Heads
 from sfumato.methods.output import output_map
 from sfumato.runs.plan import Plan
 from sfumato.sections import one_line
-from sfumato.storage import read_tensors, write_tensors
+from sfumato.storage import check_finite, read_tensors, write_tensors
 
 DEFAULT_NETWORK, DEFAULT_JOINT_NETWORK = "unet", "joint-unet"
 
@@ -199,9 +199,8 @@ def network_class(name: str, trust: registry.Trust = registry.NO_TRUST) -> Calla
         UntrustedCodeError: If it is a class path outside this package that is not trusted.
     """
     found = registry.load("models", name, trust)
-    registered = name in registry.names("models")
-    inside = str(getattr(found, "__module__", "")).startswith("sfumato.")
-    if not (_makes_module(found) or (callable(found) and (registered or inside))):
+    registered = name in registry.names("models") and callable(found)
+    if not (registered or _makes_module(found)):
         raise PluginError(
             f"{name} is no nn.Module class but a {type(found).__name__}: give the class path of a network, or of a "
             "function whose annotation says that it returns one"
@@ -232,7 +231,9 @@ def save_weights(network: nn.Module, path: Path) -> None:
     Raises:
         NotFiniteError: If one of them is not finite.
     """
-    write_tensors(path, network.state_dict())
+    state = network.state_dict()
+    check_finite(state, f"the weights for {path}")
+    write_tensors(path, state)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -240,7 +241,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise MissingFileError(
             f"{path} does not exist: the run has not finished; `sfumato fit --resume` goes on with it"
         )
-    return read_tensors(path, error=RunError, advice="fit the run again with --resume")[0]
+    state = read_tensors(path, error=RunError, advice="fit the run again with --resume")[0]
+    if wrong := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise RunError(f"{path} holds NaN or infinity in {wrong[0]}: its training has diverged, fit the run again")
+    return state
 
 
 def borrow_weights(network: nn.Module, path: Path) -> None:

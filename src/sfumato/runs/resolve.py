@@ -48,8 +48,8 @@ def build_task(name: str, arguments: Mapping[str, Json], trust: registry.Trust =
         PluginError: If there is no such task.
     """
     kind = registry.load("tasks", name, trust)
-    if not isinstance(kind, type):
-        raise ConfigError(f"task {name!r} is a {type(kind).__name__}, expected a class")
+    if not (isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "default_likelihood")):
+        raise ConfigError(f"{name!r} is no task: expected a frozen dataclass such as sfumato.tasks.Depth")
     try:
         return cast(Task, kind(**arguments))
     except TypeError as error:

@@ -95,7 +95,10 @@ class Run:
             storage.load(kinds, path, error=RunError) if (path := self.file(name)).exists() else None
             for name, kinds in known.items()
         ]
-        return replace(self, calibrator=found[0], conformal=found[1])
+        conformal: Any = found[1]
+        if conformal is not None and conformal.rests_on != storage.digest(self.file(CALIBRATOR)):
+            conformal = None  # a newer calibrator has replaced it
+        return replace(self, calibrator=found[0], conformal=conformal)
 
     def __repr__(self) -> str:
         config = self.config

@@ -120,7 +120,9 @@ def open_predictor(path: str | Path, *, device: str = "cpu", trust: Trust | bool
         DataError: If the file is none of ``sfumato export``, or holds another format.
     """
     if Path(path).suffix == ".onnx":
-        return Predictor(OnnxBackend(Bundle(path), Trust.of(trust)))
+        backend = OnnxBackend(Bundle(path), Trust.of(trust))
+        _ = backend.tasks  # a file that names code that is not trusted is refused here
+        return Predictor(backend)
     if Path(path).is_file():
         raise DataError(f"{path} is a file, expected the folder of a run or an exported .onnx file")
     return Predictor.open(path, device=device, trust=trust)

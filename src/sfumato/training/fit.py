@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from sfumato.data.cache import CachedDataset
 from sfumato.data.views import Samples
 from sfumato.runs import Plan, Run, weights_path
 from sfumato.training.devices import lightning_devices
@@ -80,18 +82,29 @@ def fit(
     job = replace(job, loggers=logger, seconds=plan.config.max_seconds / rounds)
     check_job(job, parallel_members)
     with locked(folder):
+        check_output_dir(plan, folder, resume)  # again, because another training may have ended in the meantime
         if is_first():
             plan.save(folder / PLAN)
         try:
-            _fit_missing(cached(job, cache, cache_gb, parallel_members), parallel_members)
+            kept = cached(job, cache, cache_gb, parallel_members)
+            _fit_missing(kept, parallel_members)
             if is_first():
-                shutil.rmtree(folder / CACHE, ignore_errors=True)  # what comes later reads other entries
+                _delete_caches(kept)  # what comes later reads other entries
         except (KeyboardInterrupt, SystemExit):
             warn_rank_zero(f"training in {folder} was stopped: the same command with --resume goes on with it")
             raise
         if plan.training.post_hoc and is_first():
             add_method_state(Run.open(folder, device=device, trust=plan.trust), train, progress=progress)
     return Run.open(folder, device=device, trust=plan.trust)
+
+
+def _delete_caches(job: Job) -> None:
+    """Delete the folders that hold read images, and nothing else."""
+    for each in (job.train, job.val):
+        if isinstance(each, CachedDataset) and each.folder is not None:
+            shutil.rmtree(each.folder, ignore_errors=True)
+    with suppress(OSError):  # it is not there, or holds something else
+        (job.folder / CACHE).rmdir()
 
 
 def _fit_missing(job: Job, parallel_members: int) -> None:

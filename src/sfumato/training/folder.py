@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from sfumato.errors import RunError, RunExistsError
+from sfumato.errors import RunError, RunExistsError, plain
 from sfumato.runs import Plan
 
 try:
@@ -19,19 +19,21 @@ except ImportError:  # Windows, where nothing is locked
     fcntl = None
 
 PLAN, LOCK = "plan.yaml", "fit.lock"
+OF_A_RUN = ("weights-*.safetensors", "member-*.ckpt", "*method.safetensors", "*calibrator.safetensors",
+            "*conformal.safetensors")  # fmt: skip
 _held: set[Path] = set()  # the locks of this process: fcntl does not lock against the process that holds the lock
 
 
 @rank_zero_only
 def print_rank_zero(text: str) -> None:
     """Print, in the first process only."""
-    print(text)
+    print(plain(text))
 
 
 @rank_zero_only
 def warn_rank_zero(text: str) -> None:
     """Print a warning to stderr, in the first process only."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {plain(text)}", file=sys.stderr)
 
 
 def is_first() -> bool:
@@ -40,7 +42,7 @@ def is_first() -> bool:
 
 
 def check_output_dir(plan: Plan, folder: Path, resume: bool) -> None:
-    """Check that a folder holds no run, or the one to resume.
+    """Check that a folder holds no run and no part of one, or the run to resume.
 
     Args:
         plan: The plan to train.
@@ -52,7 +54,11 @@ def check_output_dir(plan: Plan, folder: Path, resume: bool) -> None:
         RunError: If the plan in the folder is another one.
     """
     path = folder / PLAN
-    if not is_first() or not path.exists():
+    if not is_first():
+        return
+    if not path.exists():
+        if left := sorted(each.name for kind in OF_A_RUN for each in folder.glob(kind)):
+            raise RunExistsError(f"{folder} has no {PLAN}, but {left[0]} of another run: choose another --out")
         return
     if not resume:
         raise RunExistsError(f"{folder} holds a run already: pass --resume to go on with it, or another --out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ FILE = "metrics.csv"
 class MetricsFile(Logger):
     """Writes ``metrics.csv`` with one row for each step at which something is logged.
 
-    Rows of an earlier, interrupted training stay, up to the step at which the new one starts.
+    A score that the data leave undefined has an empty cell. Rows of an earlier, interrupted training stay, up to the
+    step at which the new one starts.
 
     Args:
         folder: The folder of the file.
@@ -48,7 +50,9 @@ class MetricsFile(Logger):
         number = step or 0
         if self._rows is None:
             self._rows = [row for row in _read(self.path) if float(row["step"]) < number]
-        row: dict[str, str | float] = {name: float(value) for name, value in metrics.items()} | {"step": number}
+        row: dict[str, str | float] = {
+            name: float(value) for name, value in metrics.items() if math.isfinite(float(value))
+        } | {"step": number}
         if "epoch" in metrics:
             row["epoch"] = int(metrics["epoch"])
         if self._rows and float(self._rows[-1]["step"]) == number and not self._rows[-1].keys() & row.keys() - SHARED:

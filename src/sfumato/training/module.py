@@ -25,6 +25,10 @@ from sfumato.training.panel import panel
 
 Tensors = dict[str, Tensor]
 BatchTransform = Callable[[Tensors], Tensors]
+CAUSES = (
+    "the learning rate may be too high, a target may hold an extreme value, or bf16-mixed may be too coarse for this "
+    "likelihood. Lower --learning-rate, check the targets, or use --precision 32-true"
+)
 
 
 class TrainingModule(L.LightningModule):
@@ -40,7 +44,7 @@ class TrainingModule(L.LightningModule):
         flip: Whether augmentation mirrors images. Default True.
 
     Raises:
-        NotFiniteError: In training, if a loss is NaN or infinite.
+        NotFiniteError: In training, if a loss is NaN or infinite, or a weight at the end of an epoch.
     """
 
     def __init__(
@@ -103,11 +107,18 @@ class TrainingModule(L.LightningModule):
         """Check the loss of the last step. A GPU need not wait for the step that is under way."""
         if self._last is not None and not bool(self._last[1].isfinite()):
             raise NotFiniteError(
-                f"the loss is {float(self._last[1])} at step {self._last[0]}: the learning rate may be too high, a "
-                "target may hold an extreme value, or bf16-mixed may be too coarse for this likelihood. Lower "
-                "--learning-rate, check the targets, or use --precision 32-true. No weights of this step are stored"
+                f"the loss is {float(self._last[1])} at step {self._last[0]}: {CAUSES}. No weights of this step are "
+                "stored"
             )
         self._last = None
+
+    def _check_weights(self) -> None:
+        """Check the weights after the last step of an epoch: a finite loss can have a gradient that is not."""
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise NotFiniteError(
+                    f"{name} is not finite after step {self.global_step}: {CAUSES}. No weights of this epoch are stored"
+                )
 
     @torch.no_grad()
     def augmented_inputs(self, batches: Iterable[Mapping[str, object]]) -> Iterator[Inputs]:
@@ -123,6 +134,7 @@ class TrainingModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._check_last()  # before the checkpoint of this epoch is written
+        self._check_weights()
         self.objective.end_epoch()
         self.log_dict({"learning_rate": self._rate}, rank_zero_only=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sfumato.methods.training import MethodTraining
 from sfumato.predictions import predict
 from sfumato.runs import Plan, Run, weights_path
 from sfumato.runs.run import METHOD_STATE
-from sfumato.storage import atomic_write, write_tensors
+from sfumato.storage import check_finite, tensors_to_file, write_all, write_tensors
 from sfumato.training.folder import PLAN, check_output_dir, locked
 from sfumato.training.job import choose_workers
 
@@ -65,6 +65,7 @@ def fit_post_hoc(
     if data is not None:
         _try(run, plan, state, data)
     with locked(folder):
+        check_output_dir(plan, folder, resume=False)
         _write(run, plan, state, folder)
     return type(run).open(folder, device=run.device, trust=trust)
 
@@ -153,7 +154,9 @@ def _state(run: Run, plan: Plan, train: Samples | None, limit: int, progress: bo
             )
         assert train is not None
         batches = TrainingBatches(run, subset(train, limit or plan.config.limit), progress)
-    return training.fit(network, batches, run.likelihood, plan.config.samples)
+    state = training.fit(network, batches, run.likelihood, plan.config.samples)
+    check_finite(state, f"the method {plan.config.method} for {run.folder}")
+    return state
 
 
 def _try(run: Run, plan: Plan, state: Mapping[str, Tensor], dataset: Samples) -> None:
@@ -165,9 +168,11 @@ def _try(run: Run, plan: Plan, state: Mapping[str, Tensor], dataset: Samples) ->
 
 
 def _write(run: Run, plan: Plan, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Weights and state first, then the plan: a folder with a plan is a run."""
-    with atomic_write(weights_path(folder, 0)) as part:
-        shutil.copyfile(weights_path(run.folder, 0), part)
+    """All files or none. The plan gets its name last, because a folder with a plan is a run."""
+    writers: dict[Path, Callable[[Path], object]] = {
+        folder / PLAN: plan.save,
+        weights_path(folder, 0): lambda part: shutil.copyfile(weights_path(run.folder, 0), part),
+    }
     if state:
-        write_tensors(folder / METHOD_STATE, state)
-    plan.save(folder / PLAN)
+        writers[folder / METHOD_STATE] = lambda part: tensors_to_file(state, part)
+    write_all(writers)
