@@ -31,7 +31,9 @@ def task_evaluation(tally: TaskTally, instances: InstanceTally | None, ood: OODC
     shown = [name for name in headline if name in scores]
     labeled = instances is not None and int(instances.panoptic.compute()["segments"]) > 0
     in_pair = (instances.panoptic, instances.each) if instances is not None and labeled else ()
-    for metric in (each for each in (tally.sets, tally.fidelity, *in_pair) if each is not None):
+    known = tally.truth is not None and int(tally.truth.compute()["truth_pixels"]) > 0
+    truth = tally.truth if known else None
+    for metric in (each for each in (tally.sets, tally.fidelity, truth, *in_pair) if each is not None):
         scores |= values(metric, images)
         headline += metric.headline
     if tally.ood is not None and ood is not None:

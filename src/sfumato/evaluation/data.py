@@ -11,6 +11,9 @@ from sfumato.evaluation.results import Evaluation
 from sfumato.registry import Trust
 from sfumato.runs import Run
 
+TRUTH = "class_probs"
+"""The sample entry with the true probabilities (K, H, W) of the classes, where they are known."""
+
 
 def dataset_for(run: Run, data: str = "", root: str = "", split: str = "val") -> DataSet:
     """The data set that was requested, or the run's own, at the size of the run.

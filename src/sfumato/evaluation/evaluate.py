@@ -14,6 +14,7 @@ from sfumato.contracts import Sample, Score, Task
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
+from sfumato.evaluation.data import TRUTH
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation, run_state
 from sfumato.predictions import AnyPrediction
 from sfumato.runs import Run
@@ -133,7 +134,7 @@ def _images(run: Run, dataset: Samples, ood: Samples | None) -> tuple[SelectedDa
     for each, options in ((dataset, "--data, --root and --split"), (ood, "--ood and --ood-root")):
         if each is not None and not len(each):
             raise DataError(f"the data set to evaluate on is empty: check {options}")
-    inside = selected(run, dataset, ("instances",))
+    inside = selected(run, dataset, ("instances", TRUTH))
     outside = None if ood is None else SelectedDataset(ood, run.facts.inputs, (), ("novel",))
     for images in (inside, outside):
         if images is not None:

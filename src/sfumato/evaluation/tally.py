@@ -13,11 +13,13 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from sfumato.contracts import Score, Task
 from sfumato.errors import NotFiniteError, SfumatoError
+from sfumato.evaluation.data import TRUTH
 from sfumato.evaluation.ood import OODTally
-from sfumato.metrics import FidelityScores, SetScores
-from sfumato.predictions import TaskPrediction
+from sfumato.metrics import FidelityScores, SetScores, TruthScores
+from sfumato.predictions import ClassPrediction, TaskPrediction
 from sfumato.runs import Run
 from sfumato.runs.run import FITTED
+from sfumato.tasks import Semantic
 
 Batched = Mapping[str, Any]
 """A batch: tensors, and a list of texts for the entry ``name``."""
@@ -73,6 +75,7 @@ class TaskTally(nn.Module):
         self.sets = None if run.conformal is None else SetScores()
         self.teacher = self.task.scores() if taught else None
         self.fidelity = FidelityScores.for_task(self.task) if taught else None
+        self.truth = TruthScores() if self.task.key == Semantic.key else None
         self.ood = OODTally() if ood else None
         self.images = ImageRows()
         self.plugins = nn.ModuleList(each for each in further.values() if isinstance(each, nn.Module))
@@ -96,7 +99,7 @@ class TaskTally(nn.Module):
         self.images.update(int(batch["index"]), self._finite_mean(prediction, batch))
         target, valid = self.task.target_and_mask(batch)
         try:
-            self._score(drawn, prediction, target, valid)
+            self._score(drawn, prediction, target, valid, batch)
             if self.teacher is not None and self.fidelity is not None:
                 assert taught is not None
                 taught = taught.to(self.place)
@@ -116,7 +119,9 @@ class TaskTally(nn.Module):
         self._finite_mean(prediction, batch)
         self.ood.update(prediction, outside=True, novel=batch.get("novel"))
 
-    def _score(self, drawn: TaskPrediction, prediction: TaskPrediction, target: Tensor, valid: Tensor) -> None:
+    def _score(
+        self, drawn: TaskPrediction, prediction: TaskPrediction, target: Tensor, valid: Tensor, batch: Batched
+    ) -> None:
         self.scores.update(prediction, target, valid)
         if self.uncalibrated is not None:
             self.uncalibrated.update(drawn, target, valid)
@@ -124,6 +129,8 @@ class TaskTally(nn.Module):
             self.sets.update(self.run.conformal(prediction), target, self.run.conformal.counted(target, valid))
         for score in self.further.values():
             score.update(prediction, target, valid)
+        if self.truth is not None and TRUTH in batch and isinstance(prediction, ClassPrediction):
+            self.truth.update(prediction, batch[TRUTH], valid)
 
     def _finite_mean(self, prediction: TaskPrediction, batch: Batched) -> Tensor:
         mean = prediction.total.mean()

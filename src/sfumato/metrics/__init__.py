@@ -6,6 +6,7 @@ from sfumato.metrics.instance_scores import InstanceScores
 from sfumato.metrics.ood_scores import OODScores
 from sfumato.metrics.panoptic_scores import PanopticScores
 from sfumato.metrics.set_scores import SetScores
+from sfumato.metrics.truth_scores import TruthScores
 from sfumato.metrics.value_scores import ValueScores
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "OODScores",
     "PanopticScores",
     "SetScores",
+    "TruthScores",
     "ValueScores",
 ]

@@ -11,11 +11,15 @@ from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError
 from sfumato.likelihoods.joint import Joint
 from sfumato.objectives.base import BaseObjective, Losses, MethodLoss, TargetsOf, TrainingPlan
+from sfumato.objectives.soft_targets import SOFT, expected
 from sfumato.objectives.weightings import Weighting, weighting
 
 
 class NLL(BaseObjective):
     """The mean of ``−log p(y | f(x))`` over the valid pixels of a batch, in nats (``nll``).
+
+    If samples hold probabilities of the classes (the entry ``classes_soft``), it is the mean of the expected loss
+    ``−Σ_k t_k log p(k | f(x))`` under them.
 
     Args:
         task: What is predicted.
@@ -40,7 +44,8 @@ class NLL(BaseObjective):
         super().__init__(task, likelihood, inputs)
         if isinstance(likelihood, Joint):
             raise ConfigError("the objective nll is for one task: use multi-task for several")
-        self.loss = loss
+        self.loss, self.soft = loss, f"{getattr(task, 'key', '')}{SOFT}"
+        self.further = (self.soft,)
 
     @classmethod
     def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
@@ -53,9 +58,12 @@ class NLL(BaseObjective):
         """The loss ``nll``, and nothing else to log."""
         inputs = self.inputs_of(batch)
         target, valid = self.task.target_and_mask(batch)
+        loss = self.likelihood.nll
+        if self.soft in batch:
+            target, loss = batch[self.soft], expected(loss)
         if self.loss is not None:
-            return {"nll": self.loss(network, inputs, target, valid, self.likelihood.nll)}, {}
-        nll = self.likelihood.nll(network(*inputs).float(), target, valid)
+            return {"nll": self.loss(network, inputs, target, valid, loss)}, {}
+        nll = loss(network(*inputs).float(), target, valid)
         return {"nll": nll.sum() / valid.sum().clamp_min(1)}, {}
 
 

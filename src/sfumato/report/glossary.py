@@ -26,6 +26,9 @@ MEANINGS = {
         }.items()
         for part in ("total", "aleatoric", "epistemic")
     },
+    "truth_kl": "divergence of the true class distributions from the predicted ones, nats; 0 is best",
+    "aleatoric_error": "difference of aleatoric uncertainty and the entropy of the true distributions, nats; 0 is best",
+    "aleatoric_correlation": "correlation of the two over pixels; 1 is best",
     "pq": "panoptic quality: overlap of matched segments over all segments, mean over classes; 1 is best",
     "sq": "overlap of the segments that match, mean over classes",
     "rq": "F1 score of finding segments, mean over classes; 1 is best",
