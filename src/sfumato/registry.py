@@ -80,7 +80,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dice": "sfumato.objectives:Dice",
         "sum": "sfumato.objectives:LossSum",
     },
-    "scores": {},
+    "scores": {
+        "dice": "sfumato.metrics:DiceScore",
+        "sensitivity": "sfumato.metrics:Sensitivity",
+        "specificity": "sfumato.metrics:Specificity",
+        "precision": "sfumato.metrics:PrecisionScore",
+        "roc-auc": "sfumato.metrics:RocAuc",
+        "pr-auc": "sfumato.metrics:PrAuc",
+        "surface-distance": "sfumato.metrics:SurfaceDistance",
+    },
     "acquisitions": {},
     "models": {
         "unet": "sfumato.models:UNet",

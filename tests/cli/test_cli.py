@@ -52,6 +52,8 @@ def test_evaluate_prints_tables_and_json(run, capsys):
     table = capsys.readouterr().out
     assert "miou" in table
     assert "aurc_aleatoric" not in table
+    assert "by class" in table
+    assert "AUPR" in table
     assert evaluate(run, "--all") == 0
     table = capsys.readouterr().out
     assert "aurc_aleatoric" in table

@@ -1,16 +1,20 @@
 """Training as a new user wants it: rare classes, a limit of time, logs that other programs show, and the report."""
 
 import csv
+import json
+import math
 import time
 from importlib import import_module
 from importlib.util import find_spec
 
+import jsonschema
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sfumato.data import Scenes
 from sfumato.errors import ConfigError, MissingDependencyError, SfumatoError
+from sfumato.evaluation import Evaluation, evaluate
 from sfumato.predictions import ClassMoments
 from sfumato.runs import Config
 from sfumato.training import fit, make_plan
@@ -151,3 +155,33 @@ def test_a_panel_is_gray_where_the_target_is_unknown():
 def test_nothing_is_printed_without_progress(tmp_path, capfd):
     fitted(tmp_path / "run", plan(epochs=1), val=scenes(2, 1))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    run = fitted(tmp_path_factory.mktemp("runs") / "run", plan(epochs=4), val=scenes(3, 1))
+    names = "dice", "sensitivity", "specificity", "precision", "roc-auc", "pr-auc", "surface-distance"
+    found = evaluate(run, scenes(3, 1), device="cpu", progress=False, scores=names, split="val", data="scenes")
+    return run, found
+
+
+def test_medical_scores_are_there_by_name_with_intervals(evaluated):
+    task = evaluated[1].tasks["classes"]
+    for name in ("dice", "sensitivity", "specificity", "precision", "roc_auc", "pr_auc", "assd", "hd95"):
+        for each in (name, f"{name}_sky"):
+            assert each in task.headline
+        score = task.scores[name]
+        assert math.isnan(score.value) or score.low <= score.high
+    assert task.scores["dice_sky"].value == pytest.approx(task.per_class["f1"][0])
+    assert task.scores["roc_auc_sky"].value == pytest.approx(task.per_class["roc_auc"][0])
+
+
+def test_precision_recall_curves_are_stored_and_read_again(evaluated, tmp_path):
+    found = evaluated[1]
+    found.save(tmp_path / "evaluation.json")
+    jsonschema.validate(json.loads((tmp_path / "evaluation.json").read_text()), Evaluation.json_schema())
+    task = Evaluation.load(tmp_path / "evaluation.json").tasks["classes"]
+    for number in range(len(task.class_names)):
+        curve = task.curves[f"precision_recall_{number}"]
+        assert {len(column) for column in curve.values()} == {100}
+        assert curve["recall"][-1] == 1

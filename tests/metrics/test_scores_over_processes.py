@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from sfumato.metrics import ClassScores
+from sfumato.metrics import ClassScores, DiceScore, PrAuc, SurfaceDistance
 from sfumato.predictions import ClassPrediction, entropy
 
 
@@ -18,6 +18,7 @@ def images(n=5):
     return [(ClassPrediction(probs[[i]], entropy(probs[[i]])), target[[i]], target[[i]] >= 0) for i in range(n)]
 
 
+NAMED = (DiceScore, PrAuc, SurfaceDistance)  # counts only; histograms; counts and sums
 SHARES = {"uneven": ([0, 1, 2], [3, 4]), "none for one": ([0, 1, 2, 3, 4], [])}
 
 
@@ -31,6 +32,12 @@ def share(rank, port, folder):
         with nullcontext() if shares[rank] else pytest.warns(UserWarning, match="before the ``update``"):
             found = (scores.compute(), scores.intervals(), scores.per_image())
         torch.save(found, folder / f"{name} {rank}")
+        named = [kind.of(("a", "b", "c")) for kind in NAMED]
+        for i in shares[rank]:
+            for score in named:
+                score.update(*images()[i])
+        with nullcontext() if shares[rank] else pytest.warns(UserWarning, match="before the ``update``"):
+            torch.save([(score.compute(), score.intervals()) for score in named], folder / f"named {name} {rank}")
     dist.destroy_process_group()
 
 
@@ -42,7 +49,13 @@ def test_two_processes_score_as_one(tmp_path):
     alone = ClassScores(3)
     for image in images():
         alone.update(*image)
-    for file in tmp_path.iterdir():
+    for file in tmp_path.glob("named*"):
+        for kind, (found, _) in zip(NAMED, torch.load(file), strict=True):
+            whole = kind.of(("a", "b", "c"))
+            for image in images():
+                whole.update(*image)
+            torch.testing.assert_close(found, whole.compute(), rtol=1e-12, atol=1e-12, equal_nan=True)
+    for file in (each for name in SHARES for each in tmp_path.glob(f"{name}*")):
         found, intervals, rows = torch.load(file)
         torch.testing.assert_close(found, alone.compute(), rtol=1e-12, atol=1e-12, equal_nan=True)
         torch.testing.assert_close(rows, alone.per_image(), rtol=0, atol=0, equal_nan=True)

@@ -38,7 +38,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     table = Table(title=Text(plain(title)), title_justify="left")
     for name in columns:
-        table.add_column(Text(plain(name)))
+        table.add_column(Text(plain(name)), overflow="fold")
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
     Console(markup=False, highlight=False, emoji=False).print(table)

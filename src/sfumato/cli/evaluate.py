@@ -12,6 +12,12 @@ from sfumato.cli.console import echo, first_process, print_table
 if TYPE_CHECKING:
     from sfumato.evaluation import Evaluation, TaskEvaluation, Value
 
+BY_CLASS = {
+    "iou": "IoU", "f1": "Dice", "precision": "prec.", "recall": "sens.", "specificity": "spec.", "roc_auc": "AUROC",
+    "pr_auc": "AUPR",
+}  # fmt: skip
+"""The scores of each class that are shown, and their headings."""
+
 
 def evaluate(
     run: Path,
@@ -41,14 +47,15 @@ def evaluate(
         split: Which part of the data. Default val.
         ood: Data out of distribution to compare with, as DATA or DATA:SPLIT.
         ood_root: Folder where it lies.
-        scores: Further scores of plug-ins, with commas.
+        scores: Further scores with commas: dice, sensitivity, specificity, precision, roc-auc, pr-auc,
+            surface-distance, or those of plug-ins.
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
         device: auto, cpu, cuda or mps. Default auto.
         devices: Number of processes or GPUs on this node. The scores do not depend on it. Default 1.
         num_nodes: Number of nodes. Default 1.
         workers: Processes that read images. Default 1.
-        all: Print every score, not only the best known, and the scores of each class.
+        all: Print every score, not only the best known.
         json: Print every score as one line of JSON instead.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
@@ -98,9 +105,17 @@ def show(found: Evaluation, name: str, everything: bool) -> None:
     for task, each in found.tasks.items():
         subject = f"{task} of {name}" if len(found.tasks) > 1 else name
         show_scores(each, f"{subject} on {found.data}, {found.split}: {found.images} images", everything)
-        if everything and each.per_class:
-            rows = zip(each.class_names, *([_short(value) for value in column] for column in each.per_class.values()))
-            print_table("by class", ("class", *each.per_class), rows)
+        if each.per_class:
+            show_classes(each)
+
+
+def show_classes(found: TaskEvaluation) -> None:
+    """Print a table with a row for each class: its share of the pixels, and its scores against the rest."""
+    pixels = found.per_class["pixels"]
+    shares = [f"{100 * count / max(1.0, sum(pixels)):.3g} %" for count in pixels]
+    columns = [["–" if math.isnan(v) else f"{v:.3f}" for v in found.per_class[name]] for name in BY_CLASS]
+    rows = zip(found.class_names, shares, *columns)
+    print_table("by class, against the rest", ("class", "pixels", *BY_CLASS.values()), rows)
 
 
 def show_scores(found: TaskEvaluation, title: str, everything: bool) -> None:

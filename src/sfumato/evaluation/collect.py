@@ -42,7 +42,7 @@ def task_evaluation(tally: TaskTally, instances: InstanceTally | None, ood: OODC
         scores |= found
         ood = OODComparison(ood.name, ood.root, tally.ood.compute())
     for name, score in tally.further.items():
-        headline += _add_plugin(scores, name, {key: Value(float(v)) for key, v in score.compute().items()})
+        headline += _add_plugin(scores, name, values(score, images))
     rows_of = tally.scores.per_image() if isinstance(tally.scores, Scores) else {}
     columns = {name: column for name, column in rows_of.items() if name in shown}
     per_image = {"index": rows[:, 0], "uncertainty": rows[:, 1], **columns}

@@ -1,21 +1,30 @@
 """Scores: mergeable statistics to numbers, all pixels, masked, in one pass."""
 
+from sfumato.metrics.by_class import DiceScore, PrAuc, PrecisionScore, RocAuc, Sensitivity, Specificity
 from sfumato.metrics.class_scores import ClassScores
 from sfumato.metrics.fidelity import FidelityScores
 from sfumato.metrics.instance_scores import InstanceScores
 from sfumato.metrics.ood_scores import OODScores
 from sfumato.metrics.panoptic_scores import PanopticScores
 from sfumato.metrics.set_scores import SetScores
+from sfumato.metrics.surface_distance import SurfaceDistance
 from sfumato.metrics.truth_scores import TruthScores
 from sfumato.metrics.value_scores import ValueScores
 
 __all__ = [
     "ClassScores",
+    "DiceScore",
     "FidelityScores",
     "InstanceScores",
     "OODScores",
     "PanopticScores",
+    "PrAuc",
+    "PrecisionScore",
+    "RocAuc",
+    "Sensitivity",
     "SetScores",
+    "Specificity",
+    "SurfaceDistance",
     "TruthScores",
     "ValueScores",
 ]

@@ -25,8 +25,9 @@ def resampled(rows: S, seed: int) -> S:
         seed: Seed of the resamples.
     """
     n = len(next(iter(fields(rows).values())))
-    real = [t.reshape(n, -1) for t in fields(rows).values() if t.is_floating_point()]
-    order = torch.from_numpy(np.lexsort(torch.cat(real, 1).cpu().numpy().T))
+    flat = [t.reshape(n, -1) for t in fields(rows).values()]
+    keys = [t for t in flat if t.is_floating_point()] or flat  # sums differ more often than counts
+    order = torch.from_numpy(np.lexsort(torch.cat(keys, 1).cpu().numpy().T))
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
     weights = torch.empty(RESAMPLES, n, dtype=torch.int32)
     weights[:, order] = torch.from_numpy(draws).int()

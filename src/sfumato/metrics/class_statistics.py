@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.metrics import calibration, confusion, ranking, sparsification
+from sfumato.metrics import calibration, confusion, detection, ranking, sparsification
 from sfumato.predictions import UNCERTAINTIES
 
 KINDS = (*UNCERTAINTIES, "confidence")
@@ -27,6 +27,7 @@ class ClassStatistics:
         proper: Sums of the negative log likelihood (nats) and of the Brier score (…, 2).
         ranks: Right and wrong pixels by uncertainty (…, 4, 2, keys), one histogram for each of :data:`KINDS`.
         doubt: Sum of 1 − confidence by 1 − confidence (…, keys).
+        odds: Pixels of other classes and of the class by the probability of the class (…, K, 2, keys).
     """
 
     overlap: Tensor
@@ -37,6 +38,7 @@ class ClassStatistics:
     proper: Tensor
     ranks: Tensor
     doubt: Tensor
+    odds: Tensor
 
     def scores(self) -> dict[str, Tensor]:
         """All scores (…), the headline first."""
@@ -74,12 +76,17 @@ class ClassStatistics:
             "f1": confusion.f1(self.overlap),
             "precision": confusion.precision(self.overlap),
             "recall": confusion.recall(self.overlap),
+            "specificity": confusion.specificity(self.overlap),
+            **detection.scores(self.odds),
             "ece": self.class_gap.abs().sum(-1) / self.class_bins.sum(-1).double(),
             "pixels": self.overlap[..., 2, :],
         }
 
     def curves(self) -> dict[str, dict[str, Tensor]]:
-        """Reliability of the confidence; and by total uncertainty: accuracy over coverage, ROC of errors, PAvPU."""
+        """Reliability of the confidence; by total uncertainty: accuracy over coverage, ROC of errors, PAvPU.
+
+        And ``precision_recall_K`` of each class K.
+        """
         total = self.bins.sum(-2)
         good, bad = self.ranks[..., 0, :, :].unbind(-2)
         coverage = torch.arange(1, 101, dtype=torch.float64, device=total.device) / 100
@@ -96,4 +103,5 @@ class ClassStatistics:
             },
             "roc": {"false_positive_rate": false, "true_positive_rate": true},
             "pavpu": {"certain": coverage, **ranking.pavpu(good, bad, coverage)},
+            **{f"precision_recall_{k}": detection.precision_recall(each) for k, each in enumerate(self.odds)},
         }

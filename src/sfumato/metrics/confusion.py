@@ -49,6 +49,13 @@ def precision(overlap: Tensor) -> Tensor:
     return hits / predicted
 
 
+def specificity(overlap: Tensor) -> Tensor:
+    """``true negatives / pixels of other classes`` of each class (…, K); NaN if all pixels are of the class."""
+    hits, predicted, true = overlap.double().unbind(-2)
+    pixels = true.sum(-1, keepdim=True)
+    return (pixels - predicted - true + hits) / (pixels - true)
+
+
 def f1(overlap: Tensor) -> Tensor:
     """Dice or F1 score ``2 hits / (predicted + true)`` of each class (…, K); NaN as for :func:`iou`."""
     hits, predicted, true = overlap.double().unbind(-2)

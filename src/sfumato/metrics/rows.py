@@ -32,9 +32,11 @@ def fields(statistics: Statistics) -> dict[str, Tensor]:
 
 def pack(statistics: Statistics) -> tuple[Tensor, Tensor]:
     """One image's statistics as int32 (1, …) and float64 (1, …) rows."""
-    whole = [t.flatten() for t in fields(statistics).values() if not t.is_floating_point()]
-    real = [t.flatten() for t in fields(statistics).values() if t.is_floating_point()]
-    return torch.cat(whole).int()[None], torch.cat(real).double()[None]
+    flat = [tensor.flatten() for tensor in fields(statistics).values()]
+    none = flat[0][:0]  # statistics may have counts only, or sums only
+    whole = torch.cat([none.int(), *(each.int() for each in flat if not each.is_floating_point())])
+    real = torch.cat([none.double(), *(each.double() for each in flat if each.is_floating_point())])
+    return whole[None], real[None]
 
 
 def unpack(counts: Tensor, sums: Tensor, like: S) -> S:
