@@ -104,11 +104,11 @@ def test_code_of_the_current_folder_is_found_only_if_the_user_names_it(here):
 
 
 def test_an_operation_that_onnx_lacks_is_refused_in_one_line(here, fit, capfd):
-    assert fit("Sorts") == 0
+    assert fit("Bessel") == 0
     capfd.readouterr()
     assert main(["export", "run", TRUST]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("sfumato: faulty_networks.Sorts cannot be exported to onnx: ")
+    assert line.startswith("sfumato: faulty_networks.Bessel cannot be exported to onnx: ")
     assert not (here / "run" / "model.onnx").exists()
 
 
@@ -117,3 +117,26 @@ def test_a_picture_whose_name_starts_with_a_dash_is_predicted(here, fit):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save("-dash.png")
     assert main(["predict", "run", "-dash.png", "--device=cpu", "--quiet", TRUST]) == 0
     assert any((here / "predictions").glob("-dash*"))
+
+
+@pytest.mark.parametrize("name", ["Enc32", "Quarter"])
+def test_plain_onnxruntime_takes_any_size_and_gives_class_probabilities(fit, name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert fit(name) == 0
+    assert main(["export", "run", TRUST]) == 0
+    session, run = onnxruntime.InferenceSession("run/model.onnx"), opened()
+    for size in ((31, 33), (100, 65), (64, 96)):
+        image = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+        (probs,) = session.run(["probs"], {"image": image.numpy()})
+        if min(size) >= 64:  # smaller images are padded to 64 pixels, which a network at a quarter of the size sees
+            torch.testing.assert_close(torch.from_numpy(probs), run.predict(image).probs, rtol=0, atol=1e-5)
+        assert probs.shape == (2, 2, *size)
+
+
+def test_a_graph_that_is_right_for_some_sizes_only_is_refused(here, fit, capfd):
+    assert fit("Pools") == 0
+    capfd.readouterr()
+    assert main(["export", "run", TRUST]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("sfumato: ")
+    assert not (here / "run" / "model.onnx").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -48,7 +49,6 @@ def probe_network(
     with evaluating(network), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is tried may be what the network does not take
         stride, takes_dict, ready, found = _tried(network, inputs)
-    facts = replace(plan.facts, stride=stride, network_takes_dict=takes_dict)
     notes = [f"the network takes sizes that are multiples of {stride}: images are padded"] if stride > 1 else []
     if takes_dict:
         notes.append(f"the network takes a dict with {', '.join(plan.facts.inputs)}")
@@ -60,6 +60,8 @@ def probe_network(
         output = _entry(found, key)
     if isinstance(output, Tensor) and (times := _enlargement(output, ready)) > 1:
         notes.append(f"the network's output has 1/{times} of the size of its input: it is enlarged bilinearly")
+        stride = math.lcm(stride, times)  # else a pixel of the output would be enlarged to a fraction of pixels
+    facts = replace(plan.facts, stride=stride, network_takes_dict=takes_dict)
     return replace(plan, config=replace(plan.config, output=key), facts=facts), tuple(notes)
 
 

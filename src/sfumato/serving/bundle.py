@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
+from sfumato.errors import DataError, MissingDependencyError, MissingFileError
+
+if TYPE_CHECKING:
+    from onnxruntime import SessionOptions  # pyright: ignore[reportAttributeAccessIssue]  # a compiled name
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -39,7 +42,7 @@ class Bundle:
             raise MissingDependencyError(f"{path} needs onnxruntime: pip install 'sfumato[export]'") from error
         if not Path(path).is_file():
             raise MissingFileError(f"{path} does not exist: write it with `sfumato export RUN --out {path}`")
-        options = onnxruntime.SessionOptions()
+        options = quiet_options()
         options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -77,17 +80,12 @@ class Bundle:
             raise DataError(f"{len(inputs)} inputs, expected {len(self.inputs)}: {', '.join(self.inputs)}")
         for name, value in zip(self.inputs, inputs):
             self._check(name, value)
-        maps = {name: value for name, value in zip(self.inputs, inputs) if self._inputs[name]["map"]}
-        sizes = {value.shape[-2:] for value in maps.values()}
+        sizes = {value.shape[-2:] for name, value in zip(self.inputs, inputs) if self._inputs[name]["map"]}
         if len(sizes) > 1:
             raise DataError(f"inputs of different sizes {sorted(sizes)}: expected one height and width")
-        height, width = sizes.pop() if sizes else (0, 0)
-        feed = {name: self._padded(value) if name in maps else value for name, value in zip(self.inputs, inputs)}
         names = [output.name for output in self._session.get_outputs()]
-        found = {name: np.asarray(values) for name, values in zip(names, self._session.run(names, feed))}
-        if not self.metadata["map"]:
-            return found
-        return {name: values[..., :height, :width] for name, values in found.items()}
+        found = self._session.run(names, dict(zip(self.inputs, inputs)))
+        return {name: np.asarray(values) for name, values in zip(names, found)}
 
     def _check(self, name: str, value: np.ndarray) -> None:
         kind = self._inputs[name]
@@ -100,13 +98,14 @@ class Bundle:
                 f"{name} is {value.dtype} {value.shape}, expected {kind['type']} ({shape}) of at least one pixel"
             )
 
-    def _padded(self, value: np.ndarray) -> np.ndarray:
-        """A map at the size that the network needs. The last row and column are repeated."""
-        multiple = self.metadata["multiple"]
-        if not isinstance(multiple, int):
-            raise ConfigError(f"the file's multiple is {multiple!r}, expected a whole number: export again")
-        more = [max(-size % multiple, 2 * multiple - size) for size in value.shape[-2:]]
-        return np.pad(value, [(0, 0)] * (value.ndim - 2) + [(0, more[0]), (0, more[1])], mode="edge")
+
+def quiet_options() -> SessionOptions:
+    """Options of onnxruntime with which it raises its errors and does not print them too."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _entries(value: Json) -> list[dict[str, Json]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,15 @@ from sfumato.errors import ConfigError, ExportError, MissingDependencyError, Not
 from sfumato.predictions import ClassPrediction, ValuePrediction
 from sfumato.runs import Run
 from sfumato.sections import Json, one_line
+from sfumato.serving.bundle import quiet_options
 from sfumato.serving.graph import Graph, outputs_of
 from sfumato.serving.metadata import IMAGE_TYPES, InputKind, input_kinds, metadata
+from sfumato.serving.padding import pad_inside
 from sfumato.storage import atomic_write
 
 FORMATS = ("onnx", "torch-export")
 TOLERANCE = 1e-4
-DEFAULT_STRIDE = 32  # of a network that does not say what its sizes must be multiples of
+SMALL, COARSE = 64, 32  # pixels: images that are large enough for any network, and sizes that suit most
 Compute = Callable[[Sequence[Tensor]], Sequence[np.ndarray | Tensor]]
 
 
@@ -53,22 +57,66 @@ def export(
     _check_choices(format, input)
     graph = Graph(run.to("cpu"), deterministic).eval()
     stride = int(getattr(run.networks[0], "stride", 1))
-    multiple = stride if stride > 1 else DEFAULT_STRIDE
+    grids = dict.fromkeys([Grid(stride, 2), Grid(stride, max(2, SMALL // stride)), Grid(math.lcm(stride, COARSE), 2)])
+    *first, last = grids
+    for grid in first:
+        try:
+            return _export(run, graph, Path(path), format, input, grid, odd=format == "onnx")
+        except SizesError:
+            continue
+    return _export(run, graph, Path(path), format, input, last, odd=format == "onnx" and last.multiple == stride)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The sizes that a graph is traced for.
+
+    Args:
+        multiple: What heights and widths are multiples of.
+        least: The smallest height and width, in multiples.
+    """
+
+    multiple: int
+    least: int
+
+    def sizes(self, odd: bool) -> list[tuple[int, int]]:
+        """Three sizes, the second the smallest. The last two are no multiples if ``odd``."""
+        rows = ((1, 3), (0, 1), (2, 0))
+        return [
+            ((self.least + a) * self.multiple + odd * n, (self.least + b) * self.multiple + odd * n)
+            for n, (a, b) in enumerate(rows)
+        ]
+
+
+class SizesError(ExportError):
+    """A network that cannot be traced for these sizes, or whose trace is right for some of them only."""
+
+
+def _export(run: Run, graph: Graph, path: Path, format: str, input: str, grid: Grid, odd: bool) -> dict[str, float]:
     kinds = input_kinds(run, input)
-    examples = _examples(kinds, multiple)
-    with torch.no_grad():
-        expected = [graph.prediction(*inputs) for inputs in examples]
+    examples = [
+        tuple(kind.example(batch, size, 10 * n + place) for place, kind in enumerate(kinds))
+        for n, (batch, size) in enumerate(zip((2, 1, 3), grid.sizes(odd)))
+    ]
+    try:
+        with torch.no_grad():
+            expected = [graph.prediction(*inputs) for inputs in examples]
+    except ConfigError as error:  # images of this size are too small for the network
+        raise SizesError(str(error)) from error
     _check_finite(expected, "the run's own output")
-    about = metadata(run, kinds, multiple, expected[0])
-    write = _write_onnx if format == "onnx" else _write_torch
-    with atomic_write(path) as part, export_errors(run.config.network or "the network", format):
-        program = _traced(graph, kinds, examples[0], multiple)
-        compute = write(program, part, about)
-        found = [compute(inputs) for inputs in examples]
-        differences = compare(expected, found)
+    network = run.config.network or "the network"
+    with atomic_write(path) as part:
+        with export_errors(network, format, SizesError):
+            program = _traced(graph, kinds, examples[0], grid)
+        with export_errors(network, format):
+            about = metadata(run, kinds, grid.multiple, expected[0])
+            compute = (_write_onnx if format == "onnx" else _write_torch)(program, part, about, grid)
+        with export_errors(network, format, SizesError):
+            found = [compute(inputs) for inputs in examples]
+            differences = compare(expected, found)
         if max(differences.values()) > TOLERANCE:
             worst = {name: f"{value:.2g}" for name, value in differences.items() if value > TOLERANCE}
-            raise ExportError(f"the {format} file differs from the run by {worst}, more than {TOLERANCE}: not kept")
+            raise SizesError(f"the {format} file differs from the run by {worst}, more than {TOLERANCE}: not kept")
     return differences
 
 
@@ -80,7 +128,7 @@ def _check_choices(format: str, input: str) -> None:
 
 
 @contextmanager
-def export_errors(network: str, format: str) -> Iterator[None]:
+def export_errors(network: str, format: str, kind: type[ExportError] = ExportError) -> Iterator[None]:
     """Turn the exceptions of torch, onnx and onnxruntime into an :class:`ExportError` of one line."""
     try:
         with warnings.catch_warnings():
@@ -93,22 +141,13 @@ def export_errors(network: str, format: str) -> Iterator[None]:
         raise MissingDependencyError(f"export needs {error.name}: pip install 'sfumato[export]'") from error
     except Exception as error:  # torch and onnx have an exception of their own for every operator and kind of file
         reason = one_line(error)[:300]
-        raise ExportError(f"{network} cannot be exported to {format}: {type(error).__name__}: {reason}") from error
+        raise kind(f"{network} cannot be exported to {format}: {type(error).__name__}: {reason}") from error
 
 
-def _examples(kinds: list[InputKind], multiple: int) -> list[tuple[Tensor, ...]]:
-    """Inputs of three batches and sizes. The first is traced."""
-    found: list[tuple[Tensor, ...]] = []
-    for n, (batch, rows, columns) in enumerate(((2, 3, 5), (1, 2, 3), (3, 4, 2))):
-        size = (rows * multiple, columns * multiple)
-        found.append(tuple(kind.example(batch, size, 10 * n + place) for place, kind in enumerate(kinds)))
-    return found
-
-
-def _traced(graph: Graph, kinds: list[InputKind], inputs: tuple[Tensor, ...], multiple: int) -> ExportedProgram:
+def _traced(graph: Graph, kinds: list[InputKind], inputs: tuple[Tensor, ...], grid: Grid) -> ExportedProgram:
     batch = Dim("batch", min=1, max=1 << 16)
-    # Sizes are multiples of the stride of the network; the reader of the file pads inputs.
-    height, width = (multiple * Dim(name, min=2, max=1 << 12) for name in ("rows", "columns"))
+    rows, columns = (Dim(name, min=grid.least, max=1 << 16) for name in ("rows", "columns"))
+    height, width = (rows, columns) if grid.multiple == 1 else (grid.multiple * rows, grid.multiple * columns)
     shapes = tuple(
         {0: batch, value.ndim - 2: height, value.ndim - 1: width} if kind.map else {0: batch}
         for kind, value in zip(kinds, inputs)
@@ -117,7 +156,7 @@ def _traced(graph: Graph, kinds: list[InputKind], inputs: tuple[Tensor, ...], mu
         return torch.export.export(graph, inputs, dynamic_shapes={"inputs": shapes})
 
 
-def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json]) -> Compute:
+def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json], grid: Grid) -> Compute:
     import onnxruntime
 
     inputs, outputs = [str(each["name"]) for each in _entries(about["inputs"])], [*map(str, _list(about["outputs"]))]
@@ -128,9 +167,11 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json])
     # What torch writes differs between processes and names files of this machine.
     for part in (written.model, written.model.graph, *written.model.graph):
         part.metadata_props.clear()
+    maps = [str(each["name"]) for each in _entries(about["inputs"]) if each["map"]]
+    pad_inside(written.model.graph, maps, grid.multiple, grid.least, bool(about["map"]))
     written.model.metadata_props["sfumato"] = json.dumps(about, sort_keys=True)
     written.save(str(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), quiet_options(), providers=["CPUExecutionProvider"])
 
     def compute(values: Sequence[Tensor]) -> Sequence[np.ndarray | Tensor]:
         return [np.asarray(each) for each in session.run(outputs, dict(zip(inputs, map(np.asarray, values))))]
@@ -138,7 +179,7 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json])
     return compute
 
 
-def _write_torch(program: ExportedProgram, path: Path, about: Mapping[str, Json]) -> Compute:
+def _write_torch(program: ExportedProgram, path: Path, about: Mapping[str, Json], grid: Grid) -> Compute:
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={"sfumato.json": json.dumps(about, sort_keys=True)})
     with path.open("rb") as file:
