@@ -53,5 +53,3 @@ def test_what_cannot_be_compared(make, run, images):
         compare([run], images(2, 1), **QUIET)
     with pytest.raises(ConfigError, match="share no task"):
         compare([run, make("depth", ("depth",), ("gaussian",))], images(2, 1), **QUIET)
-    with pytest.raises(ConfigError, match="working sizes"):
-        compare([run, make("large", size=(32, 48))], images(2, 1), **QUIET)

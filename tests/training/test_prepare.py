@@ -1,6 +1,5 @@
 """A plan says what the training images say."""
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from sfumato.errors import ConfigError, DataError, PluginError, UntrustedCodeErr
 from sfumato.registry import Trust
 from sfumato.runs import Config
 from sfumato.tasks import Semantic
-from sfumato.training import make_plan, working_size
+from sfumato.training import default_crop, default_size, make_plan
 
 
 def scenes(count=6, seed=0, **how):
@@ -178,7 +177,7 @@ def test_data_are_loaded_by_name():
     plan, train, val = make_plan(Config(size=(8, 12), limit=2), device="cpu")
     assert (len(train), len(val)) == (512, 100)
     assert plan.facts.images == 512
-    assert plan.facts.original_size == (96, 128)
+    assert plan.facts.original_size == (8, 12)  # scenes are generated at any size
     assert isinstance(train.tasks["classes"], Semantic)
 
 
@@ -242,7 +241,14 @@ def test_code_that_data_name_is_not_trusted():
         replace(known, config=replace(known.config, method="os.path.join")).training  # noqa: B018
 
 
-def test_large_images_are_halved_on_a_cpu():
-    assert working_size((1024, 2048), "cpu") == (128, 256)
-    assert math.prod(working_size((1024, 2048), "cpu")) <= 48_000
-    assert working_size((96, 128), "cpu") == (96, 128)
+def test_images_keep_their_size_unless_they_are_very_large():
+    assert default_size((1024, 2048)) == (1024, 2048)
+    assert default_size((565, 584)) == (565, 584)
+    assert default_size((6000, 4000)) == (1500, 1000)
+
+
+def test_crops_of_large_images_are_small_on_a_cpu():
+    assert default_crop((1024, 2048), "cpu") == (128, 256)
+    assert default_crop((360, 480), "cpu") == (192, 256)
+    assert default_crop((565, 584), "cpu") == (128, 160)
+    assert default_crop((96, 128), "cpu") == (96, 128)

@@ -10,7 +10,7 @@ from typing import TypeGuard
 from sfumato import registry
 from sfumato.contracts import DataSet
 from sfumato.data.folder import Folder
-from sfumato.data.views import DatasetSlice
+from sfumato.data.views import DatasetSlice, any_size
 from sfumato.errors import ConfigError, PluginError
 from sfumato.registry import Trust
 
@@ -34,7 +34,8 @@ def load(
     which may be empty. ``split`` is text without a slice. ``size`` is (height, width) to resize to, pixels, or None for
     the size of the files. The result has ``__len__``, ``__getitem__``, ``inputs``, ``tasks`` and ``names``, see
     :class:`sfumato.contracts.DataSet`. It may also have ``splits``; ``entries``, the kinds of entries whose names are
-    not standard; ``things``, ``augmentation`` and ``files(index)``; and the class attribute ``needs_root = True``.
+    not standard; ``things``, ``augmentation`` and ``files(index)``; and the class attributes
+    ``needs_root = True`` and ``any_size = True`` (images are generated at whatever size is requested).
 
     Args:
         name: ``scenes``, ``camvid``, ``cityscapes``, ``nyuv2``, ``sevenscenes``; the name of a plug-in; the path of a
@@ -72,6 +73,28 @@ def load(
     if getattr(opener, "needs_root", False) and not str(root):
         raise ConfigError(f"{name} is read from files: name their folder with --root FOLDER")
     return _checked(opener(root, split, size), name)
+
+
+def load_original(
+    name: str,
+    root: str | Path = "",
+    split: str = "train",
+    size: Size = None,
+    trust: Trust | bool | str | Iterable[str] = (),
+    fold: int = -1,
+) -> DataSet:
+    """Open a data set at its original size. Arguments as of :func:`load`, but for the size.
+
+    Args:
+        name: As of :func:`load`.
+        root: As of :func:`load`.
+        split: As of :func:`load`.
+        size: The size at which images are generated, for a data set that declares ``any_size``. Others ignore it.
+        trust: As of :func:`load`.
+        fold: As of :func:`load`.
+    """
+    found = load(name, root, split, None, trust, fold)
+    return load(name, root, split, size, trust) if size and any(size) and any_size(found) else found
 
 
 def _checked(found: object, name: str) -> DataSet:

@@ -62,7 +62,7 @@ def loader(
     dataset: Dataset[Sample],
     batch: int,
     *,
-    sampler: Sampler[int] | None = None,
+    sampler: Sampler[int] | Sampler[tuple[int, int]] | None = None,
     drop_last: bool = False,
     workers: int = 0,
     seed: int = 0,

@@ -36,7 +36,7 @@ def resize(sample: Sample, size: Size | None, entries: Kinds = ENTRIES) -> Sampl
         return sample
     if len(size) != 2 or min(size) < 1:
         raise ConfigError(f"size is {size}, expected (height, width), each at least 1 pixel")
-    tensors, kinds = _known(sample, entries)
+    tensors, kinds = known_entries(sample, entries)
     old = map_size(tensors, kinds)
     out: Sample = {"name": sample["name"]} if "name" in sample else {}
     return out | {key: kinds[key].resize(value, old, size) for key, value in tensors.items()}
@@ -145,7 +145,7 @@ class Augmentation:
         Raises:
             DataError: If the batch has no map, or maps of different sizes.
         """
-        tensors, kinds = _known(batch, entries)
+        tensors, kinds = known_entries(batch, entries)
         old = map_size(tensors, kinds)
         count, device = len(next(iter(tensors.values()))), next(iter(tensors.values())).device
         # Drawn on the CPU, so that a seed means the same on every device.
@@ -178,7 +178,7 @@ class Augmentation:
         return Warp(torch.stack(rows, 1), zoom, flip, old, new)
 
 
-def _known(sample: Mapping[str, object], entries: Kinds) -> tuple[Tensors, dict[str, EntryKind]]:
+def known_entries(sample: Mapping[str, object], entries: Kinds) -> tuple[Tensors, dict[str, EntryKind]]:
     """The tensors that have a kind, and their kinds."""
     found = {key: (value, kind_of(key, entries)) for key, value in sample.items() if isinstance(value, Tensor)}
     kinds = {key: kind for key, (_, kind) in found.items() if kind is not None}

@@ -58,6 +58,11 @@ def augmentation_of(dataset: Samples) -> Mapping[str, object]:
     return getattr(_whole(dataset), "augmentation", {})
 
 
+def any_size(dataset: Samples) -> bool:
+    """Whether its images are generated at whatever size is requested. Default: no, they have the size of the files."""
+    return bool(getattr(_whole(dataset), "any_size", False))
+
+
 def names_of(dataset: Samples) -> Sequence[str]:
     """The name of each sample. A data set without ``names`` is read from end to end for them."""
     if isinstance(dataset, Subset):
@@ -126,6 +131,11 @@ class DatasetView(Dataset[Sample]):
     def augmentation(self) -> Mapping[str, object]:
         """As the whole data set declares."""
         return augmentation_of(self.whole)
+
+    @property
+    def any_size(self) -> bool:
+        """As the whole data set declares."""
+        return any_size(self.whole)
 
     @property
     def names(self) -> Sequence[str]:

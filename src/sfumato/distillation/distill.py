@@ -10,6 +10,7 @@ from typing import cast
 from rich.progress import track
 
 from sfumato.contracts import Task
+from sfumato.data.sizes import at_factors
 from sfumato.data.views import Samples, subset
 from sfumato.distillation.dataset import DistillationDataset
 from sfumato.distillation.teacher import Student, Teacher
@@ -50,12 +51,12 @@ def distill(
         run: The teacher: an ensemble, MC dropout, or any other run whose predictions have an epistemic part. Its draws
             are learned and not its calibration. A run of several tasks teaches all of them; seen as one of its tasks
             (``run.select_task(name)``), it teaches that one.
-        train: Labeled images at the size of the run's plan.
+        train: Labeled images at their original sizes.
         val: Validation images; None for none.
         folder: The folder of the student. It is made if it does not exist.
         likelihood: A student's likelihood, with commas between those of several tasks. Empty for the one that fits the
             teacher's.
-        unlabeled: Further images at the same size, of which only the teacher's predictions are learned. Default: none.
+        unlabeled: Further images, of which only the teacher's predictions are learned. Default: none.
         samples: Number of samples of a stochastic teacher. None for that in its plan.
         on_the_fly: Whether the teacher predicts every augmented image, which costs its passes at every step, instead of
             every image once. Default False.
@@ -83,7 +84,8 @@ def distill(
     folder = Path(folder)
     plan = student_plan(run, likelihood, choices, trust)
     teacher = Teacher(run, students_of(plan), samples)
-    labeled = subset(train, plan.config.limit)
+    labeled = at_factors(subset(train, plan.config.limit), plan.factors)
+    unlabeled, val = (None if each is None else at_factors(each, plan.factors) for each in (unlabeled, val))
     _probe(teacher, labeled)  # a teacher without a spread is refused before anything is written
     if "network" in choices or "network_args" in choices:
         plan = with_network_facts(plan, train)

@@ -90,7 +90,7 @@ def calibrate(
 
     Args:
         run: The run, of one task.
-        dataset: Images that the run was not trained on, at its size.
+        dataset: Images that the run was not trained on, at their original sizes.
         name: Name of the calibrator. Empty for the task's default: ``temperature`` for classes, ``scale`` for values.
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws. Default 0.
@@ -109,7 +109,7 @@ def calibrate(
         raise ConfigError(f"{name!r} is not a calibrator of {run.config.task}: expected one of {', '.join(known)}")
     kind = cast(CalibratorClass, known[name or next(iter(known))])
     uncalibrated = replace(run, calibrator=None, conformal=None)
-    held = _held(uncalibrated, dataset, samples, seed, progress)
+    held = _held(uncalibrated, dataset, samples, seed, progress, original=False)
     report = _check(held, kind, run)
     fitted = replace(kind.fit(held.of(range(len(held)))), fitted_on=tuple(held.keys))
     write_all({run.file(CALIBRATOR): fitted.write_to}, delete=[run.file(CONFORMAL)])
@@ -131,7 +131,7 @@ def fit_conformal(
 
     Args:
         run: The run, of one task.
-        dataset: Images that the run was neither trained nor calibrated on, at its size.
+        dataset: Images that the run was neither trained nor calibrated on, at their original sizes.
         level: 1 − the risk that is allowed, in (0, 1). Default 0.9.
         delta: How often the risk itself may be larger, in (0, 1). Default 0: the expected risk is bounded.
         class_name: The class whose false negatives are bounded. Empty for wrong classes of all kinds.
@@ -150,7 +150,7 @@ def fit_conformal(
     """
     arguments: dict[str, int] = {"class_index": _class_index(run, class_name)} if class_name else {}
     before = replace(run, conformal=None)
-    held = _held(before, dataset, samples, seed, progress)
+    held = _held(before, dataset, samples, seed, progress, original=True)
     before.check_calibration_leak(held.dataset)
     images = cast("Iterator[tuple[Any, Tensor, Tensor]]", held.of(range(len(held))))  # predictions of this kind
     found = conformal_for(run.single_task.kind).fit(images, level, delta, **arguments)
@@ -167,10 +167,12 @@ def reset(run: Run) -> Run:
     return replace(run, calibrator=None, conformal=None)
 
 
-def _held(run: Run, dataset: Samples, samples: int | None, seed: int, progress: bool) -> HeldPredictions:
+def _held(
+    run: Run, dataset: Samples, samples: int | None, seed: int, progress: bool, *, original: bool
+) -> HeldPredictions:
     if not len(dataset):
         raise DataError("the data set to calibrate on is empty: check --data, --root and --split")
-    return HeldPredictions(run, selected(run, dataset), samples, seed, progress)
+    return HeldPredictions(run, selected(run, dataset), samples, seed, progress, original)
 
 
 def _class_index(run: Run, name: str) -> int:

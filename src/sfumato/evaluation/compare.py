@@ -106,9 +106,9 @@ def compare(
     """Score several runs on the same images.
 
     Args:
-        runs: At least two runs that share a task and the working size of ``dataset``, or a mapping with their names.
+        runs: At least two runs that share a task, or a mapping with their names.
             Without names the folders of the runs are their names.
-        dataset: The images.
+        dataset: The images, at their original sizes, at which all runs are scored.
         samples: Number of draws of a stochastic method. None for the number in each plan.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Default ``auto``.
         seed: Seed of the draws. Default 0.
@@ -129,8 +129,6 @@ def compare(
     shared = [task for task in first.per_task if all(task in run.per_task for run in others)]
     if not shared:
         raise ConfigError(f"{', '.join(named)} share no task: only runs with a common task can be compared")
-    if len(sizes := {run.config.size for run in named.values()}) > 1:
-        raise ConfigError(f"the runs have the working sizes {sorted(sizes)}: only runs of one size can be compared")
     found: dict[str, dict[str, _Scored]] = {task: {} for task in shared}
     for name, run in named.items():
         with scan(run, dataset, samples=samples, device=device, seed=seed, progress=progress, workers=workers) as seen:

@@ -1,9 +1,9 @@
-"""The data that a run is evaluated on, at the size that its network sees."""
+"""The data that a run is evaluated on, at their original size."""
 
 from __future__ import annotations
 
 from sfumato.contracts import DataSet
-from sfumato.data import load
+from sfumato.data.catalog import load_original
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.views import files_of, tasks_of
 from sfumato.errors import ConfigError, MissingFileError, RunError
@@ -16,7 +16,7 @@ TRUTH = "class_probs"
 
 
 def dataset_for(run: Run, data: str = "", root: str = "", split: str = "val") -> DataSet:
-    """The data set that was requested, or the run's own, at the size of the run.
+    """The data set that was requested, or the run's own, at its original size.
 
     Args:
         run: The run.
@@ -36,7 +36,7 @@ def dataset_for(run: Run, data: str = "", root: str = "", split: str = "val") ->
 
 
 def ood_dataset(run: Run, name: str, root: str = "") -> DataSet:
-    """A data set that is out of distribution, at the size of the run, whatever its tasks.
+    """A data set that is out of distribution, at its original size, whatever its tasks.
 
     Args:
         run: The run.
@@ -102,4 +102,4 @@ def _naming(run: Run, data: str) -> Trust:
 
 def _load(run: Run, data: str, root: str, split: str, trust: Trust) -> DataSet:
     fold = run.config.fold if data == run.config.data else -1
-    return load(data, root=root, split=split, size=run.config.size, trust=trust, fold=fold)
+    return load_original(data, root, split, run.config.size, trust, fold)

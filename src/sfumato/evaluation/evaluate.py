@@ -17,7 +17,7 @@ from sfumato.errors import ConfigError, DataError, PluginError
 from sfumato.evaluation.data import TRUTH
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation, run_state
 from sfumato.predictions import AnyPrediction
-from sfumato.runs import Run
+from sfumato.runs import Predictor, Run, RunBackend
 from sfumato.tasks import CenterOffsets
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def evaluate(
 
     Args:
         run: The run to score.
-        dataset: The images, at the size of the run.
+        dataset: The images, at their original sizes, at which they are scored.
         data: Name of the data set, which is only recorded.
         root: The folder where it lies, which is only recorded.
         split: Which part of it, which is only recorded.
@@ -199,15 +199,16 @@ def leave_process_group() -> bool:
 def predict_sample(
     run: Run, dataset: Samples, index: int, *, samples: int | None = None, seed: int = 0
 ) -> tuple[Sample, AnyPrediction]:
-    """A sample and its calibrated prediction, from the same draws as :func:`evaluate`.
+    """A sample and its calibrated prediction at the original size, from the same draws as :func:`evaluate`.
 
     Args:
         run: The run.
-        dataset: The images, at the size of the run.
+        dataset: The images, at their original sizes.
         index: Number of the image.
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws. Default 0.
     """
     sample = dataset[index]
     with torch.no_grad():
-        return sample, run.predict(*run.inputs_of(sample), samples=samples, seed=seed, index=index)
+        found = Predictor(RunBackend(run))(*run.inputs_of(sample), samples=samples, seed=seed, index=index)
+    return sample, found.prediction

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from sfumato.data.loading import SelectedDataset
+from sfumato.data.transforms import resize
+from sfumato.data.views import entries_of
 from sfumato.predictions import TaskPrediction
-from sfumato.runs import Run, image_key
+from sfumato.runs import Run, image_key, predict_seen
 
 BUDGET = 1 << 30  # bytes of predictions that are kept; further images are predicted again when they are needed again
 
@@ -28,13 +30,23 @@ class HeldPredictions:
         samples: Number of draws. None for the number in the plan.
         seed: Seed of the draws.
         progress: Whether to show a progress bar while images are predicted.
+        original: Whether predictions and targets have the original size, which conformal sets are of. If not, they have
+            the size that the network sees, at which a calibrator is applied.
         budget: Bytes of predictions that are kept. Default 1 GiB.
     """
 
     def __init__(
-        self, run: Run, dataset: SelectedDataset, samples: int | None, seed: int, progress: bool, budget: int = BUDGET
+        self,
+        run: Run,
+        dataset: SelectedDataset,
+        samples: int | None,
+        seed: int,
+        progress: bool,
+        original: bool,
+        budget: int = BUDGET,
     ) -> None:
         self.run, self.dataset, self.seed, self.progress, self.budget = run, dataset, seed, progress, budget
+        self.original, self._kinds = original, entries_of(dataset, dataset.parts)
         self.method, self.keys = run.method(samples), [""] * len(dataset)
         self._kept: dict[int, HeldOut] = {}
 
@@ -53,10 +65,15 @@ class HeldPredictions:
         sample, task = self.dataset[number], self.run.single_task
         self.keys[number] = image_key(sample, self.run.facts.inputs)
         with torch.no_grad():
-            drawn = self.run.predict_uncalibrated(
-                self.method, *self.run.inputs_of(sample), seed=self.seed, index=number
+            drawn, scaling = predict_seen(
+                self.run, self.method, self.run.inputs_of(sample), seed=self.seed, index=number
             )
-            prediction = replace(cast(TaskPrediction, self.run.calibrated(drawn)), image=None).to("cpu")
+            found = cast(TaskPrediction, self.run.calibrated(drawn))
+            if self.original:
+                found = scaling.prediction(found, {task.key: task})
+            elif scaling.seen != scaling.original:
+                sample = resize(sample, scaling.seen, self._kinds)
+            prediction = replace(found, image=None).to("cpu")
         target, valid = task.target_and_mask(task.entries(sample))
         held = prediction, target[None], valid[None]
         size = sum(_bytes(getattr(prediction, field.name)) for field in fields(prediction))

@@ -16,7 +16,7 @@ from sfumato.data.views import Samples
 from sfumato.errors import ConfigError
 from sfumato.evaluation.instances import IDS, InstanceTally
 from sfumato.evaluation.tally import Batched, TaskTally
-from sfumato.runs import Run, part_of
+from sfumato.runs import Run, part_of, predict_seen
 from sfumato.training import lightning_devices, quiet_lightning
 
 
@@ -128,16 +128,17 @@ class Scorer(L.LightningModule):
             return
         inputs = [batch[name] for name in self.run.facts.inputs]
         assert self.method is not None
-        drawn = self.run.predict_uncalibrated(self.method, *inputs, seed=self.seed, index=index)
+        drawn, scaling = predict_seen(self.run, self.method, inputs, seed=self.seed, index=index)
         if outside:
             for name, tally in self.tallies.items():
-                tally.update_outside(part_of(drawn, name), batch)
+                tally.update_outside(part_of(drawn, name), scaling, batch)
             return
         taught = None
         if self.teacher is not None and self.teacher_method is not None:
-            taught = self.teacher.predict_uncalibrated(self.teacher_method, *inputs, seed=self.seed, index=index)
+            taught, small = predict_seen(self.teacher, self.teacher_method, inputs, seed=self.seed, index=index)
+            taught = small.prediction(taught, self.teacher.task.parts)
         found = {
-            name: tally.update(part_of(drawn, name), part_of(taught, name), batch)
+            name: tally.update(part_of(drawn, name), part_of(taught, name), scaling, batch)
             for name, tally in self.tallies.items()
         }
         if self.instances is not None and IDS in batch:

@@ -19,6 +19,7 @@ from sfumato.metrics import FidelityScores, SetScores, TruthScores
 from sfumato.predictions import ClassPrediction, TaskPrediction
 from sfumato.runs import Run
 from sfumato.runs.run import FITTED
+from sfumato.runs.sizes import Scaling
 from sfumato.tasks import Semantic
 
 Batched = Mapping[str, Any]
@@ -80,22 +81,26 @@ class TaskTally(nn.Module):
         self.images = ImageRows()
         self.plugins = nn.ModuleList(each for each in further.values() if isinstance(each, nn.Module))
 
-    def update(self, drawn: TaskPrediction, taught: TaskPrediction | None, batch: Batched) -> TaskPrediction:
+    def update(
+        self, drawn: TaskPrediction, taught: TaskPrediction | None, scaling: Scaling, batch: Batched
+    ) -> TaskPrediction:
         """Add one image.
 
         Args:
-            drawn: The prediction of the run, before calibration.
-            taught: The prediction of its teacher. None without one.
-            batch: The sample, with a batch dimension of 1.
+            drawn: The prediction of the run, before calibration, at the size that the network sees.
+            taught: The prediction of its teacher, at the original size. None without one.
+            scaling: The two sizes. Scores are of the original one.
+            batch: The sample at its original size, with a batch dimension of 1.
 
         Returns:
-            The calibrated prediction.
+            The calibrated prediction at the original size.
 
         Raises:
             NotFiniteError: If the prediction holds NaN or infinity. The message names the image.
         """
         drawn, batch = drawn.to(self.place), _moved(batch, self.place)
-        prediction = self.run.calibrated(drawn)
+        prediction = self._original(self.run.calibrated(drawn), scaling)
+        drawn = prediction if self.run.calibrator is None else self._original(drawn, scaling)
         self.images.update(int(batch["index"]), self._finite_mean(prediction, batch))
         target, valid = self.task.target_and_mask(batch)
         try:
@@ -111,11 +116,14 @@ class TaskTally(nn.Module):
             self.ood.update(prediction, outside=False)
         return prediction
 
-    def update_outside(self, drawn: TaskPrediction, batch: Batched) -> None:
-        """Add one image that is out of distribution. Its targets are not read."""
+    def _original(self, prediction: TaskPrediction, scaling: Scaling) -> TaskPrediction:
+        return scaling.prediction(prediction, {self.task.key: self.task})
+
+    def update_outside(self, drawn: TaskPrediction, scaling: Scaling, batch: Batched) -> None:
+        """Add one image that is out of distribution. Its targets are not read. Arguments as of :meth:`update`."""
         assert self.ood is not None
         batch = _moved(batch, self.place)
-        prediction = self.run.calibrated(drawn.to(self.place))
+        prediction = self._original(self.run.calibrated(drawn.to(self.place)), scaling)
         self._finite_mean(prediction, batch)
         self.ood.update(prediction, outside=True, novel=batch.get("novel"))
 

@@ -14,14 +14,15 @@ from sfumato.runs.network import DEFAULT_JOINT_NETWORK, DEFAULT_NETWORK
 def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
     """Data, method, likelihood, network, budget and calibration, by name."""
     config, plan = run.config, run.plan
-    height, width = config.size
+    crops = "" if config.crop == config.size else f", crops of {_size(config.crop)}"
+    resized = "" if config.size == run.facts.original_size else f", resized from {_size(run.facts.original_size)}"
     name = config.network or (DEFAULT_JOINT_NETWORK if config.tasks else DEFAULT_NETWORK)
     parameters = sum(p.numel() for p in run.networks[0].parameters())
     given = ", ".join(f"{key}={value}" for key, value in config.network_args.items())
     arguments = f"({given})" if given else ""
     copies = f"{plan.networks} × " if plan.networks > 1 else ""
     return {
-        "trained on": f"{config.data}, {plan.images_used} images of {height} × {width} pixels",
+        "trained on": f"{config.data}, {plan.images_used} images of {_size(config.size)} pixels{resized}{crops}",
         "evaluated on": f"{evaluation.data}, {evaluation.split}, {evaluation.images} images",
         "method": _method(run, evaluation),
         **({"tasks": config.tasks, "weighting": config.weighting} if config.tasks else {}),
@@ -37,6 +38,10 @@ def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
 def _epochs(config: Config) -> str:
     limit = f" or {config.max_time}{'' if ':' in config.max_time else ' minutes'}" if config.max_time else ""
     return f"{'up to ' * bool(limit)}{config.epochs} epochs{limit}"
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"
 
 
 def _method(run: Run, evaluation: Evaluation) -> str:

@@ -14,8 +14,7 @@ from sfumato.evaluation import Evaluation, predict_sample
 from sfumato.instances import find_instances
 from sfumato.predictions import ClassPrediction, JointPrediction, ValuePrediction
 from sfumato.report.data import ReportImage
-from sfumato.runs import Run
-from sfumato.runs.predictor import part_of
+from sfumato.runs import Run, part_of, predict_seen
 from sfumato.targets import Image
 from sfumato.tasks import CenterOffsets, Semantic
 
@@ -107,8 +106,9 @@ class ImageSource:
     def _taught(self, sample: Sample, index: int) -> Joint | None:
         if self.teacher is None:
             return None
-        inputs = self.teacher.inputs_of(sample)
-        return self.teacher.predict_uncalibrated(self.teacher.method(), *inputs, seed=self.seed, index=index)
+        method, inputs = self.teacher.method(), self.teacher.inputs_of(sample)
+        found, scaling = predict_seen(self.teacher, method, inputs, seed=self.seed, index=index)
+        return scaling.prediction(found, self.teacher.task.parts)
 
 
 def _scores_of(evaluation: Evaluation, name: str, index: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import DEVICES, resolve_device
 from sfumato.runs.network import Normalized, build_network, load_weights, save_weights, weights_path
 from sfumato.runs.plan import Plan
-from sfumato.runs.predictor import Backend, Predicted, Predictor, RunBackend, part_of
+from sfumato.runs.predictor import Backend, Predicted, Predictor, RunBackend, part_of, predict_seen
 from sfumato.runs.probe import probe_network
 from sfumato.runs.resolve import (
     calibrator_classes,
@@ -33,6 +33,7 @@ __all__ = [
     "likelihood_names",
     "load_weights",
     "part_of",
+    "predict_seen",
     "probe_network",
     "resolve_device",
     "resolve_tasks",

@@ -40,9 +40,11 @@ class Config:
         method: Name or class path of the method. Default ``mc-dropout``.
         members: Number of networks that are trained, or that live in one network. 0 for the method's default.
         samples: Number of outputs that a stochastic method draws. Default 20.
-        size: Height and width that images are resized to, pixels. 0 0 for the original size, halved on a CPU while an
-            image is large.
-        crop: Height and width of the crops in training, pixels. 0 0 for the whole image.
+        size: Height and width at which the network sees the first image, pixels. Other images are resized by the same
+            factors. Scores and predictions are of the original size. 0 0 for the original size, halved until it has at
+            most 4 megapixels.
+        crop: Height and width of the random crops in training, pixels. 0 0 for the whole image, or about 48,000 pixels
+            of a larger one (524,288 on a GPU).
         scale: Smallest and largest random zoom in training. 0 0 for what suits the data.
         color: Strength of random brightness, contrast and saturation in training, in [0, 1]. Negative for what suits
             the data.

@@ -51,6 +51,12 @@ class Plan:
         return min(self.config.limit, self.facts.images) or self.facts.images
 
     @property
+    def factors(self) -> tuple[float, float]:
+        """The size that the network sees, divided by the original size: for heights and for widths."""
+        (height, width), (original_height, original_width) = self.config.size, self.facts.original_size
+        return height / original_height, width / original_width
+
+    @property
     def pixels(self) -> int:
         """Number of pixels of all training images. A penalty of all of them together is divided by it."""
         return self.images_used * self.config.size[0] * self.config.size[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -10,19 +10,18 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from sfumato.contracts import Task
-from sfumato.errors import DataError
+from sfumato.contracts import Method, Task
 from sfumato.predictions import (
     AnyPrediction,
     JointPrediction,
     PredictionInterval,
     PredictionSet,
     TaskPrediction,
-    ValuePrediction,
 )
 from sfumato.registry import Trust
 from sfumato.runs.run import Run
-from sfumato.targets import ENTRIES, Image, kind_of
+from sfumato.runs.sizes import Scaling
+from sfumato.targets import Image
 
 Sets = Mapping[str, PredictionSet | PredictionInterval]
 
@@ -48,7 +47,7 @@ class Backend(Protocol):
         """The tasks by name."""
         ...
 
-    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int) -> AnyPrediction:
+    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None) -> AnyPrediction:
         """The calibrated prediction for inputs (B, …)."""
         ...
 
@@ -75,15 +74,14 @@ class RunBackend:
     @property
     def factors(self) -> tuple[float, float]:
         """The size that the network sees, divided by the original size."""
-        (height, width), (original_height, original_width) = self.run.config.size, self.run.facts.original_size
-        return height / original_height, width / original_width
+        return self.run.plan.factors
 
     @property
     def tasks(self) -> Mapping[str, Task]:
         """The tasks by name."""
         return {name: view.single_task for name, view in self.run.per_task.items()}
 
-    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int) -> AnyPrediction:
+    def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None) -> AnyPrediction:
         """The calibrated prediction for inputs (B, …)."""
         return self.run.predict(*inputs, samples=samples, seed=seed, index=index, tile=tile)
 
@@ -128,7 +126,7 @@ class Predictor:
         return cls(RunBackend(Run.open(folder, device=device, trust=trust)))
 
     def __call__(
-        self, *inputs: Tensor, samples: int | None = None, seed: int = 0, index: int = 0, tile: int = 0
+        self, *inputs: Tensor, samples: int | None = None, seed: int = 0, index: int = 0, tile: int | None = None
     ) -> Predicted:
         """Predict a batch.
 
@@ -139,64 +137,40 @@ class Predictor:
             seed: Seed of the draws. Default 0.
             index: Number of the image, so that its draws depend on nothing else. Default 0.
             tile: Side of the tiles that are predicted one by one, pixels of the size that the network sees. 0 for whole
-                images.
+                images. None for tiles of 1024 pixels where the network sees more than 2.5 megapixels. Default None.
 
         Raises:
             DataError: If inputs are missing or differ in size.
         """
-        size = self._size(inputs)
-        seen = (max(1, round(size[0] * self.backend.factors[0])), max(1, round(size[1] * self.backend.factors[1])))
-        resized = (_resized(name, value, size, seen) for name, value in zip(self.backend.inputs, inputs))
-        found = self.backend.predict(*resized, samples=samples, seed=seed, index=index, tile=tile)
-        found = _at_size(found, self.backend.tasks, seen, size)
-        sets = self.backend.conformal_sets(found)
+        backend = self.backend
+        scaling = Scaling.of(backend.inputs, inputs, backend.factors)
+        seen = scaling.inputs(backend.inputs, inputs)
+        found = backend.predict(*seen, samples=samples, seed=seed, index=index, tile=tile)
+        found = scaling.prediction(found, backend.tasks)
+        sets = backend.conformal_sets(found)
         return Predicted(replace(found, image=Image().to_float(inputs[0])), sets)
 
-    def _size(self, inputs: tuple[Tensor, ...]) -> tuple[int, int]:
-        names = self.backend.inputs
-        if len(inputs) != len(names):
-            raise DataError(f"{len(inputs)} inputs, expected {len(names)}: {', '.join(names)}")
-        sizes = {name: tuple(value.shape[-2:]) for name, value in zip(names, inputs) if _is_map(name)}
-        if len(set(sizes.values())) != 1:
-            found = ", ".join(f"{name} {height} × {width}" for name, (height, width) in sizes.items())
-            raise DataError(f"inputs of different sizes: {found}. Expected one size for all inputs of a sample")
-        height, width = next(iter(sizes.values()))
-        return height, width
+
+def predict_seen(
+    run: Run, method: Method, inputs: Sequence[Tensor], *, seed: int = 0, index: int = 0
+) -> tuple[AnyPrediction, Scaling]:
+    """The prediction of a run before calibration, at the size that the network sees, for inputs of the original size.
+
+    Args:
+        run: The run.
+        method: A method of the run.
+        inputs: The inputs of the network (B, …) at their original size.
+        seed: Seed of the draws. Default 0.
+        index: Number of the image. Default 0.
+
+    Returns:
+        The prediction, and the two sizes.
+    """
+    names = run.facts.inputs
+    scaling = Scaling.of(names, inputs, run.plan.factors)
+    return run.predict_uncalibrated(method, *scaling.inputs(names, inputs), seed=seed, index=index), scaling
 
 
 def part_of(prediction: JointPrediction | P, name: str) -> TaskPrediction | P:
     """One task of the prediction of several; the prediction itself if it is of one."""
     return prediction[name] if isinstance(prediction, JointPrediction) else prediction
-
-
-def _is_map(name: str) -> bool:
-    kind = kind_of(name, ENTRIES)
-    return kind is None or kind.is_map
-
-
-def _resized(name: str, value: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    kind = kind_of(name, ENTRIES) or Image()
-    return value if old == new else kind.resize(value, old, new)
-
-
-def _at_size(
-    prediction: AnyPrediction, tasks: Mapping[str, Task], old: tuple[int, int], new: tuple[int, int]
-) -> AnyPrediction:
-    """A prediction at another size. Lengths in pixels grow with it."""
-    if old == new:
-        return prediction
-    if isinstance(prediction, JointPrediction):
-        parts = {name: _at_size(prediction[name], {name: tasks[name]}, old, new) for name in prediction}
-        return replace(prediction, parts=parts)
-    found = prediction.resized(new)
-    ((_, task),) = tasks.items()
-    if not isinstance(found, ValuePrediction) or not task.target.is_map:
-        return found
-    ones = torch.ones(found.mean.shape[1], *old)
-    factor = task.target.resize(ones, old, new)[:, :1, :1].to(found.mean)
-    return replace(
-        found,
-        mean=found.mean * factor,
-        aleatoric_variance=found.aleatoric_variance * factor.square(),
-        epistemic_variance=found.epistemic_variance * factor.square(),
-    )

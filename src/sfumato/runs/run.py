@@ -28,6 +28,8 @@ from sfumato.targets import Image
 from sfumato.tasks import MultiTask
 
 P = TypeVar("P")
+WHOLE = 2_500_000  # pixels; a larger image is predicted on tiles
+TILE = 1024  # side of these tiles, pixels
 CALIBRATOR, CONFORMAL, METHOD_STATE = "calibrator.safetensors", "conformal.safetensors", "method.safetensors"
 
 
@@ -198,7 +200,9 @@ class Run:
         """
         return tuple(value[None] for value in _entries(sample, self.facts.inputs))
 
-    def predict(self, *inputs: Tensor, samples: int | None = None, seed: int = 0, index: int = 0, tile: int = 0) -> Any:
+    def predict(
+        self, *inputs: Tensor, samples: int | None = None, seed: int = 0, index: int = 0, tile: int | None = None
+    ) -> Any:
         """The prediction for a batch, at the size that the network sees, calibrated if the run is.
 
         The prediction of several tasks is a :class:`JointPrediction` from one set of draws.
@@ -208,7 +212,8 @@ class Run:
             samples: Number of draws of a stochastic method. None for the number in the plan.
             seed: Seed of the draws. Default 0.
             index: Number of the image, so that its draws depend on nothing else. Default 0.
-            tile: Side of the tiles that are predicted one by one, pixels. 0 for the whole image at once.
+            tile: Side of the tiles that are predicted one by one, pixels. 0 for the whole image at once. None for tiles
+                of 1024 pixels if the image has more than 2.5 megapixels, and the whole image else. Default None.
 
         Returns:
             A :class:`ClassPrediction`, :class:`ValuePrediction` or :class:`JointPrediction`, with the first input as
@@ -219,11 +224,13 @@ class Run:
         )
 
     def predict_uncalibrated(
-        self, method: Method, *inputs: Tensor, seed: int = 0, index: int = 0, tile: int = 0
+        self, method: Method, *inputs: Tensor, seed: int = 0, index: int = 0, tile: int | None = None
     ) -> AnyPrediction:
         """The prediction of a method without the run's calibrator. Arguments as of :meth:`predict`."""
         inputs = self.prepare(*inputs)
         generator = generator_for(index, seed)
+        if tile is None:
+            tile = self._tile(inputs)
         if tile:
             found = predict_tiled(
                 method, *inputs, likelihood=self.likelihood, generator=generator, tile=(tile, tile), overlap=tile // 4
@@ -231,6 +238,12 @@ class Run:
         else:
             found = predict(method, *inputs, likelihood=self.likelihood, generator=generator)
         return replace(found, image=inputs[0])
+
+    def _tile(self, inputs: tuple[Tensor, ...]) -> int:
+        """The side of tiles for inputs: 0 for small images and for one value for each image."""
+        largest = max((value.shape[-2] * value.shape[-1] for value in inputs if value.ndim == 4), default=0)
+        maps = all(view.single_task.target.is_map for view in self.per_task.values())
+        return TILE if largest > WHOLE and maps else 0
 
     def calibrated(self, prediction: P) -> P:
         """A prediction of the networks, corrected by the run's calibrator if there is one."""

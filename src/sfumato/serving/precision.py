@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sfumato.contracts import DataSet
+from sfumato.data.sizes import at_factors
 from sfumato.errors import ConfigError, MissingDependencyError
 from sfumato.predictions import ClassPrediction, ValuePrediction
 from sfumato.runs import Run
@@ -87,10 +88,11 @@ def precision_cost(
     """
     from rich.progress import track
 
+    images = at_factors(dataset, run.plan.factors)
     task, graph, backend = run.single_task, Graph(run.to("cpu"), deterministic).eval(), OnnxBackend(bundle)
     tables = task.scores(), task.scores()
-    for index in track(range(len(dataset)), "score", disable=not progress, transient=True):
-        sample = dataset[index]
+    for index in track(range(len(images)), "score", disable=not progress, transient=True):
+        sample = images[index]
         inputs = backend.typed(*run.inputs_of(sample))
         target, valid = task.target_and_mask(task.entries(sample))
         for table, prediction in zip(tables, _both(graph, backend, inputs)):

@@ -56,7 +56,7 @@ class OnnxBackend:
         return {name: build_task(name, cast("dict[str, Json]", tuples), self.trust)}
 
     def predict(
-        self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int
+        self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None
     ) -> ClassPrediction | ValuePrediction:
         """The calibrated prediction for inputs (B, …). A file makes no draws, so ``seed`` and ``index`` change nothing.
 

@@ -1,6 +1,6 @@
 """Training: from a configuration and data to a run."""
 
-from sfumato.training.devices import fast_precision, lightning_devices, quiet_lightning, working_size
+from sfumato.training.devices import default_crop, default_size, fast_precision, lightning_devices, quiet_lightning
 from sfumato.training.fit import fit
 from sfumato.training.folder import check_output_dir, print_rank_zero, warn_rank_zero
 from sfumato.training.module import TrainingModule
@@ -11,6 +11,8 @@ from sfumato.training.teacher import teacher_of
 __all__ = [
     "TrainingModule",
     "check_output_dir",
+    "default_crop",
+    "default_size",
     "fast_precision",
     "fit",
     "fit_post_hoc",
@@ -21,5 +23,4 @@ __all__ = [
     "quiet_lightning",
     "teacher_of",
     "warn_rank_zero",
-    "working_size",
 ]

@@ -11,7 +11,8 @@ import torch
 
 from sfumato.runs import resolve_device
 
-PIXELS_ON_CPU = 48_000  # with more than this per image an epoch takes minutes on a few cores
+MOST_PIXELS = 1 << 22  # of the image that a network sees, unless a person chooses another size
+CROP_ON_CPU, CROP_ON_GPU = 48_000, 1 << 19  # pixels of a crop; with more an epoch takes minutes on a few cores
 
 
 def lightning_devices(device: str, devices: int = 1) -> tuple[str, int | list[int]]:
@@ -59,13 +60,31 @@ def fast_precision(device: str = "auto") -> str:
     return "bf16-mixed" if has.get("avx512_bf16") or has.get("amx_bf16") else "32-true"
 
 
-def working_size(native: tuple[int, int], device: str = "auto") -> tuple[int, int]:
-    """The size to train at: the native one, on a CPU halved until an image is small enough.
+def default_size(original: tuple[int, int]) -> tuple[int, int]:
+    """The size at which a network sees images: the original one, halved until it has at most 4 megapixels.
 
-    >>> working_size((480, 640), "cpu")
-    (120, 160)
+    >>> default_size((480, 640)), default_size((3000, 4000))
+    ((480, 640), (1500, 2000))
     """
-    height, width = native
-    while resolve_device(device).type == "cpu" and height * width > PIXELS_ON_CPU:
+    return _halved(original, MOST_PIXELS)
+
+
+def default_crop(size: tuple[int, int], device: str = "auto") -> tuple[int, int]:
+    """The size of the crops in training: the whole image, or a multiple of 32 where it is too large for a step.
+
+    >>> default_crop((96, 128), "cpu"), default_crop((360, 480), "cpu")
+    ((96, 128), (192, 256))
+    """
+    height, width = _halved(size, CROP_ON_CPU if resolve_device(device).type == "cpu" else CROP_ON_GPU)
+    return (height, width) if (height, width) == size else (max(32, _multiple(height)), max(32, _multiple(width)))
+
+
+def _halved(size: tuple[int, int], pixels: int) -> tuple[int, int]:
+    height, width = size
+    while height * width > pixels:
         height, width = (height + 1) // 2, (width + 1) // 2
     return height, width
+
+
+def _multiple(length: int) -> int:
+    return 32 * max(1, round(length / 32))

@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.data.cache import CachedDataset
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.transforms import to_float
-from sfumato.data.views import Samples, augmentation_of, entries_of, files_of, subset
+from sfumato.data.views import DatasetView, Samples, augmentation_of, entries_of, files_of, subset
 from sfumato.errors import ConfigError
 from sfumato.methods import Deterministic
 from sfumato.objectives import build_objective
@@ -52,7 +52,7 @@ def make_job(
     return Job(
         plan=plan,
         train=selected(train, plan.config.limit),
-        val=None if val is None else selected(val),
+        val=None if val is None else _val_part(selected(val), plan, progress),
         folder=folder,
         entries=entries_of(train, tasks),
         hardware=hardware,
@@ -61,6 +61,15 @@ def make_job(
         progress=progress,
         batch_transform=batch_transform,
     )
+
+
+def _val_part(val: SelectedDataset, plan: Plan, progress: bool) -> DatasetView:
+    """As many validation images as hold the pixels of the crops of an epoch, evenly spread, but at least 32."""
+    (crop_height, crop_width), (height, width) = plan.config.crop, plan.config.size
+    count = max(32, plan.images_used * crop_height * crop_width // (height * width))
+    if progress and count < len(val):
+        print_rank_zero(f"validation during training reads {count} of {len(val)} images, evenly spread")
+    return subset(val, count)
 
 
 def choose_workers(dataset: Samples, workers: int = -1) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import lightning as L
@@ -9,7 +10,9 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from sfumato.data.loading import SampleLoader, loader
+from sfumato.data.sizes import CroppedDataset, Region
 from sfumato.data.views import DatasetView
+from sfumato.targets import EntryKind
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,24 @@ class Reading:
 
     Args:
         batch: Images per batch and device.
+        region: What is cut from each training image before it is augmented.
+        entries: The kind of each sample entry.
         seed: Seed of the order of training images.
         workers: Number of processes that read images; 0 reads them in this one.
     """
 
     batch: int
+    region: Region
+    entries: Mapping[str, EntryKind]
     seed: int = 0
     workers: int = 0
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Gives the number of an image with the epoch, on which the place of its crop depends."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((int(number), self.epoch) for number in super().__iter__())  # pyright: ignore[reportArgumentType] torch gives the numbers of samples
 
 
 class TrainingData(L.LightningDataModule):
@@ -48,17 +62,16 @@ class TrainingData(L.LightningDataModule):
 
     def train_dataloader(self) -> SampleLoader:
         """Batches in random order. The last one is left out if it is not full, unless it is the only one."""
-        world, rank = self._ranks()
-        sampler = DistributedSampler(self.train, world, rank, shuffle=True, seed=self.reading.seed)
-        batch, whole = self.reading.batch, len(sampler) >= self.reading.batch
+        (world, rank), reading = self._ranks(), self.reading
+        sampler = EpochSampler(self.train, world, rank, shuffle=True, seed=reading.seed)
         return loader(
-            self.train, batch, sampler=sampler, drop_last=whole, workers=self.reading.workers, seed=self.reading.seed,
-            device=self._device(),
+            CroppedDataset(self.train, reading.region, reading.entries), reading.batch, sampler=sampler,
+            drop_last=len(sampler) >= reading.batch, workers=reading.workers, seed=reading.seed, device=self._device(),
         )  # fmt: skip
 
     def val_dataloader(self) -> SampleLoader:
-        """Batches of every image once, each in one process."""
+        """Every whole image once, each in one process, one after another because sizes may differ."""
         assert self.val is not None
         world, rank = self._ranks()
         share = DatasetView(self.val, range(rank, len(self.val), world))
-        return loader(share, self.reading.batch, workers=self.reading.workers, device=self._device())
+        return loader(share, 1, workers=self.reading.workers, device=self._device())

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from sfumato.data.sizes import Region
 from sfumato.data.views import DatasetView
 from sfumato.objectives import build_objective
 from sfumato.runs import Plan, build_network, save_weights, task_and_likelihood, weights_path
@@ -81,6 +82,11 @@ class Job:
     loggers: str = CSV
     seconds: float = math.inf
 
+    def region(self, seed: int) -> Region:
+        """What is cut from each training image before it is augmented."""
+        config = self.plan.config
+        return Region.of(config.crop, config.scale[0], config.size, seed)
+
 
 def fit_member(job: Job, member: int) -> None:
     """Train the network with this number and store its weights. A training that was interrupted is continued."""
@@ -101,7 +107,9 @@ def _fit_member(job: Job, member: int) -> None:
         rank_zero_only(save_weights)(module.network, weights_path(job.folder, other))
 
     trainer = _trainer(job, member, _callbacks(job, member, averaging, keep))
-    data = TrainingData(job.train, job.val, Reading(plan.config.batch, seed, job.workers))
+    data = TrainingData(
+        job.train, job.val, Reading(plan.config.batch, job.region(seed), job.entries, seed, job.workers)
+    )
     if trainer.is_global_zero:
         log_choices(trainer.loggers, plan)
     with stoppable():

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sfumato import registry
 from sfumato.contracts import Batch, Task
-from sfumato.data import load
+from sfumato.data.catalog import load_original
 from sfumato.data.loading import SelectedDataset, loader
+from sfumato.data.sizes import CroppedDataset, Region, at_factors
 from sfumato.data.transforms import to_float
 from sfumato.data.views import Samples, entries_of, subset
 from sfumato.errors import ConfigError
@@ -43,7 +44,7 @@ def fit_post_hoc(
             of it is not taken over, because the predictions of the new run are others.
         method: Name or class path of a method that needs no training of its own, see :func:`post_hoc_methods`.
         folder: Folder of the new run. It must not hold a run.
-        train: The images that the run was trained on. None to load them by its plan.
+        train: The images that the run was trained on, at their original sizes. None to load them by its plan.
         samples: Number of samples of a stochastic method. None for that in the plan.
         limit: Number of training images to use, evenly spread; 0 for as many as the run was trained on. Default 0.
         progress: Whether a bar is shown. Default True.
@@ -60,7 +61,7 @@ def fit_post_hoc(
     check_output_dir(plan, folder, resume=False)
     data = train
     if data is None and plan.training.needs_training_data:
-        data = load(config.data, config.root, "train", config.size, trust, config.fold)
+        data = load_original(config.data, config.root, "train", config.size, trust, config.fold)
     state = _state(run, plan, data, limit, progress)
     if data is not None:
         _try(run, plan, state, data)
@@ -94,19 +95,23 @@ def add_method_state(run: Run, train: Samples, progress: bool = True) -> None:
 
 
 class TrainingBatches:
-    """Batches of training images for a fit: inputs, target and mask on the device of a run. Each iteration reads anew.
+    """Batches of crops of training images for a fit: inputs, target and mask on the device of a run.
+
+    Each iteration reads them anew. A crop is as large as those in training, and its place is always the same.
 
     Args:
-        run: The run, whose inputs, task and batch size count.
-        dataset: Training images.
+        run: The run, whose inputs, task, crop and batch size count.
+        dataset: Training images at their original sizes.
         progress: Whether a bar is shown.
     """
 
     def __init__(self, run: Run, dataset: Samples, progress: bool) -> None:
         self._run, self._task, self._progress = run, run.single_task, progress
         self._kinds = entries_of(dataset, [self._task])
-        selected = SelectedDataset(dataset, run.facts.inputs, [self._task])
-        self._loader = loader(selected, run.config.batch, workers=choose_workers(dataset), device=run.device)
+        selected = SelectedDataset(at_factors(dataset, run.plan.factors), run.facts.inputs, [self._task])
+        region = Region.of(run.config.crop, 1.0, run.config.size, run.config.seed)
+        cropped = CroppedDataset(selected, region, self._kinds)
+        self._loader = loader(cropped, run.config.batch, workers=choose_workers(dataset), device=run.device)
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -162,7 +167,7 @@ def _state(run: Run, plan: Plan, train: Samples | None, limit: int, progress: bo
 def _try(run: Run, plan: Plan, state: Mapping[str, Tensor], dataset: Samples) -> None:
     """Predict one image, so that a method that finds nothing in the network is refused before anything is written."""
     tasks: list[Task] = list(run.task.parts.values())
-    selected = SelectedDataset(dataset, run.facts.inputs, tasks)
+    selected = SelectedDataset(at_factors(dataset, run.plan.factors), run.facts.inputs, tasks)
     inputs = run.prepare(*run.inputs_of(selected[0]))
     predict(plan.training.build(run.networks, 1, state), *inputs, likelihood=run.likelihood)
 

@@ -10,19 +10,26 @@ from typing import cast
 from rich.progress import track
 
 from sfumato import registry
-from sfumato.contracts import Sample, Task
-from sfumato.data import load
+from sfumato.contracts import Task
+from sfumato.data.catalog import load_original
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.loading import SelectedDataset
-from sfumato.data.transforms import resize
-from sfumato.data.views import DatasetView, Samples, augmentation_of, entries_of, inputs_of, splits_of, subset, tasks_of
+from sfumato.data.sizes import at_factors
+from sfumato.data.views import (
+    Samples,
+    augmentation_of,
+    entries_of,
+    inputs_of,
+    splits_of,
+    subset,
+    tasks_of,
+)
 from sfumato.errors import ConfigError, DataError
 from sfumato.objectives import build_objective
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Facts, Plan, probe_network, resolve_tasks, task_and_likelihood
 from sfumato.runs.resolve import build_likelihood, build_task
-from sfumato.targets import EntryKind
-from sfumato.training.devices import fast_precision, working_size
+from sfumato.training.devices import default_crop, default_size, fast_precision
 from sfumato.training.folder import warn_rank_zero
 from sfumato.training.job import probe
 from sfumato.training.statistics import MOST_IMAGES, Statistics, absent_classes, read_statistics
@@ -48,15 +55,14 @@ def make_plan(
 
     Args:
         config: What a person chose. The class paths in it are trusted.
-        train: Training images. None to load them by ``config.data``. They keep their size, unless ``config.size`` is
-            given.
+        train: Training images of any sizes. None to load them by ``config.data``.
         val: Validation images, if ``train`` is given; None for none.
         trust: Further class paths outside this package that may be imported. Default: none.
         device: Where training will run, which decides on size and precision. Default ``auto``.
         progress: Whether a bar is shown. Default False.
 
     Returns:
-        The plan, the training data and the validation data (None for none), at the size of the plan.
+        The plan, the training data and the validation data (None for none), at the size that the network sees.
 
     Raises:
         ConfigError: For a choice that does not exist or cannot be met.
@@ -121,20 +127,22 @@ def _opened(
     config: Config, train: Samples | None, val: Samples | None, trust: Trust, device: str
 ) -> tuple[Config, tuple[int, int], Samples, Samples | None]:
     """The configuration with its size, the original size, and the data at that size."""
-    if train is not None:
-        if config.fold >= 0:
-            raise ConfigError("fold is for data that are opened by name: give the images of the fold as val")
-        original = _size(train)
-        size = config.size if any(config.size) else original
-        if size != original:
-            train, val = ResizedDataset(train, size), None if val is None else ResizedDataset(val, size)
-        return replace(config, size=size), original, train, val
-    original = _size(load(config.data, config.root, "train", None, trust, config.fold))
-    size = config.size if any(config.size) else working_size(original, device)
-    train = load(config.data, config.root, "train", size, trust, config.fold)
-    has_val = "val" in (splits_of(train) or ("val",))
-    val = load(config.data, config.root, "val", size, trust, config.fold) if has_val else None
-    return replace(config, size=size), original, train, val
+    if train is None:
+        train = load_original(config.data, config.root, "train", config.size, trust, config.fold)
+        has_val = "val" in (splits_of(train) or ("val",))
+        val = load_original(config.data, config.root, "val", config.size, trust, config.fold) if has_val else None
+    elif config.fold >= 0:
+        raise ConfigError("fold is for data that are opened by name: give the images of the fold as val")
+    original = _size(train)
+    size = config.size if any(config.size) else default_size(original)
+    if size != original and not any(config.size):
+        warn_rank_zero(
+            f"the images are large ({original[0]} × {original[1]}): the network sees them at {size[0]} × {size[1]}. "
+            "Scores and predictions are of the original size. Choose another size with --size HEIGHT WIDTH"
+        )
+    factors = size[0] / original[0], size[1] / original[1]
+    val = None if val is None else at_factors(val, factors)
+    return replace(config, size=size), original, at_factors(train, factors), val
 
 
 def _size(dataset: Samples) -> tuple[int, int]:
@@ -189,26 +197,9 @@ def _completed(config: Config, train: Samples, device: str) -> Config:
     used = min(config.limit, len(train)) or len(train)
     return replace(
         config,
-        crop=config.crop if any(config.crop) else config.size,
+        crop=config.crop if any(config.crop) else default_crop(config.size, device),
         scale=config.scale if any(config.scale) else cast("tuple[float, float]", tuple(suits.get("scale", SCALE))),  # pyright: ignore[reportArgumentType] # data sets declare two numbers
         color=config.color if config.color >= 0 else float(cast(float, suits.get("color", COLOR))),
         epochs=config.epochs or max(1, round(IMAGES_SEEN / used)),
         precision=config.precision or fast_precision(device),
     )
-
-
-class ResizedDataset(DatasetView):
-    """A data set whose samples are resized.
-
-    Args:
-        whole: The data set.
-        size: Height and width, pixels.
-    """
-
-    def __init__(self, whole: Samples, size: tuple[int, int]) -> None:
-        super().__init__(whole)
-        self.size = size
-        self._kinds: dict[str, EntryKind] = entries_of(whole)
-
-    def __getitem__(self, index: int) -> Sample:
-        return resize(self.whole[index], self.size, self._kinds)

@@ -85,6 +85,7 @@ class Scenes(Dataset[Sample]):
     inputs: tuple[str, ...] = ("image",)
     things: ClassVar[tuple[int, ...]] = tuple(map(CLASSES.index, ("box", "sphere", "cylinder", "pole")))
     splits: ClassVar[tuple[str, ...]] = tuple(SPLITS)
+    any_size: ClassVar[bool] = True
     entries: ClassVar[Mapping[str, targets.EntryKind]] = {
         "class_probs": targets.ScalarMap(dims=len(CLASSES)),
         "depth_true": targets.Depth(),
