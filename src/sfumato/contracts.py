@@ -218,11 +218,6 @@ class Task(Protocol):
         """The smallest and the largest value that pictures of this task show."""
         ...
 
-    @property
-    def color_scales(self) -> dict[str, tuple[float, str]]:
-        """Upper end and unit of the color bars of total, aleatoric and epistemic maps, the same for all images."""
-        ...
-
     def color(self, values: Tensor) -> Tensor:
         """A target or a best guess (…, H, W) as a picture, uint8 (H, W, 3)."""
         ...

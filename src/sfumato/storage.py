@@ -167,16 +167,30 @@ class Stored:
         Raises:
             NotFiniteError: If a number is not finite.
         """
-        values = fields(self)
-        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        derived = self.derived()
+        tensors = self.tensors() | derived
         check_finite(tensors, f"the {type(self).__name__} for {path.name.partition('.')[0]}")
-        rest = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-        tensors_to_file(tensors, path, {"type": type(self).__name__, "fields": json.dumps(rest, sort_keys=True)})
+        tensors_to_file(tensors, path, describe(self, derived))
+
+    def derived(self) -> dict[str, Tensor]:
+        """Tensors that follow from the fields, by name. A file holds them for its readers; loading ignores them."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors, by name."""
+        return {name: value for name, value in fields(self).items() if isinstance(value, Tensor)}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote. See :func:`load` for the errors."""
         return load((cls,), path)
+
+
+def describe(value: Stored) -> dict[str, str]:
+    """The metadata of a file: the type, the fields that are no tensors, and the names of derived tensors."""
+    rest = {name: each for name, each in fields(value).items() if not isinstance(each, Tensor)}
+    derived = {"derived": json.dumps(sorted(value.derived()))} if value.derived() else {}
+    return {"type": type(value).__name__, "fields": json.dumps(rest, sort_keys=True), **derived}
 
 
 def fields(value: Stored) -> dict[str, object]:
@@ -210,6 +224,8 @@ def load(
     if found not in known:
         raise error(f"{path} holds a {found}, expected a {' or a '.join(known)}: {advice}")
     try:
+        for name in json.loads(metadata.get("derived", "[]")):
+            tensors.pop(name, None)
         return known[found](**tensors, **json.loads(metadata["fields"]))
     except (TypeError, KeyError, json.JSONDecodeError) as problem:
         raise error(f"{path} holds a {found} with other fields than expected ({problem}): {advice}") from problem

@@ -1,30 +1,29 @@
 import numpy as np
 import pytest
-import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from sfumato.errors import ResourceError
-from sfumato.report import save_map, save_maps, save_panel
+from sfumato.report import Panel, save_figure, save_panel
+from sfumato.report.prediction_figure import GAP, LINE, WIDTH
 
 
-def test_a_map_keeps_its_scale_whatever_the_values(tmp_path):
-    low = save_map(torch.full((20, 30), 0.1), tmp_path / "low.png", "$weird_{name", "nats", (0.0, 1.0))
-    high = save_map(torch.full((20, 30), 0.9), tmp_path / "high.png", "total", "nats", (0.0, 1.0))
-    dark, light = (np.asarray(Image.open(path).convert("L")).astype(int) for path in (low, high))
-    middle = dark.shape[0] // 2, dark.shape[1] // 2
-    assert dark[middle] < 60 < 180 < light[middle]
+def test_a_figure_shows_each_map_on_a_scale_of_its_own(tmp_path):
+    image = np.full((20, 30, 3), 128, np.uint8)
+    dim = np.linspace(0, 0.001, 600, dtype=np.float32).reshape(20, 30)
+    panels = [Panel("image", image), Panel("total", 100 * dim, "nats", 0.1), Panel("$epistemic_{", dim, "nats", 0.001)]
+    with Image.open(save_figure(panels, tmp_path / "figure.png")) as picture:
+        sheet = np.asarray(picture.convert("RGB")).astype(int)
+    height = round(WIDTH * 20 / 30)
+    parts = [sheet[GAP + LINE :, GAP + n * (WIDTH + GAP) :][:height, :WIDTH] for n in (1, 2)]
+    assert np.array_equal(*parts)
+    assert parts[1].sum(-1).max() > 600 > 60 > parts[1].sum(-1).min()  # from dark to bright, however small the values
 
 
 @pytest.mark.parametrize("which", ["class_report", "value_report"])
-def test_panels_and_maps_of_any_task(which, request, tmp_path):
+def test_panels_of_any_task(which, request, tmp_path):
     report = request.getfixturevalue(which)
     with Image.open(save_panel(report.images[:2], report.task, tmp_path / "panel.png")) as strip:
         assert strip.width > 3 * strip.height > 0
-    save_maps(report.images[0].prediction, report.task, tmp_path, "a")
-    assert {"a_label.png", "a_total.png", "a_aleatoric.png", "a_epistemic.png"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -32,12 +31,12 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
     path = tmp_path / "map.png"
     path.write_bytes(b"old")
 
-    def full(self, target, **_):
+    def full(self, target, *_, **__):
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(ResourceError, match="disk is full"):
-        save_map(torch.zeros(2, 2), path, "total", "nats", (0, 1))
+        save_figure([Panel("total", np.zeros((2, 2)))], path)
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
     assert path.read_bytes() == b"old"

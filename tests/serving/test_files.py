@@ -36,7 +36,7 @@ def test_every_map_is_written(run, tmp_path, mode, size):
     image = picture(tmp_path / "photo.png", size, mode=mode)
     assert predict(run, [image], tmp_path / "out") == 1
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {f"photo_{name}.png" for name in MAPS} | {"photo.safetensors"}
+    assert files == {f"photo_{name}.png" for name in (*MAPS, "figure")} | {"photo.safetensors", "photo.json"}
     assert ClassPrediction.load(tmp_path / "out" / "photo.safetensors").probs.shape[-2:] == size[::-1]
 
 
@@ -46,7 +46,7 @@ def test_sets_are_written_for_a_run_that_has_some(run, tmp_path):
     fitted = Run.open(run.folder, trust="all")
     run.file("conformal.safetensors").unlink()
     predict(fitted, [picture(tmp_path / "a.png")], tmp_path / "out")
-    assert {"a_sets.png", "a_sets.safetensors"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"a_size.png", "a_sets.safetensors"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_folders_are_mirrored(run, tmp_path):
@@ -100,7 +100,9 @@ def test_frames_of_a_video_are_numbered(run, tmp_path):
     film.release()
     assert predict(run, [str(tmp_path / "film.avi")], tmp_path / "out") == 3
     found = ClassPrediction.load(tmp_path / "out" / "film_000002.safetensors")
-    assert found.image.mean().item() == pytest.approx(120 / 255, abs=0.02)
+    assert found.probs.shape[-2:] == (16, 24)
+    with Image.open(tmp_path / "out" / "film_000002_figure.png") as figure:
+        assert figure.getpixel((20, 60))[0] == pytest.approx(120, abs=5)
 
 
 def test_two_inputs_are_matched_by_name(make_run, tmp_path):
@@ -145,6 +147,8 @@ def test_several_tasks_are_written_by_name(make_run, tmp_path):
     run = Run.open(folder, trust="all")
     assert predict(run, [picture(tmp_path / "cat.png", (30, 20))], tmp_path / "out") == 1
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"cat_classes_probability.png", "cat_depth_total.png", "cat.safetensors"} <= names or {
-        "cat_classes.safetensors", "cat_depth.safetensors"} <= names  # fmt: skip
+    assert {
+        "cat.json", "cat_classes.safetensors", "cat_classes_probability.png", "cat_depth.safetensors",
+        "cat_depth_total.png", "cat_depth_mean.png", "cat_depth_figure.png",
+    } <= names  # fmt: skip
     assert isinstance(run.predict(torch.zeros(1, 3, 16, 24)), JointPrediction)

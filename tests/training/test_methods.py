@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sfumato.data import Scenes
+from sfumato.data.sizes import Region
 from sfumato.data.views import DatasetView
 from sfumato.errors import ConfigError
 from sfumato.methods import kl_divergence
@@ -121,7 +122,7 @@ def test_factors_of_members_are_not_decayed():
 
 @pytest.mark.parametrize(("images", "size", "processes"), [(6, 3, 1), (7, 3, 2), (2, 3, 1), (9, 2, 4)])
 def test_a_plan_knows_its_steps(images, size, processes):
-    data = TrainingData(DatasetView(scenes(images)), None, Reading(size))
+    data = TrainingData(DatasetView(scenes(images)), None, Reading(size, Region((16, 24)), {}))
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(world_size=processes, global_rank=0, strategy=strategy)
     known = plan("swag", batch=size, epochs=5)

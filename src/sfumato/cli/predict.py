@@ -13,23 +13,23 @@ def predict(
     out: Path = Path("predictions"),
     samples: int | None = None,
     seed: int = 0,
-    tile: int = 0,
+    tile: int | None = None,
     device: str = "auto",
     trust: str = "",
     quiet: bool = False,
 ) -> None:
-    """Predict images: label or value, probability, total, aleatoric and epistemic maps as PNG, and the raw arrays.
+    """Predict images: label or value, probability, total, aleatoric and epistemic maps, raw arrays, and a figure.
 
     Args:
         run: Folder of a run, or an .onnx file of `sfumato export`.
         inputs: Image files, folders, globs or videos; frames of a video are numbered. For a run with several inputs one
             argument for each of them, in their order, such as LEFT RIGHT; files of equal names belong together.
-        out: Folder for NAME_label.png, NAME_total.png, … and NAME.safetensors, and NAME_sets of a run with conformal
-            calibration. For several tasks NAME_TASK_label.png and so on. Default predictions.
+        out: Folder for NAME_label.png, NAME_total.png, …, NAME.json (how to read them), NAME.safetensors (arrays) and
+            NAME_figure.png. For several tasks NAME_TASK_label.png and so on. Default predictions.
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
-        tile: Predict large images on overlapping squares of this side, pixels, to save memory. A multiple of 128 suits
-            the networks of this package. Default 0, whole images.
+        tile: Predict images on overlapping squares of this side, pixels, to save memory; 0 for whole images. A multiple
+            of 128 suits the networks of this package. Default: 1024 for images of more than 2.5 megapixels.
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.

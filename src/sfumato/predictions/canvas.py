@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ class Canvas(Protocol):
     def prediction(self) -> ClassPrediction | ValuePrediction | JointPrediction:
         """The prediction of the whole image."""
         ...
+
+
+T = TypeVar("T", "ClassCanvas", "ValueCanvas")
 
 
 @dataclass
@@ -127,6 +130,19 @@ def empty_canvas(like: object, size: tuple[int, int]) -> Canvas:
     if isinstance(like, ClassPrediction | ValuePrediction):
         return task_canvas(like, size)
     raise ConfigError(f"a {type(like).__name__} cannot be predicted on tiles: expected a prediction of this package")
+
+
+def mapped(canvas: Canvas, change: Callable[[Tensor], Tensor]) -> Canvas:
+    """A canvas whose sums (…, H, W) are changed."""
+    if isinstance(canvas, JointCanvas):
+        return JointCanvas({name: _mapped(part, change) for name, part in canvas.parts.items()})
+    assert isinstance(canvas, ClassCanvas | ValueCanvas)
+    return _mapped(canvas, change)
+
+
+def _mapped(canvas: T, change: Callable[[Tensor], Tensor]) -> T:
+    values = ((field.name, getattr(canvas, field.name)) for field in fields(canvas))
+    return replace(canvas, **{name: change(value) for name, value in values if isinstance(value, Tensor)})
 
 
 def task_canvas(like: TaskPrediction, size: tuple[int, int]) -> ClassCanvas | ValueCanvas:

@@ -87,6 +87,12 @@ class ClassPrediction(EventPrediction):
         """The best guess, which is compared with a target: :attr:`label`."""
         return self.label
 
+    def derived(self) -> dict[str, Tensor]:
+        """Label, its probability, total and epistemic uncertainty, for readers of a file."""
+        kind = torch.uint8 if self.probs.shape[1] <= 256 else torch.int32
+        known = {"label": self.label.to(kind), "confidence": self.confidence}
+        return known | {"total": self.total, "epistemic": self.epistemic}
+
     def with_probs(self, probs: Tensor) -> Self:
         """The same prediction with other probabilities (B, K, *event). The parts keep their shares of the total."""
         before = self.total

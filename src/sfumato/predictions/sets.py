@@ -36,6 +36,10 @@ class PredictionSet(Stored):
         """Number of classes in each set (B, *event), int64, from 1 to K."""
         return self.members.sum(1)
 
+    def derived(self) -> dict[str, Tensor]:
+        """The size of each set or interval, for readers of a file."""
+        return {"size": self.size}
+
     def missed(self, target: Tensor) -> Tensor:
         """Where the set does not hold the target's class (B, *event); bool (B, *event)."""
         return ~self.members.gather(1, target[:, None])[:, 0]
@@ -73,6 +77,10 @@ class PredictionInterval(Stored):
     def size(self) -> Tensor:
         """Width of the interval, mean over D (B, *event), in ``unit``."""
         return (self.upper - self.lower).mean(1)
+
+    def derived(self) -> dict[str, Tensor]:
+        """The size of each set or interval, for readers of a file."""
+        return {"size": self.size}
 
     def missed(self, target: Tensor) -> Tensor:
         """Where a value of the target (B, D, *event) lies outside; bool (B, *event)."""

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.contracts import Inputs, Likelihood, Method
+from sfumato.contracts import Likelihood, Method
 from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError, RunExistsError
+from sfumato.predictions.aggregate import predict
 from sfumato.predictions.canvas import ClassCanvas, ValueCanvas, task_canvas
 from sfumato.predictions.classes import ClassPrediction
 from sfumato.predictions.tiles import predicted_tiles
@@ -85,12 +86,12 @@ def predict_streamed(
     shutil.rmtree(part, ignore_errors=True)
     size = (int(image.shape[1]), int(image.shape[2]))
 
-    def window(rows: slice, columns: slice) -> Inputs:
-        return (_read_image(image, rows, columns),)
+    def window(rows: slice, columns: slice, own: torch.Generator) -> P:
+        return predict(method, _read_image(image, rows, columns), likelihood=likelihood, generator=own)
 
     try:
         sums, empty = zarr.open_group(part / "sums", mode="w"), None
-        tiles = predicted_tiles(method, window, size, likelihood, tile, overlap, generator)
+        tiles = predicted_tiles(window, size, tile, overlap, generator)
         for drawn, rows, columns, weight in tiles:
             if not isinstance(drawn, ClassPrediction | ValuePrediction):
                 raise ConfigError(f"a {type(drawn).__name__} cannot be streamed: predict its tasks one by one")

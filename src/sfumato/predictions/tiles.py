@@ -12,10 +12,11 @@ from torch.utils._pytree import tree_map
 from sfumato.contracts import Inputs, Likelihood, Method
 from sfumato.errors import ConfigError
 from sfumato.predictions.aggregate import predict
-from sfumato.predictions.canvas import Canvas, empty_canvas
+from sfumato.predictions.canvas import Canvas, empty_canvas, mapped
 from sfumato.predictions.joint import JointPrediction, TaskPrediction
 
 P = TypeVar("P")
+Window = Callable[[slice, slice, torch.Generator], P]
 
 
 def predict_tiled(
@@ -61,34 +62,63 @@ def predict_tiled(
     def part(rows: slice, columns: slice) -> Inputs:
         return tree_map(lambda leaf: leaf[..., rows, columns] if _is_image(leaf) else leaf, inputs)
 
+    def drawn(rows: slice, columns: slice, own: torch.Generator) -> P:
+        return predict(method, *part(rows, columns), likelihood=likelihood, generator=own)
+
     canvas: Canvas | None = None
-    tiles = predicted_tiles(method, part, (height, width), likelihood, tile, overlap, generator)
-    for drawn, rows, columns, weight in tiles:
-        canvas = canvas or empty_canvas(drawn, (height, width))
-        canvas.add(drawn, rows, columns, weight)
+    for found, rows, columns, weight in predicted_tiles(drawn, (height, width), tile, overlap, generator):
+        canvas = canvas or empty_canvas(found, (height, width))
+        canvas.add(found, rows, columns, weight)
     assert canvas is not None
     return cast(P, canvas.prediction())
 
 
-def predicted_tiles(
-    method: Method,
-    part: Callable[[slice, slice], Inputs],
+def predicted_bands(
+    predict_window: Window[P],
     size: tuple[int, int],
-    likelihood: Likelihood[P],
+    tile: tuple[int, int],
+    overlap: int,
+    generator: torch.Generator | None = None,
+) -> Iterator[tuple[slice, P]]:
+    """The numbers of :func:`predict_tiled`, some whole rows at a time, with memory for one row of tiles.
+
+    Args:
+        predict_window: Predicts the window at some rows and columns, with a generator of its own.
+        size: Height and width of the whole image, pixels.
+        tile: Height and width of a tile, pixels.
+        overlap: Overlap of neighboring tiles, pixels.
+        generator: Source of random numbers. Default: torch's.
+
+    Yields:
+        Rows of the image from top to bottom, and their prediction (B, …, rows, W).
+    """
+    canvas, top = None, 0
+    for found, rows, columns, weight in predicted_tiles(predict_window, size, tile, overlap, generator):
+        if canvas is None:
+            canvas = empty_canvas(found, (min(tile[0], size[0]), size[1]))
+        if done := rows.start - top:
+            yield slice(top, rows.start), cast(P, mapped(canvas, lambda sums, n=done: sums[..., :n, :]).prediction())
+            canvas, top = mapped(canvas, lambda sums, n=done: _moved_up(sums, n)), rows.start
+        canvas.add(found, slice(0, rows.stop - rows.start), columns, weight)
+    assert canvas is not None
+    last = size[0] - top
+    yield slice(top, size[0]), cast(P, mapped(canvas, lambda sums: sums[..., :last, :]).prediction())
+
+
+def _moved_up(sums: Tensor, rows: int) -> Tensor:
+    return torch.cat([sums[..., rows:, :], torch.zeros_like(sums[..., :rows, :])], -2)
+
+
+def predicted_tiles(
+    predict_window: Window[P],
+    size: tuple[int, int],
     tile: tuple[int, int],
     overlap: int,
     generator: torch.Generator | None,
 ) -> Iterator[tuple[P, slice, slice, Tensor]]:
     """The prediction of every tile, its rows and columns, and the weight (h, w) of each of its pixels.
 
-    Args:
-        method: Draws outputs.
-        part: Gives the inputs at some rows and columns.
-        size: Height and width of the whole image, pixels.
-        likelihood: Says what an output means.
-        tile: Height and width of a tile, pixels.
-        overlap: Overlap of neighboring tiles, pixels.
-        generator: Source of random numbers, as for :func:`predict_tiled`.
+    Arguments as of :func:`predicted_bands`. Tiles follow one another from left to right, then from top to bottom.
 
     Raises:
         ConfigError: If a tile is not larger than the overlap, or predictions are no maps of the size of their tile.
@@ -97,8 +127,7 @@ def predicted_tiles(
         raise ConfigError(f"tile is {tile} and overlap {overlap}: expected tiles larger than the overlap, in pixels")
     seed = int(torch.randint(2**31, (), generator=generator))
     for index, (rows, columns) in enumerate(_places(size, tile, overlap)):
-        own = torch.Generator().manual_seed(seed + index)
-        drawn = predict(method, *part(rows, columns), likelihood=likelihood, generator=own)
+        drawn = predict_window(rows, columns, torch.Generator().manual_seed(seed + index))
         tasks = list(drawn.values()) if isinstance(drawn, JointPrediction) else [cast(TaskPrediction, drawn)]
         for task in tasks:
             _check_size(task, (rows.stop - rows.start, columns.stop - columns.start))

@@ -90,6 +90,10 @@ class ValuePrediction(EventPrediction):
         """The best guess, which is compared with a target: :attr:`mean`."""
         return self.mean
 
+    def derived(self) -> dict[str, Tensor]:
+        """Total, aleatoric and epistemic variance, each summed over D, for readers of a file."""
+        return uncertainties(self)
+
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Central interval, each end (B, D, *event) in ``unit``.
 

@@ -4,27 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sfumato.report.data import OODSection, Rejection, Reliability, ReportData, ReportImage
-from sfumato.report.figures import save_best, save_map, save_panel
-from sfumato.report.maps import save_maps, save_set_sizes
+from sfumato.report.figures import save_panel
 from sfumato.report.page import write_page
 from sfumato.report.pictures import display_maps, layers_of
+from sfumato.report.prediction_figure import Panel, save_figure
 
 if TYPE_CHECKING:
     from sfumato.report.build import write_report
 
 __all__ = [
     "OODSection",
+    "Panel",
     "Rejection",
     "Reliability",
     "ReportData",
     "ReportImage",
     "display_maps",
     "layers_of",
-    "save_best",
-    "save_map",
-    "save_maps",
+    "save_figure",
     "save_panel",
-    "save_set_sizes",
     "write_page",
     "write_report",
 ]

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from sfumato.contracts import Prediction, Task
+from sfumato.contracts import Task
 from sfumato.predictions import UNCERTAINTIES
 from sfumato.report.data import ReportImage
 from sfumato.report.pictures import ColorKey, color_key, colored, layers_of, rgb, scale_end, value_range
@@ -38,48 +38,6 @@ def write_png(figure: Figure, path: str | Path) -> Path:
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight", pad_inches=0.04)
     return Path(path)
-
-
-def save_map(values: Tensor, path: str | Path, label: str, unit: str, scale: tuple[float, float]) -> Path:
-    """Write one map with its color bar as a PNG file.
-
-    Args:
-        values: The map (H, W).
-        path: The file.
-        label: Text above the map, such as ``"epistemic"``.
-        unit: Text at the color bar, such as ``"nats"``.
-        scale: Values at the ends of the color bar, the same for all maps that are to be compared.
-
-    Returns:
-        The path.
-
-    Pitfall: If the scale is fitted to each map, a certain network looks as uncertain as an uncertain one.
-    """
-    with rc_context(STYLE):
-        figure, axes = _grid(1, 1, values.shape[-2:], 5.0)
-        _map(axes[0, 0], values, scale)
-        _bar(figure, axes[0, 0], unit, scale, COLORS)
-        axes[0, 0].set_title(label)
-        return write_png(figure, path)
-
-
-def save_best(prediction: Prediction, task: Task, path: str | Path, label: str, scale: tuple[float, float]) -> Path:
-    """Write the best guess of a batch of 1 in the task's colors as a PNG file, with the key to read them.
-
-    Args:
-        prediction: The prediction whose ``best[0]`` is drawn.
-        task: The task, which gives the colors.
-        path: The file.
-        label: Text above the picture.
-        scale: Values at the ends of the color bar. Not used for classes.
-    """
-    best: Tensor = prediction.best[0]
-    with rc_context(STYLE):
-        figure, axes = _grid(1, 1, best.shape[-2:], 5.0)
-        axes[0, 0].imshow(colored(best, task), interpolation="nearest")
-        axes[0, 0].set_title(label)
-        _key(figure, axes[0, :], color_key(prediction, task, scale))
-        return write_png(figure, path)
 
 
 def save_panel(images: Sequence[ReportImage], task: Task, path: str | Path) -> Path:

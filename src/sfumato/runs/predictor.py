@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -51,6 +51,12 @@ class Backend(Protocol):
         """The calibrated prediction for inputs (B, …)."""
         ...
 
+    def predict_bands(
+        self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None
+    ) -> Iterator[tuple[slice, AnyPrediction]]:
+        """The same for rows from top to bottom, each with its prediction. Small inputs come whole."""
+        ...
+
     def conformal_sets(self, prediction: AnyPrediction) -> Sets:
         """The conformal sets or intervals of a prediction, for each task that has some."""
         ...
@@ -84,6 +90,17 @@ class RunBackend:
     def predict(self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None) -> AnyPrediction:
         """The calibrated prediction for inputs (B, …)."""
         return self.run.predict(*inputs, samples=samples, seed=seed, index=index, tile=tile)
+
+    def predict_bands(
+        self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None
+    ) -> Iterator[tuple[slice, AnyPrediction]]:
+        """The same for rows from top to bottom, each with its prediction. Small inputs come whole."""
+        tile = self.run.automatic_tile(inputs) if tile is None else tile
+        if tile:
+            yield from self.run.predict_bands(*inputs, samples=samples, seed=seed, index=index, tile=tile)
+        else:
+            whole = self.run.predict(*inputs, samples=samples, seed=seed, index=index, tile=0)
+            yield slice(0, inputs[0].shape[-2]), whole
 
     def conformal_sets(self, prediction: AnyPrediction) -> Sets:
         """The conformal sets or intervals of a prediction, for each task that has some."""
@@ -149,6 +166,26 @@ class Predictor:
         found = scaling.prediction(found, backend.tasks)
         sets = backend.conformal_sets(found)
         return Predicted(replace(found, image=Image().to_float(inputs[0])), sets)
+
+    def bands(
+        self, *inputs: Tensor, samples: int | None = None, seed: int = 0, index: int = 0, tile: int | None = None
+    ) -> Iterator[tuple[slice, Predicted]]:
+        """The prediction of one sample, some whole rows of the original size at a time, from top to bottom.
+
+        A small image comes at once. A large one is predicted on tiles, and needs memory for one row of them. Arguments
+        and errors as of a call.
+
+        Yields:
+            Rows, and their prediction without an image.
+        """
+        backend = self.backend
+        scaling = Scaling.of(backend.inputs, inputs, backend.factors)
+        seen, (height, width) = scaling.inputs(backend.inputs, inputs), scaling.original
+        for rows, found in backend.predict_bands(*seen, samples=samples, seed=seed, index=index, tile=tile):
+            top, bottom = (round(row * height / scaling.seen[0]) for row in (rows.start, rows.stop))
+            band = Scaling((bottom - top, width), (rows.stop - rows.start, scaling.seen[1]))
+            found = band.prediction(replace(found, image=None), backend.tasks)
+            yield slice(top, bottom), Predicted(found, backend.conformal_sets(found))
 
 
 def predict_seen(

@@ -18,6 +18,7 @@ from sfumato.contracts import Calibrator, DataSet, Likelihood, Method, Sample, T
 from sfumato.errors import ConfigError, DataError, RunError
 from sfumato.likelihoods import Joint
 from sfumato.predictions import AnyPrediction, JointPrediction, predict, predict_tiled
+from sfumato.predictions.tiles import predicted_bands
 from sfumato.registry import Trust
 from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import resolve_device
@@ -230,7 +231,7 @@ class Run:
         inputs = self.prepare(*inputs)
         generator = generator_for(index, seed)
         if tile is None:
-            tile = self._tile(inputs)
+            tile = self.automatic_tile(inputs)
         if tile:
             found = predict_tiled(
                 method, *inputs, likelihood=self.likelihood, generator=generator, tile=(tile, tile), overlap=tile // 4
@@ -239,7 +240,28 @@ class Run:
             found = predict(method, *inputs, likelihood=self.likelihood, generator=generator)
         return replace(found, image=inputs[0])
 
-    def _tile(self, inputs: tuple[Tensor, ...]) -> int:
+    def predict_bands(
+        self, *inputs: Tensor, tile: int, samples: int | None = None, seed: int = 0, index: int = 0
+    ) -> Iterator[tuple[slice, AnyPrediction]]:
+        """The numbers of :meth:`predict` on tiles, some whole rows at a time, with memory for one row of tiles.
+
+        Arguments as of :meth:`predict`.
+
+        Yields:
+            Rows from top to bottom, and their calibrated prediction without an image.
+        """
+        method = self.method(samples)
+
+        def window(rows: slice, columns: slice, own: torch.Generator) -> AnyPrediction:
+            cut = (value[..., rows, columns] if value.ndim == 4 else value for value in inputs)
+            return predict(method, *self.prepare(*cut), likelihood=self.likelihood, generator=own)
+
+        height, width = inputs[0].shape[-2:]
+        bands = predicted_bands(window, (height, width), (tile, tile), tile // 4, generator_for(index, seed))
+        for rows, found in bands:
+            yield rows, self.calibrated(found)
+
+    def automatic_tile(self, inputs: tuple[Tensor, ...]) -> int:
         """The side of tiles for inputs: 0 for small images and for one value for each image."""
         largest = max((value.shape[-2] * value.shape[-1] for value in inputs if value.ndim == 4), default=0)
         maps = all(view.single_task.target.is_map for view in self.per_task.values())

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from sfumato.data.images import read_image
 from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
-from sfumato.predictions import ClassPrediction, ValuePrediction
-from sfumato.report.maps import save_maps, save_set_sizes
-from sfumato.runs.predictor import Predictor, part_of
+from sfumato.runs.predictor import Predictor
+from sfumato.serving.outputs import write_sample
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -41,10 +40,10 @@ def predict_files(
     *,
     samples: int | None = None,
     seed: int = 0,
-    tile: int = 0,
+    tile: int | None = None,
     progress: bool = True,
 ) -> int:
-    """Predict files and write a picture of every map, and the raw arrays as safetensors.
+    """Predict files, and write arrays, maps and a figure of each, see :func:`sfumato.serving.outputs.write_sample`.
 
     Args:
         predictor: Predicts one sample.
@@ -53,7 +52,8 @@ def predict_files(
         out: Folder of the outputs; it is made. It holds the same folders as the input folders do.
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws. Default 0.
-        tile: Side of the tiles that are predicted one by one, pixels. 0 for whole images.
+        tile: Side of the tiles that are predicted one by one, pixels. 0 for whole images. None for tiles of 1024 pixels
+            where the network sees more than 2.5 megapixels. Default None.
         progress: Whether to show a progress bar. Default True.
 
     Returns:
@@ -73,8 +73,8 @@ def predict_files(
     for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
         for name, inputs in _frames(source):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            found = predictor(*inputs, samples=samples, seed=seed, index=written, tile=tile)
-            _write(predictor, found.prediction, found.sets, out / name)
+            bands = predictor.bands(*inputs, samples=samples, seed=seed, index=written, tile=tile)
+            write_sample(bands, predictor.backend.tasks, inputs[0], out / name)
             written += 1
     return written
 
@@ -178,17 +178,3 @@ def read_video(file: Path) -> Iterator[Tensor]:
             read, frame = capture.read()
     finally:
         capture.release()
-
-
-def _write(predictor: Predictor, prediction: Any, sets: Any, path: Path) -> None:
-    prediction.save(path.with_name(f"{path.name}.safetensors"))
-    tasks = predictor.backend.tasks
-    for key, task in tasks.items():
-        name = f"{path.name}_{key}" if len(tasks) > 1 else path.name
-        found: ClassPrediction | ValuePrediction = part_of(prediction, key)
-        if found.is_map:  # one value for each image has no map to draw
-            save_maps(found, task, path.parent, name)
-        if key in sets:
-            sets[key].save(path.with_name(f"{name}_sets.safetensors"))
-            if found.is_map:
-                save_set_sizes(sets[key], path.with_name(f"{name}_sets.png"))

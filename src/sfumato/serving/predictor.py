@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,12 @@ class OnnxBackend:
         quantiles = None if stored is None else torch.tensor(_floats(stored))
         unit = str(self.bundle.metadata["unit"])
         return ValuePrediction(found["mean"], *variances, unit, draws, quantiles=quantiles, novelty=novelty)
+
+    def predict_bands(
+        self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None
+    ) -> Iterator[tuple[slice, ClassPrediction | ValuePrediction]]:
+        """The whole prediction at once: an exported file uses no tiles."""
+        yield slice(0, inputs[0].shape[-2]), self.predict(*inputs, samples=samples, seed=seed, index=index, tile=tile)
 
     def conformal_sets(self, prediction: AnyPrediction) -> Sets:
         """The conformal sets or intervals of a prediction, if the run had some."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError
 from sfumato.targets import EntryKind, VectorMap
-from sfumato.tasks.value import ValueTask, standard_deviations
+from sfumato.tasks.value import ValueTask
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class CenterOffsets(ValueTask):
     def display_range(self) -> tuple[float, float]:
         """Lengths of vectors."""
         return 0.0, self.reach
-
-    @property
-    def color_scales(self) -> dict[str, tuple[float, str]]:
-        """Standard deviations up to half of the reach."""
-        return standard_deviations(self.reach / 2, self.unit)
 
     def color(self, values: Tensor) -> Tensor:
         """Vectors (2, H, W) as colors uint8 (H, W, 3): the hue is the direction, white is the zero vector."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato import targets
 from sfumato.errors import ConfigError
-from sfumato.tasks.value import ValueTask, near_to_far, standard_deviations
+from sfumato.tasks.value import ValueTask, near_to_far
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ class Depth(ValueTask):
         """The range of depth."""
         return self.minimum, self.maximum
 
-    @property
-    def color_scales(self) -> dict[str, tuple[float, str]]:
-        """Standard deviations up to a tenth of the largest depth."""
-        return standard_deviations(self.maximum / 10, self.unit)
-
     def color(self, values: Tensor) -> Tensor:
         """Depths (1, H, W) or (H, W) on a logarithmic scale, near red and far blue, uint8 (H, W, 3)."""
         depth = values.reshape(values.shape[-2:]).detach().float().clamp(self.minimum, self.maximum)
@@ -94,11 +89,6 @@ class InverseDepth(ValueTask):
     def display_range(self) -> tuple[float, float]:
         """From the sky to the nearest surface."""
         return 0.0, self.maximum
-
-    @property
-    def color_scales(self) -> dict[str, tuple[float, str]]:
-        """Standard deviations up to a tenth of the largest inverse depth."""
-        return standard_deviations(self.maximum / 10, self.unit)
 
     def color(self, values: Tensor) -> Tensor:
         """Inverse depths (1, H, W) or (H, W), near red and far blue, uint8 (H, W, 3)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,12 +57,6 @@ class Semantic(BaseTask):
     def display_range(self) -> tuple[float, float]:
         """The first and the last class."""
         return 0.0, self.classes - 1.0
-
-    @property
-    def color_scales(self) -> dict[str, tuple[float, str]]:
-        """The largest entropy, log K; for the epistemic part a quarter of it, which is rarely exceeded."""
-        most = math.log(self.classes)
-        return {"total": (most, "nats"), "aleatoric": (most, "nats"), "epistemic": (most / 4, "nats")}
 
     def color(self, values: Tensor) -> Tensor:
         """Labels (H, W) in the colors of the palette, uint8 (H, W, 3). Ids without a color are black."""

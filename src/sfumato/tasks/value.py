@@ -55,11 +55,6 @@ class ValueTask(BaseTask):
         return ValueScores(self.unit, self.headline)
 
 
-def standard_deviations(end: float, unit: str) -> dict[str, tuple[float, str]]:
-    """Color scales that all end at the same standard deviation."""
-    return dict.fromkeys(("total", "aleatoric", "epistemic"), (end, f"σ, {unit}"))
-
-
 def near_to_far(position: Tensor) -> Tensor:
     """Colors uint8 (H, W, 3) of positions (H, W) from 0 (near, red) to 1 (far, blue). NaN counts as far."""
     steps = (position.nan_to_num(1.0).clamp(0, 1) * 8).cpu()

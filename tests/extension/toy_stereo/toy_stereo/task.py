@@ -30,11 +30,6 @@ class ToyDisparity(ValueTask):
         """From 0 to the largest disparity."""
         return 0.0, self.largest
 
-    @property
-    def color_scales(self) -> dict[str, tuple[float, str]]:
-        """Standard deviations up to half of the largest disparity."""
-        return dict.fromkeys(("total", "aleatoric", "epistemic"), (self.largest / 2, "σ, px"))
-
     def color(self, values: Tensor) -> Tensor:
         """Disparities (1, H, W) or (H, W) in gray, uint8 (H, W, 3)."""
         gray = (values.reshape(values.shape[-2:]).float() / self.largest).clamp(0, 1) * 255

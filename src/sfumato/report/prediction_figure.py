@@ -1,0 +1,131 @@
+"""One picture of one prediction, to look at: image, best guess and uncertainties side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sfumato.report.pictures import ColorKey
+from sfumato.storage import atomic_write
+
+COLORS = "magma"  # as in the report: dark is small
+WIDTH, GAP, LINE, BAR = 320, 12, 20, 10  # pixels of a panel, between panels, of a line of text, of a color bar
+INK, PAPER, OTHER = (30, 34, 40), (255, 255, 255), (225, 228, 232)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of the picture.
+
+    Args:
+        title: Text above it.
+        pixels: Colors (H, W, 3) uint8, or values (H, W), which are drawn from 0 to ``end``. It may be of any size with
+            the shape of the image.
+        unit: Unit of the values. Default: none.
+        end: The value of the brightest color. Values of colors have no end. Default 0.
+        key: What the colors mean. Default: nothing.
+    """
+
+    title: str
+    pixels: np.ndarray
+    unit: str = ""
+    end: float = 0.0
+    key: ColorKey | None = None
+
+
+def save_figure(panels: Iterable[Panel], path: str | Path) -> Path:
+    """Write panels side by side as a PNG file.
+
+    Each map has a color scale of its own, whose largest value stands below it. So a map is never dark because another
+    one is bright, and two maps are compared by their numbers, not by their colors.
+
+    Args:
+        panels: At least one panel, all of one shape.
+        path: The file.
+
+    Returns:
+        The path.
+    """
+    panels = list(panels)
+    first = panels[0].pixels.shape
+    height = max(1, round(WIDTH * first[0] / first[1]))
+    names = next((panel.key.swatches for panel in panels if panel.key is not None and panel.key.swatches), ())
+    width = GAP + (WIDTH + GAP) * len(panels)
+    per_line = max(1, (width - 2 * GAP) // 150)
+    lines = math.ceil(len(names) / per_line)
+    sheet = Image.new("RGB", (width, GAP + LINE + height + 2 * GAP + BAR + LINE + lines * LINE), PAPER)
+    draw, font = ImageDraw.Draw(sheet), _font()
+    for number, panel in enumerate(panels):
+        left, top = GAP + number * (WIDTH + GAP), GAP + LINE
+        draw.text((left, GAP), panel.title, INK, font)
+        sheet.paste(_fitted(_colored(panel), (WIDTH, height), smooth=panel.key is None), (left, top))
+        _bar(sheet, draw, font, panel, (left, top + height + GAP // 2))
+    for number, (color, name) in enumerate((color, name) for name, color in names):
+        x, y = GAP + number % per_line * 150, sheet.height - GAP // 2 - (lines - number // per_line) * LINE
+        draw.rectangle((x, y + 3, x + 12, y + 15), color, OTHER)
+        draw.text((x + 18, y), _short(name, font), INK, font)
+    with atomic_write(path) as part:
+        sheet.save(part, "PNG", compress_level=1)
+    return Path(path)
+
+
+def _colored(panel: Panel) -> np.ndarray:
+    if panel.pixels.ndim == 3:
+        return panel.pixels
+    return _colors()[_levels(panel.pixels, panel.end)]
+
+
+def _levels(values: np.ndarray, end: float) -> np.ndarray:
+    return (np.clip(values / (end or 1.0), 0, 1) * 255).round().astype(np.uint8)
+
+
+def _bar(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, panel: Panel,
+    place: tuple[int, int],
+) -> None:  # fmt: skip
+    """The color bar of a panel with the values at its ends."""
+    key = panel.key
+    if panel.pixels.ndim == 2:
+        colors, low, high, unit = _colors(), 0.0, panel.end, panel.unit
+    elif key is not None and key.bar is not None:
+        colors, (low, high), unit = key.bar, key.ends, key.unit
+    else:
+        return
+    strip = Image.fromarray(np.ascontiguousarray(colors[None])).resize((WIDTH, BAR), Image.Resampling.BILINEAR)
+    sheet.paste(strip, place)
+    text, y = f"{high:.3g} {unit}".strip(), place[1] + BAR + 1
+    draw.text((place[0], y), f"{low:.3g}", INK, font)
+    draw.text((place[0] + WIDTH - draw.textlength(text, font), y), text, INK, font)
+
+
+def _fitted(pixels: np.ndarray, size: tuple[int, int], *, smooth: bool) -> Image.Image:
+    """A picture at another size; class colors are never mixed."""
+    step = max(1, pixels.shape[1] // (2 * size[0]))
+    picture = Image.fromarray(np.ascontiguousarray(pixels[::step, ::step]))
+    smaller = picture.width > size[0]
+    return picture.resize(size, Image.Resampling.BOX if smooth and smaller else Image.Resampling.NEAREST)
+
+
+def _short(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """A name that fits into a column."""
+    while font.getlength(name) > 122:
+        name = name.rstrip("…")[:-1] + "…"
+    return name
+
+
+@cache
+def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(13)
+
+
+@cache
+def _colors() -> np.ndarray:
+    from matplotlib import colormaps  # takes a third of a second to import
+
+    return (colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)

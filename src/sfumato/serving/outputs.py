@@ -1,0 +1,200 @@
+"""What `sfumato predict` writes of a sample: raw arrays, maps for other programs, and a figure to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sfumato.contracts import Task
+from sfumato.predictions import ClassPrediction, PredictionSet, TaskPrediction, ValuePrediction
+from sfumato.report.pictures import color_key, quantile, scale_end
+from sfumato.report.prediction_figure import Panel, save_figure
+from sfumato.runs import part_of
+from sfumato.runs.predictor import Predicted
+from sfumato.sections import Json
+from sfumato.serving.map_file import MapFile
+from sfumato.storage import atomic_write
+
+LARGEST = 65535  # the largest number that a pixel of 16 bits holds
+ROWS = 512  # rows that are converted at a time
+QUICK = 1  # compression level: the higher ones take several times as long for a few percent
+SHOWN = 1 << 20  # pixels of a map that decide on the scale of its colors
+Map = np.ndarray
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One map (H, W) of a prediction.
+
+    Args:
+        name: What it is, such as ``total``: the end of the name of its file.
+        values: The map, which may lie on disk.
+        unit: Unit of the values.
+        root: Whether the square root is taken: variances are shown as standard deviations. Default False.
+    """
+
+    name: str
+    values: Map
+    unit: str
+    root: bool = False
+
+    def rows(self, rows: slice) -> np.ndarray:
+        """Some rows as float32."""
+        found = np.asarray(self.values[rows], np.float32)
+        return np.sqrt(found) if self.root else found
+
+    def blocks(self) -> Iterator[slice]:
+        """All rows, some at a time."""
+        return (slice(top, top + ROWS) for top in range(0, len(self.values), ROWS))
+
+    def shown(self) -> np.ndarray:
+        """Evenly spread pixels that are enough for a figure."""
+        step = max(1, int((self.values.size / SHOWN) ** 0.5))
+        found = np.asarray(self.values[::step, ::step], np.float32)
+        return np.sqrt(found) if self.root else found
+
+
+def write_sample(
+    bands: Iterable[tuple[slice, Predicted]], tasks: Mapping[str, Task], image: torch.Tensor, path: Path
+) -> None:
+    """Write all files of a sample. If anything fails, none of them appears.
+
+    For each task (its name is added to those of the files if there are several):
+
+    - ``NAME.safetensors``: the prediction, see :func:`sfumato.storage.load`;
+    - ``NAME_label.png``: the id of the class of each pixel, as a palette or in 16 bits; or ``NAME_mean.png``;
+    - ``NAME_total.png``, ``NAME_aleatoric.png``, ``NAME_epistemic.png`` and, for classes, ``NAME_probability.png``: 16
+      bits, where ``NAME.json`` says what a 1 stands for;
+    - ``NAME_sets.safetensors`` and ``NAME_size.png`` if the run has conformal sets or intervals;
+    - ``NAME_figure.png``: a picture of all of them.
+
+    Args:
+        bands: The prediction, some rows at a time, as :meth:`sfumato.runs.Predictor.bands` gives it.
+        tasks: The tasks by name.
+        image: The first input (1, C, H, W), for the figure.
+        path: Path of the files, without an ending.
+    """
+    height, width = int(image.shape[-2]), int(image.shape[-1])
+    with ExitStack() as files:
+
+        def opened(suffix: str) -> Path:
+            return files.enter_context(atomic_write(path.with_name(path.name + suffix)))
+
+        stored: dict[str, MapFile] = {}
+        firsts: dict[str, TaskPrediction] = {}
+        sets: dict[str, MapFile] = {}
+        kinds: dict[str, bool] = {}
+        for rows, predicted in bands:
+            for key in tasks:
+                end = _ending(key, tasks)
+                part: TaskPrediction = part_of(predicted.prediction, key)
+                if key not in stored:
+                    stored[key], firsts[key] = MapFile(opened(f"{end}.safetensors"), (height, width)), part
+                stored[key].add(rows, part)
+                if key in predicted.sets:
+                    if key not in sets:
+                        sets[key] = MapFile(opened(f"{end}_sets.safetensors"), (height, width))
+                        kinds[key] = isinstance(predicted.sets[key], PredictionSet)
+                    sets[key].add(rows, predicted.sets[key])
+        entries: dict[str, Json] = {}
+        for key, task in tasks.items():
+            if not firsts[key].is_map:  # one value for each image has no map to draw
+                continue
+            end, first = _ending(key, tasks), firsts[key]
+            maps, unit = stored[key].maps, getattr(first, "unit", "nats")
+            found = [*_quantities(maps, first, unit)]
+            if key in sets:
+                found.append(Quantity("size", sets[key].maps["size"][0], "classes" if kinds[key] else unit))
+            if isinstance(first, ClassPrediction):
+                entries[f"{path.name}{end}_label.png"] = _write_labels(
+                    maps["label"][0], first, task, opened(f"{end}_label.png")
+                )
+            for each in found:
+                name = f"{end}_{each.name}.png"
+                entries[path.name + name] = {"task": key, **_write_map(each, opened(name))}
+            save_figure(_panels(image, first, task, maps, found), opened(f"{end}_figure.png"))
+        about = {"height": height, "width": width, "maps": entries}
+        opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
+
+
+def _ending(key: str, tasks: Mapping[str, Task]) -> str:
+    return f"_{key}" if len(tasks) > 1 else ""
+
+
+def _quantities(maps: Mapping[str, Map], first: TaskPrediction, unit: str) -> Iterator[Quantity]:
+    """The maps of a prediction that are written in 16 bits."""
+    values = isinstance(first, ValuePrediction)
+    if values:
+        channels = maps["mean"][0]
+        for number, channel in enumerate(channels):
+            yield Quantity(f"mean_{number}" if len(channels) > 1 else "mean", channel, unit)
+    else:
+        yield Quantity("probability", maps["confidence"][0], "")
+    for name in ("total", "aleatoric", "epistemic"):
+        yield Quantity(name, maps[name][0], unit, root=values)
+    if first.novelty is not None:
+        yield Quantity("novelty", maps["novelty"][0], "")
+
+
+def _write_map(quantity: Quantity, path: Path) -> dict[str, Json]:
+    """Write a map in 16 bits.
+
+    Returns:
+        How to read it: ``value = offset + scale × pixel`` in ``unit``; and the smallest, mean and largest value.
+    """
+    low, high, total = np.inf, -np.inf, 0.0
+    for rows in quantity.blocks():
+        block = quantity.rows(rows)
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+        total += float(block.sum(dtype=np.float64))
+    offset = low if quantity.name.startswith("mean") else min(0.0, low)
+    scale = (high - offset) / LARGEST or 1.0
+    pixels = np.empty(quantity.values.shape, np.uint16)
+    for rows in quantity.blocks():
+        pixels[rows] = ((quantity.rows(rows) - offset) / scale).round().clip(0, LARGEST)
+    Image.fromarray(pixels).save(path, "PNG", compress_level=QUICK)
+    return {
+        "quantity": quantity.name, "standard_deviation": quantity.root, "unit": quantity.unit, "scale": scale,
+        "offset": offset, "min": low, "mean": total / quantity.values.size, "max": high,
+    }  # fmt: skip
+
+
+def _write_labels(labels: Map, first: ClassPrediction, task: Task, path: Path) -> dict[str, Json]:
+    """Write class ids as they are: the indices of a palette, or in 16 bits if there are more than 256."""
+    names: list[Json] = [str(name) for name in getattr(task, "names", ())]
+    if labels.dtype == np.uint8:
+        picture = Image.fromarray(np.ascontiguousarray(labels))
+        picture.putpalette(task.color(torch.arange(first.probs.shape[1])[None]).numpy().tobytes())
+    else:
+        picture = Image.fromarray(labels.astype(np.uint16))
+    picture.save(path, "PNG", compress_level=QUICK)
+    return {"task": task.key, "quantity": "label", "classes": names}
+
+
+def _panels(
+    image: torch.Tensor, first: TaskPrediction, task: Task, maps: Mapping[str, Map], found: Iterable[Quantity]
+) -> Iterable[Panel]:
+    """What the figure shows."""
+    step = max(1, image.shape[-1] // 1024)
+    pixels = image[0, :3, ::step, ::step]
+    pixels = (pixels.float() * (1 if image.dtype == torch.uint8 else 255)).round().byte().cpu()
+    yield Panel("image", pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
+    if isinstance(first, ClassPrediction):
+        labels = torch.from_numpy(np.asarray(maps["label"][0, ::step, ::step]).astype(np.int64))
+        yield Panel(task.key, task.color(labels).numpy(), key=color_key(first, task, task.display_range))
+    else:
+        means = torch.from_numpy(np.array(maps["mean"][0, :, ::step, ::step]))
+        ends = (quantile(means, 0.005), quantile(means, 0.995))
+        yield Panel(task.key, task.color(means).numpy(), key=color_key(first, task, ends))
+    for each in found:
+        if not each.name.startswith("mean"):
+            shown = each.shown()
+            text = f"{each.name} (σ)" if each.root else each.name
+            yield Panel(text, shown, each.unit, scale_end([torch.from_numpy(shown)]))
