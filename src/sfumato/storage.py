@@ -186,11 +186,11 @@ class Stored:
         return load((cls,), path)
 
 
-def describe(value: Stored) -> dict[str, str]:
+def describe(value: Stored, derived: Iterable[str]) -> dict[str, str]:
     """The metadata of a file: the type, the fields that are no tensors, and the names of derived tensors."""
     rest = {name: each for name, each in fields(value).items() if not isinstance(each, Tensor)}
-    derived = {"derived": json.dumps(sorted(value.derived()))} if value.derived() else {}
-    return {"type": type(value).__name__, "fields": json.dumps(rest, sort_keys=True), **derived}
+    known = {"type": type(value).__name__, "fields": json.dumps(rest, sort_keys=True)}
+    return known | ({"derived": json.dumps(sorted(derived))} if derived else {})
 
 
 def fields(value: Stored) -> dict[str, object]:

@@ -14,7 +14,7 @@ from sfumato.data.sizes import CroppedDataset, Region
 from sfumato.data.views import entries_of
 from sfumato.evaluation import dataset_for
 from sfumato.predictions import ClassPrediction
-from sfumato.runs import Plan, Run
+from sfumato.runs import Plan, Predictor, Run, RunBackend
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = ["--quiet", "--device=cpu", "--workers=0", "--epochs=2", "--samples=2", "--batch=4",
@@ -146,6 +146,23 @@ def test_large_images_are_tiled_without_being_asked(monkeypatch, tmp_path):
     image = dataset_for(opened)[0]["image"][None]
     torch.testing.assert_close(opened.predict(image).probs, opened.predict(image, tile=32).probs)
     assert not opened.predict(image).probs.equal(opened.predict(image, tile=0).probs)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_large_images_are_written_in_bands_with_the_same_numbers(tmp_path, factor):
+    data, run = make_folder(tmp_path / "data", [(88, 72)], count=2), tmp_path / "run"
+    size = f"--size={88 // factor}x{72 // factor}"
+    assert main(["fit", f"--data={data}", f"--out={run}", *QUICK, "--epochs=1", size]) == 0
+    opened = Run.open(run)
+    predictor, image = Predictor(RunBackend(opened)), dataset_for(opened)[0]["image"][None]
+    bands = list(predictor.bands(image, tile=16))
+    assert [(rows.start, rows.stop) for rows, _ in bands[:2]] == [(0, 12 * factor), (12 * factor, 24 * factor)]
+    assert bands[-1][0].stop == 88
+    whole = predictor(image, tile=16).prediction
+    together = torch.cat([band.prediction.probs for _, band in bands], -2)
+    # Two bands that are enlarged one by one differ only at the rows where they meet.
+    inner = [row for row in range(88) if factor == 1 or 0 < row % (12 * factor) < 12 * factor - 1]
+    torch.testing.assert_close(together[..., inner, :], whole.probs[..., inner, :])
 
 
 def test_folders_of_mixed_sizes_keep_their_sizes(tmp_path):

@@ -44,8 +44,7 @@ def write(tmp_path, prediction, task: Task, sets=None, cuts=(0, HEIGHT)):
 
 def rows_of(value, top, bottom):
     cut = {name: each[..., top:bottom, :] if each.ndim > 2 else each for name, each in value.tensors().items()}
-    own = {name: each for name, each in cut.items() if name not in value.derived()}
-    return type(value)(**{**vars(value), **own})
+    return type(value)(**{**vars(value), **cut})
 
 
 def read_map(tmp_path, maps, name):

@@ -15,7 +15,8 @@ from sfumato.report.pictures import ColorKey
 from sfumato.storage import atomic_write
 
 COLORS = "magma"  # as in the report: dark is small
-WIDTH, GAP, LINE, BAR = 320, 12, 20, 10  # pixels of a panel, between panels, of a line of text, of a color bar
+WIDTH, GAP, LINE, BAR, NAME = 320, 12, 20, 10, 150  # pixels: panel, space, line of text, color bar, name of a class
+MANY = 5  # panels that are put into two rows
 INK, PAPER, OTHER = (30, 34, 40), (255, 255, 255), (225, 228, 232)
 
 
@@ -56,18 +57,21 @@ def save_figure(panels: Iterable[Panel], path: str | Path) -> Path:
     first = panels[0].pixels.shape
     height = max(1, round(WIDTH * first[0] / first[1]))
     names = next((panel.key.swatches for panel in panels if panel.key is not None and panel.key.swatches), ())
-    width = GAP + (WIDTH + GAP) * len(panels)
-    per_line = max(1, (width - 2 * GAP) // 150)
+    columns = len(panels) if len(panels) < MANY else math.ceil(len(panels) / 2)
+    row, rows = LINE + height + GAP + BAR + LINE, math.ceil(len(panels) / columns)
+    width = GAP + (WIDTH + GAP) * columns
+    per_line = max(1, (width - 2 * GAP) // NAME)
     lines = math.ceil(len(names) / per_line)
-    sheet = Image.new("RGB", (width, GAP + LINE + height + 2 * GAP + BAR + LINE + lines * LINE), PAPER)
+    sheet = Image.new("RGB", (width, 2 * GAP + rows * row + lines * LINE), PAPER)
     draw, font = ImageDraw.Draw(sheet), _font()
     for number, panel in enumerate(panels):
-        left, top = GAP + number * (WIDTH + GAP), GAP + LINE
-        draw.text((left, GAP), panel.title, INK, font)
-        sheet.paste(_fitted(_colored(panel), (WIDTH, height), smooth=panel.key is None), (left, top))
-        _bar(sheet, draw, font, panel, (left, top + height + GAP // 2))
+        left, top = GAP + number % columns * (WIDTH + GAP), GAP + number // columns * row
+        draw.text((left, top), panel.title, INK, font)
+        smooth = panel.key is None
+        sheet.paste(_fitted(_colored(panel), (WIDTH, height), smooth=smooth), (left, top + LINE))
+        _bar(sheet, draw, font, panel, (left, top + LINE + height + GAP // 2))
     for number, (color, name) in enumerate((color, name) for name, color in names):
-        x, y = GAP + number % per_line * 150, sheet.height - GAP // 2 - (lines - number // per_line) * LINE
+        x, y = GAP + number % per_line * NAME, sheet.height - GAP // 2 - (lines - number // per_line) * LINE
         draw.rectangle((x, y + 3, x + 12, y + 15), color, OTHER)
         draw.text((x + 18, y), _short(name, font), INK, font)
     with atomic_write(path) as part:
@@ -114,7 +118,7 @@ def _fitted(pixels: np.ndarray, size: tuple[int, int], *, smooth: bool) -> Image
 
 def _short(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
     """A name that fits into a column."""
-    while font.getlength(name) > 122:
+    while font.getlength(name) > NAME - 28:
         name = name.rstrip("…")[:-1] + "…"
     return name
 

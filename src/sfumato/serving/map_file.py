@@ -36,10 +36,11 @@ class MapFile:
         Raises:
             ResourceError: If the disk is full.
         """
-        tensors = {name: value.detach().cpu() for name, value in band.tensors().items()}
+        derived = band.derived()
+        tensors = {name: value.detach().cpu() for name, value in (band.tensors() | derived).items()}
         height = rows.stop - rows.start
         if not self.maps:
-            self._create(tensors, height, band)
+            self._create(tensors, height, describe(band, derived))
         for name, value in tensors.items():
             if self._is_map(value, height):
                 self.maps[name][..., rows, :] = value.numpy()
@@ -49,8 +50,8 @@ class MapFile:
     def _is_map(self, value: Tensor, height: int) -> bool:
         return value.ndim > 2 and tuple(value.shape[-2:]) == (height, self.size[1])
 
-    def _create(self, tensors: dict[str, Tensor], height: int, band: Stored) -> None:
-        header: dict[str, object] = {"__metadata__": {METADATA: json.dumps(describe(band), sort_keys=True)}}
+    def _create(self, tensors: dict[str, Tensor], height: int, about: dict[str, str]) -> None:
+        header: dict[str, object] = {"__metadata__": {METADATA: json.dumps(about, sort_keys=True)}}
         end, layout = 0, {}
         # The largest types come first, so that every tensor starts at a multiple of the size of its numbers.
         for name in sorted(tensors, key=lambda each: (-tensors[each].element_size(), each)):
