@@ -100,7 +100,7 @@ def test_calibrate_evaluate_predict_report_export(run, tmp_path, capsys, errors)
     image = tmp_path / "a.png"
     Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(image)
     assert main(["predict", folder, str(image), "--out", str(tmp_path / "out"), *PREDICT]) == 0
-    assert (tmp_path / "out" / "a_sets.png").exists()
+    assert (tmp_path / "out" / "a_set_size.png").exists()
     assert main(["calibrate", folder, "--reset"]) == 0
     assert not list(run.glob("c*.safetensors"))
 

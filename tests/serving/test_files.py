@@ -46,7 +46,7 @@ def test_sets_are_written_for_a_run_that_has_some(run, tmp_path):
     fitted = Run.open(run.folder, trust="all")
     run.file("conformal.safetensors").unlink()
     predict(fitted, [picture(tmp_path / "a.png")], tmp_path / "out")
-    assert {"a_size.png", "a_sets.safetensors"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"a_set_size.png", "a_sets.safetensors"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_folders_are_mirrored(run, tmp_path):

@@ -96,7 +96,11 @@ def test_values_are_standard_deviations_in_their_unit(tmp_path):
     maps = write(
         tmp_path, prediction, Depth(1, 10), PredictionInterval(mean - 1, mean + variance, 0.9, "m"), (0, 7, 12)
     )
-    for name, wanted in {"mean": mean[0, 0], "total": prediction.std[0, 0], "size": (1 + variance)[0, 0]}.items():
+    for name, wanted in {
+        "mean": mean[0, 0],
+        "total": prediction.std[0, 0],
+        "interval_width": (1 + variance)[0, 0],
+    }.items():
         values, about = read_map(tmp_path, maps, name)
         np.testing.assert_allclose(values, wanted.numpy(), atol=0.51 * about["scale"] + 1e-6)
         assert (about["unit"], about["standard_deviation"]) == ("m", name == "total")

@@ -72,7 +72,7 @@ def write_sample(
     - ``NAME_label.png``: the id of the class of each pixel, as a palette or in 16 bits; or ``NAME_mean.png``;
     - ``NAME_total.png``, ``NAME_aleatoric.png``, ``NAME_epistemic.png`` and, for classes, ``NAME_probability.png``: 16
       bits, where ``NAME.json`` says what a 1 stands for;
-    - ``NAME_sets.safetensors`` and ``NAME_size.png`` if the run has conformal sets or intervals;
+    - ``NAME_sets.safetensors`` and ``NAME_set_size.png`` or ``NAME_interval_width.png`` if the run has conformal sets;
     - ``NAME_figure.png``: a picture of all of them.
 
     Args:
@@ -111,7 +111,8 @@ def write_sample(
             maps, unit = stored[key].maps, getattr(first, "unit", "nats")
             found = [*_quantities(maps, first, unit)]
             if key in sets:
-                found.append(Quantity("size", sets[key].maps["size"][0], "classes" if kinds[key] else unit))
+                name, of = ("set_size", "classes") if kinds[key] else ("interval_width", unit)
+                found.append(Quantity(name, sets[key].maps["size"][0], of))
             if isinstance(first, ClassPrediction):
                 entries[f"{path.name}{end}_label.png"] = _write_labels(
                     maps["label"][0], first, task, opened(f"{end}_label.png")

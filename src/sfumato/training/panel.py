@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from sfumato.contracts import Prediction, Task
-from sfumato.predictions import ValuePrediction
+from sfumato.predictions import ClassPrediction
 
 WIDTH = 320  # of one of the four parts, pixels
 
@@ -19,7 +21,7 @@ def panel(image: Tensor, target: Tensor, valid: Tensor, prediction: Prediction, 
         target: Target (H, W) or (D, H, W). It is gray where not ``valid``.
         valid: Mask (H, W).
         prediction: The prediction of this image, a batch of 1.
-        task: The task, which gives the colors and the end of the scale of the uncertainty.
+        task: The task, which gives the colors, and the range of values.
 
     Returns:
         The picture; None if the prediction is no map of the size of the image.
@@ -27,9 +29,12 @@ def panel(image: Tensor, target: Tensor, valid: Tensor, prediction: Prediction, 
     total = prediction.total[0].detach().float().cpu()
     if image.ndim != 3 or len(image) != 3 or total.shape != image.shape[-2:]:
         return None
-    if isinstance(prediction, ValuePrediction):
-        total = total.sqrt()
-    level = (total / task.color_scales["total"][0]).nan_to_num(1.0).clamp(0, 1)
+    if isinstance(prediction, ClassPrediction):
+        level = total / math.log(prediction.probs.shape[1])
+    else:  # a standard deviation of a tenth of the range that pictures show is white
+        low, high = task.display_range
+        level = 10 * total.sqrt() / (high - low)
+    level = level.nan_to_num(1.0).clamp(0, 1)
     truth = task.color(target.cpu()).cpu().where(valid.cpu()[..., None], torch.tensor(128, dtype=torch.uint8))
     parts = (
         (image.detach().float().cpu().clamp(0, 1) * 255).byte().movedim(0, -1),
