@@ -96,13 +96,10 @@ def test_values_are_standard_deviations_in_their_unit(tmp_path):
     maps = write(
         tmp_path, prediction, Depth(1, 10), PredictionInterval(mean - 1, mean + variance, 0.9, "m"), (0, 7, 12)
     )
-    for name, wanted in {
-        "mean": mean[0, 0],
-        "total": prediction.std[0, 0],
-        "interval_width": (1 + variance)[0, 0],
-    }.items():
+    wanted_maps = {"mean": mean, "total": prediction.std, "interval_width": 1 + variance}
+    for name, wanted in wanted_maps.items():
         values, about = read_map(tmp_path, maps, name)
-        np.testing.assert_allclose(values, wanted.numpy(), atol=0.51 * about["scale"] + 1e-6)
+        np.testing.assert_allclose(values, wanted[0, 0].numpy(), atol=0.51 * about["scale"] + 1e-6)
         assert (about["unit"], about["standard_deviation"]) == ("m", name == "total")
     assert ValuePrediction.load(tmp_path / "a.b.safetensors").mean.equal(mean)
 

@@ -122,7 +122,7 @@ def write_sample(
                 entries[path.name + name] = {"task": key, **_write_map(each, opened(name))}
             save_figure(_panels(image, first, task, maps, found), opened(f"{end}_figure.png"))
         about = {"height": height, "width": width, "maps": entries}
-        opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
+        opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _ending(key: str, tasks: Mapping[str, Task]) -> str:
