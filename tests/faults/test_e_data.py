@@ -6,6 +6,7 @@ import torch
 import yaml
 from PIL import Image
 
+from sfumato.cli import main
 from sfumato.data import Folder, load
 from sfumato.errors import ConfigError, DataError, MissingFileError
 
@@ -255,3 +256,58 @@ def test_the_limit_of_pixels_is_a_key_of_the_description(eyes):
     data = Folder(described(eyes, {"images": IMAGES, "labels": MANUAL1}, max_megapixels=5e-6))
     with pytest.raises(DataError, match=r"max_megapixels in sfumato\.yaml"):
         data[0]
+
+
+# sfumato check
+
+
+def checked(root, capsys, *words):
+    code = main(["check", str(root), "--quiet", "--out", str(root / "sheet.png"), *words])
+    return code, *capsys.readouterr()
+
+
+def test_check_prints_counts_sizes_and_shares_and_draws_a_picture(eyes, capsys):
+    code, out, err = checked(described(eyes, {"images": IMAGES, "labels": MANUAL1, "mask": MASK}), capsys)
+    assert (code, err) == (0, "")
+    assert "5 of 2 × 3" in out
+    assert "vessel │ 60 %" in " ".join(out.split())  # 3 of the 5 pixels inside the mask
+    assert "valid │ 83.3 %" in " ".join(out.split())
+    with Image.open(eyes / "sheet.png") as sheet:
+        pixels = np.array(sheet)
+    assert pixels.shape[2] == 3
+    assert pixels[:, :, 0].max() > 200
+
+
+def test_check_lists_every_problem_and_ends_with_2(eyes, capsys):
+    (eyes / "first/21_manual1.gif").unlink()
+    (eyes / "mask/23_training_mask.gif").unlink()
+    (eyes / "images/24_training.tif").write_bytes(b"II*")
+    saved(eyes / "first/25_manual1.gif", FIRST[:1])
+    code, out, err = checked(described(eyes, {"images": IMAGES, "labels": MANUAL1, "mask": MASK}), capsys)
+    problems = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert code == 2
+    assert [text for text in ("21_", "23_", "24_", "25_") if not any(text in line for line in problems)] == []
+    assert len(problems) == 4
+    assert err.count("\n") == 1
+    assert err.startswith("sfumato: problems of ")
+
+
+def test_check_names_a_class_without_a_pixel(eyes, capsys):
+    entries = {"classes": {0: "background", 7: "vessel"}, "void": 255}
+    code, out, _ = checked(described(eyes, {"images": IMAGES, "labels": MANUAL1}, **entries), capsys)
+    assert code == 2
+    assert "has a pixel of vessel (classes). The data set ignores the id 255" in out
+    assert "vessel │ no pixel" in " ".join(out.split())
+
+
+def test_check_reads_data_sets_by_name(tmp_path, capsys):
+    assert main(["check", "scenes", "--quiet", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "20 of 96 × 128" in capsys.readouterr().out
+    assert main(["check", "nothing"]) == 2
+
+
+def test_the_first_of_several_missing_files_is_named_with_their_number(eyes):
+    for number in (22, 24):
+        (eyes / f"first/{number}_manual1.gif").unlink()
+    with pytest.raises(MissingFileError, match=r"22_training\.tif has no labels .*\(2 such files; `sfumato check`"):
+        Folder(described(eyes, {"images": IMAGES, "labels": MANUAL1}))

@@ -13,7 +13,8 @@ from sfumato.cli.options import Command, read, summary
 from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain
 
 COMMANDS = (
-    "demo", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export", "plugins",
+    "demo", "check", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export",
+    "plugins",
 )  # fmt: skip
 OPTIONS = (
     "options:",

@@ -86,6 +86,22 @@ def check_targets(
                 )
 
 
+def absent_line(task: Task, counts: Tensor, dataset: object) -> str:
+    """A line that names the classes without a pixel and the likely cause. Empty if each class has one.
+
+    Args:
+        task: What is predicted.
+        counts: Number of pixels of each class (K,), or of all values.
+        dataset: The data set, which may say as ``void`` which label id it ignores.
+    """
+    absent = [name for name, count in zip(getattr(task, "names", ()), counts.tolist()) if count == 0]
+    if not absent or not int(counts.sum()):
+        return ""
+    void = getattr(dataset, "void", None)
+    cause = f" The data set ignores the id {void}, which may be one of them." if void is not None else ""
+    return f"no training image that was read has a pixel of {', '.join(absent)} ({task.key}).{cause}"
+
+
 def _check_layout(value: Tensor, kind: EntryKind, key: str, name: str) -> None:
     if not isinstance(kind, Image) or (value.ndim == 3 and len(value) == kind.channels):
         return

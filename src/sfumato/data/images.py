@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +96,9 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image,
 
 @contextmanager
 def _own_limit() -> Iterator[None]:
-    """No limit of Pillow while a file is read, because :func:`check_pixels` checks the size in the header."""
-    with _pillow:
+    """No limit and no warning of Pillow while a file is read; :func:`check_pixels` checks the size in the header."""
+    with _pillow, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the error that follows says the same
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield

@@ -12,6 +12,7 @@ from rich.progress import track
 from sfumato import registry
 from sfumato.contracts import Task
 from sfumato.data.catalog import load_original
+from sfumato.data.checks import absent_line
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.sizes import at_factors
@@ -32,7 +33,7 @@ from sfumato.runs.resolve import build_likelihood, build_task
 from sfumato.training.devices import default_crop, default_size, fast_precision
 from sfumato.training.folder import warn_rank_zero
 from sfumato.training.job import probe
-from sfumato.training.statistics import MOST_IMAGES, Statistics, absent_classes, read_statistics
+from sfumato.training.statistics import MOST_IMAGES, Statistics, read_statistics
 
 IMAGES_SEEN = 12_000  # the number of images that a default training reads, however many there are
 SCALE, COLOR = (0.75, 1.5), 0.2  # augmentation that suits photographs, unless the data set declares another
@@ -185,11 +186,8 @@ def _check_counts(tasks: Mapping[str, Task], found: Statistics, train: Samples, 
     for name, task in tasks.items():
         if needed and not int(found.counts[name].sum()):
             raise DataError(f"no pixel of the training images that were read has a valid {name}: check the labels")
-        absent = absent_classes(task, found.counts[name])
-        if absent and int(found.counts[name].sum()):
-            void = getattr(train, "void", None)
-            cause = f" The data set ignores the id {void}, which may be one of them." if void is not None else ""
-            warn_rank_zero(f"no training image that was read has a pixel of {', '.join(absent)} ({name}).{cause}")
+        if line := absent_line(task, found.counts[name], train):
+            warn_rank_zero(line)
 
 
 def _completed(config: Config, train: Samples, device: str) -> Config:

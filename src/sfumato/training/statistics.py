@@ -110,11 +110,6 @@ def read_statistics(
     return found
 
 
-def absent_classes(task: Task, counts: Tensor) -> list[str]:
-    """The names of the classes of a task that have no pixel."""
-    return [name for name, count in zip(getattr(task, "names", ()), counts.tolist()) if count == 0]
-
-
 def _classes(task: Task) -> int:
     return len(getattr(task, "names", ())) if task.kind == "class" else 1
 
