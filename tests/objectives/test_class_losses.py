@@ -86,6 +86,19 @@ def test_dice_is_over_the_classes_of_the_batch_and_its_valid_pixels():
     assert value(Dice(TASK, Categorical(3))) == {"dice_loss": pytest.approx(expected, rel=1e-5)}
 
 
+def test_probabilities_in_the_place_of_labels_give_expected_losses():
+    objective = LossSum(TASK, Categorical(3), nll=1, dice=1, class_weights=[1, 3, 2], counts=(60, 20, 20))
+    soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
+    given = batch([0, 1, 2, 255], [True, True, True, False]) | {"classes_soft": soft.T[None, :, None, :]}
+    losses, _ = objective(Constant(logits(*PROBS)), given)
+    weights = torch.tensor([1.0, 3.0, 2.0]) / 1.6
+    expected = -(soft * weights * torch.tensor(PROBS).log())[:3].sum() / 3
+    assert float(losses["weighted_nll"].detach()) == pytest.approx(float(expected), rel=1e-5)
+    hits, true, predicted = (soft * torch.tensor(PROBS))[:3].sum(0), soft[:3].sum(0), torch.tensor(PROBS)[:3].sum(0)
+    assert float(losses["dice_loss"].detach()) == pytest.approx(float(1 - (2 * hits / (true + predicted)).mean()))
+    assert objective.further == ("classes_soft",)
+
+
 def test_a_sum_has_its_factors():
     found = value(LossSum(TASK, Categorical(3), nll=0.5, dice=2, focal=3))
     assert found["nll"] == pytest.approx(0.5 * value(LossSum(TASK, Categorical(3), nll=1))["nll"])
@@ -182,6 +195,9 @@ def test_the_loss_of_a_method_takes_the_weighted_loss():
     weighted = WeightedNLL(TASK, Categorical(3), counts=(80, 15, 5))
     bound = built("weighted-nll", loss=twice)
     assert value(bound)["weighted_nll"] == pytest.approx(2 * value(weighted)["weighted_nll"])
+    both = built("sum", loss=twice, nll=1, focal=3)
+    alone = value(LossSum(TASK, Categorical(3), nll=1, focal=3))
+    assert value(both) == {"nll_and_focal": pytest.approx(2 * sum(alone.values()))}
     with pytest.raises(ConfigError, match="loss of its own"):
         built("dice", loss=LATENT.loss)
 

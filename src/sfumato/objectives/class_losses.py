@@ -7,31 +7,29 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sfumato.errors import ConfigError
 
 BALANCED = "balanced"
 
 
-def soft_dice(probs: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def soft_dice(probs: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """``1 − mean_k 2 Σ p_k t_k / (Σ p_k + Σ t_k)`` over the classes with a valid pixel; 0 without a valid pixel.
 
     Args:
         probs: Probabilities (B, K, *event).
-        target: Classes (B, *event), anything where not ``valid``.
+        truth: True probabilities (B, K, *event), 0 or 1 for labels.
         valid: Mask (B, *event).
 
     >>> probs = torch.tensor([[[1.0, 0.5], [0.0, 0.5]]])  # two pixels, of class 0 and of class 1
-    >>> soft_dice(probs, torch.tensor([[0, 1]]), torch.tensor([[True, True]]))  # 1 − (2/2.5 + 1/1.5) / 2
+    >>> soft_dice(probs, torch.eye(2)[None], torch.tensor([[True, True]]))  # 1 − (2/2.5 + 1/1.5) / 2
     tensor(0.2667)
     """
-    truth = one_hot(target.where(valid, 0), probs.shape[1]).movedim(-1, 1) * valid[:, None]
-    over = [dim for dim in range(probs.ndim) if dim != 1]
-    hits, predicted = ((probs * mask).sum(over) for mask in (truth, valid[:, None]))
-    true = truth.sum(over)
+    over, mask = [dim for dim in range(probs.ndim) if dim != 1], valid[:, None]
+    known = truth.where(mask, 0)
+    hits, predicted, true = (probs * known).sum(over), (probs * mask).sum(over), known.sum(over)
     shown = true > 0
-    overlap = 2 * hits / (predicted + true.clamp_min(1))
+    overlap = 2 * hits / (predicted + true).where(shown, 1)
     return ((1 - overlap) * shown).sum() / shown.sum().clamp_min(1)
 
 

@@ -8,11 +8,13 @@ from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from sfumato.contracts import Likelihood
+from sfumato.contracts import Likelihood, Loss
 from sfumato.errors import ConfigError
 from sfumato.objectives.base import BaseObjective, Losses, MethodLoss, TargetsOf, TrainingPlan
 from sfumato.objectives.class_losses import BALANCED, class_weights_of, soft_dice
+from sfumato.objectives.soft_targets import SOFT, expected
 
 LEAST = 1e-6  # smallest base of the focal factor, so that a power below 1 has a finite gradient at a sure pixel
 
@@ -38,6 +40,9 @@ class LossSum(BaseObjective):
     Only the negative log likelihood with equal weights makes the predicted probabilities those of the data. Class
     weights multiply them by the weights (and divide by their sum), the focal loss makes them less sure, and Dice makes
     nearly all of them 0 or 1. Calibrate afterwards: ``vector`` undoes class weights, ``temperature`` the focal loss.
+
+    If samples hold probabilities of the classes (the entry ``classes_soft``), the losses of pixels are expectations
+    under them, and ``t_k`` is a probability.
 
     Args:
         task: What is predicted.
@@ -96,7 +101,8 @@ class LossSum(BaseObjective):
             raise ConfigError(f"Dice needs probabilities with a gradient, which a {type(likelihood).__name__} lacks")
         if dice and loss is not None:
             raise ConfigError("this method has a loss of its own, over pixels: Dice cannot be part of it")
-        self.factors, self.gamma, self.loss = factors, gamma, loss
+        self.factors, self.gamma, self.loss, self.soft = factors, gamma, loss, f"{getattr(task, 'key', '')}{SOFT}"
+        self.further = (self.soft,)
         classes = int(getattr(likelihood, "classes"))  # noqa: B009  (a likelihood of classes has them)
         self.register_buffer("class_weights", class_weights_of(class_weights, counts, classes), persistent=False)
         self.weighted = bool(len(class_weights))
@@ -112,29 +118,39 @@ class LossSum(BaseObjective):
         inputs = self.inputs_of(batch)
         target, valid = self.task.target_and_mask(batch)
         names = {"nll": "weighted_nll" if self.weighted else "nll", "focal": "focal"}
-        pixel = {name: names[name] for name in names if self.factors[name]}
-        if self.loss is not None:  # all losses of pixels in one pass
-            return {"_and_".join(pixel.values()): self.loss(network, inputs, target, valid, self._of_pixels)}, {}
-        output = network(*inputs).float()
-        found: Losses = {}
-        if pixel:
-            each, counted = self._each(output, target, valid), valid.sum().clamp_min(1)
-            found = {label: self.factors[name] * each[name].sum() / counted for name, label in pixel.items()}
+        losses = {name: loss for name, loss in (("nll", self._nll), ("focal", self._focal)) if self.factors[name]}
+        if self.soft in batch:
+            target, losses = batch[self.soft], {name: expected(loss) for name, loss in losses.items()}
+        each = {names[name]: _times(self.factors[name], loss) for name, loss in losses.items()}
+        if self.loss is not None:  # one pass for all
+            return {"_and_".join(each): self.loss(network, inputs, target, valid, _together(list(each.values())))}, {}
+        output, counted = network(*inputs).float(), valid.sum().clamp_min(1)
+        found = {name: loss(output, target, valid).sum() / counted for name, loss in each.items()}
         if self.factors["dice"]:
             assert isinstance(self.likelihood, WithProbabilities)
             probs = self.likelihood.probabilities(output)
-            found["dice_loss"] = self.factors["dice"] * soft_dice(probs, target, valid)
+            truth = target if self.soft in batch else one_hot(target.where(valid, 0), probs.shape[1]).movedim(-1, 1)
+            found["dice_loss"] = self.factors["dice"] * soft_dice(probs, truth, valid)
         return found, {}
 
-    def _each(self, output: Tensor, target: Tensor, valid: Tensor) -> Losses:
-        """Both losses of each pixel (B, *event), 0 where not valid."""
+    def _nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The weighted negative log likelihood (B, *event), 0 where not valid."""
         nll = self.likelihood.nll(output, target, valid)
-        weighted = nll * self.class_weights.to(nll)[target.where(valid, 0)] if self.weighted else nll
-        return {"nll": weighted, "focal": (-torch.expm1(-nll)).clamp_min(LEAST) ** self.gamma * weighted}
+        return nll * self.class_weights.to(nll)[target.where(valid, 0)] if self.weighted else nll
 
-    def _of_pixels(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        each = self._each(output, target, valid)
-        return self.factors["nll"] * each["nll"] + self.factors["focal"] * each["focal"]
+    def _focal(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The weighted focal loss (B, *event), 0 where not valid."""
+        nll = self.likelihood.nll(output, target, valid)
+        factor = (-torch.expm1(-nll)).clamp_min(LEAST) ** self.gamma
+        return factor * nll * self.class_weights.to(nll)[target.where(valid, 0)] if self.weighted else factor * nll
+
+
+def _times(factor: float, loss: Loss) -> Loss:
+    return lambda output, target, valid: factor * loss(output, target, valid)
+
+
+def _together(losses: Sequence[Loss]) -> Loss:
+    return lambda output, target, valid: torch.stack([loss(output, target, valid) for loss in losses]).sum(0)
 
 
 class WeightedNLL(LossSum):
