@@ -12,6 +12,7 @@ from sfumato.contracts import DataSet
 from sfumato.errors import ConfigError
 from sfumato.registry import Trust
 from sfumato.runs import Config
+from sfumato.storage import check_writable
 
 if TYPE_CHECKING:
     from sfumato.evaluation import CalibrationReport, Comparison, Evaluation
@@ -42,6 +43,7 @@ class Run(runs.Run):
         """
         from sfumato.evaluation import FILE, evaluate, ood_dataset
 
+        check_writable(self.folder / FILE)
         dataset, recorded = self._data(data, split)
         other = ood_dataset(self, str(ood)) if isinstance(ood, str | Path) else ood
         if isinstance(ood, str | Path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import Field, fields
 from pathlib import Path
-from typing import TypeAlias, TypeVar, cast
+from types import UnionType
+from typing import TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -47,32 +48,43 @@ def read_section(kind: type[S], entries: Json) -> S:
         entries: The section.
 
     Raises:
-        ValueError: If the section is no mapping, has unknown entries, or has a value of another type than the default.
+        ValueError: If the section is no mapping, has unknown entries, or has a value of another type than its
+            annotation. Numbers are finite.
     """
-    known: dict[str, Field[object]] = {each.name: each for each in fields(kind)}  # pyright: ignore[reportArgumentType]  # S is a dataclass
-    if not isinstance(entries, dict) or set(entries) - set(known):
-        raise ValueError(
-            f"unknown entries {sorted(set(entries) - set(known)) if isinstance(entries, dict) else entries}"
-        )
-    return kind(**{name: _typed(known[name], value) for name, value in entries.items()})
+    hints = get_type_hints(kind)
+    if not isinstance(entries, dict):
+        raise ValueError(f"{kind.__name__.lower()} is {short(entries)}, expected entries")
+    if unknown := [name for name in entries if name not in hints]:
+        raise ValueError(f"unknown entries {short(sorted(map(str, unknown)))}")
+    return kind(**{name: _typed(name, hints[name], value) for name, value in entries.items()})
 
 
-def _typed(field: Field[object], value: Json) -> object:
-    """A value in the type of its field's default.
+def _typed(where: str, hint: object, value: Json) -> object:
+    """A value in the type of an annotation.
 
     Raises:
-        ValueError: If it has another type.
+        ValueError: If it has another type. The message says where.
     """
-    like = field.default_factory() if callable(field.default_factory) else field.default
-    if isinstance(like, tuple) and isinstance(value, list):
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) == len(value):
+            return tuple(_typed(f"{where}[{i}]", each, item) for i, (each, item) in enumerate(zip(kinds, value)))
+    elif origin in (dict, Mapping) and isinstance(value, dict):
+        return {str(key): _typed(f"{where}.{key}", arguments[1], item) for key, item in value.items()}
+    elif origin is UnionType:  # any JSON
         return _tuples(value)
-    if isinstance(like, dict) and isinstance(value, dict):
-        return {key: _tuples(each) for key, each in value.items()}
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if type(value) is not type(like):
-        raise ValueError(f"{field.name} is {value!r}, expected a {type(like).__name__}")
-    return value
+    elif hint is not float and type(value) is hint:
+        return value
+    raise ValueError(f"{where} is {short(value)}, expected {EXPECTED.get(origin or hint, hint)}")
+
+
+EXPECTED: dict[object, str] = {
+    str: "text", bool: "true or false", int: "a whole number", float: "a finite number",
+    tuple: "a list of numbers or names", dict: "entries", Mapping: "entries",
+}  # fmt: skip
 
 
 def _tuples(value: object) -> object:
@@ -90,6 +102,12 @@ def _plain(value: object) -> Json:
     if isinstance(value, Mapping):
         return plain(value)
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else cast(Json, value)
+
+
+def short(value: object, length: int = 60) -> str:
+    """A value as text for a message, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def one_line(error: Exception) -> str:

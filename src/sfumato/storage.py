@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -21,6 +21,7 @@ from sfumato.errors import DataError, MissingFileError, NotFiniteError, Resource
 
 S = TypeVar("S", bound="Stored")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG)
 METADATA = "sfumato"  # one key for all metadata, because safetensors writes several keys in a random order
 
 
@@ -35,13 +36,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         path: The file to write.
 
     Raises:
-        ResourceError: If the disk is full.
+        ResourceError: If the disk is full, or the folder cannot be written to.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.unlink(missing_ok=True)
-        part.touch()
+        _create(part, path)
         mode = part.stat().st_mode & 0o777
         yield part
         part.chmod(mode)  # some writers replace the file by one that only its owner may read
@@ -51,6 +51,44 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             raise ResourceError(f"{path} was not written, because the disk is full: free some space") from error
         raise
     finally:
+        _remove(part)
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that a file can be written, before the long work whose result it holds. Nothing is left behind.
+
+    Args:
+        path: The file. If its folder does not exist yet, the next one above that does is checked.
+
+    Raises:
+        ResourceError: If it cannot be written.
+    """
+    path = Path(path).absolute()
+    folder = next((each for each in path.parents if each.exists()), path.parent)
+    part = folder / f"{path.name}.{os.getpid()}.part"
+    try:
+        _create(part, path)
+    finally:
+        _remove(part)
+
+
+def _create(part: Path, path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        part.unlink(missing_ok=True)
+        part.touch()
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise ResourceError(
+            f"{path} cannot be written ({error.strerror}): change the permissions of its folder, or choose another "
+            "place"
+        ) from error
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):  # where nothing can be written there is nothing to remove
         part.unlink(missing_ok=True)
 
 

@@ -84,7 +84,7 @@ def failing(monkeypatch, error):
     [
         (ResourceError("the disk is full"), 1, "the disk is full"),
         (OSError(28, "No space left on device"), 1, "free some disk space"),
-        (PermissionError(13, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied: change"),
         (MemoryError(), 1, "not enough memory"),
         (KeyboardInterrupt(), 130, "--resume"),
         (SystemExit(143), 143, "--resume"),

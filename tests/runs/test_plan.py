@@ -37,7 +37,7 @@ def edited(make_plan, path, section, **entries):
 @pytest.mark.parametrize(
     ("section", "entries", "problem"),
     [
-        ("config", {"epochs": "many"}, "epochs is 'many', expected a int"),
+        ("config", {"epochs": "many"}, "epochs is 'many', expected a whole number"),
         ("config", {"samples": None}, "samples is None"),
         ("config", {"network_args": [1]}, "network_args"),
         ("config", {"no_such": 1}, "unknown entries"),

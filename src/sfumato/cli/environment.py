@@ -12,7 +12,11 @@ from types import FrameType
 
 from sfumato.errors import ResourceError, SfumatoError, out_of_memory
 
-DISK = (errno.ENOSPC, errno.EDQUOT)
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ": free some disk space and run again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ": change the permissions, or choose another place"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), ": lower --workers, or raise the limit of open files (ulimit -n)"),
+}
 TERMINATED = 143  # the exit code after SIGTERM
 
 
@@ -47,8 +51,8 @@ def resource_errors() -> Iterator[None]:
             "there is not enough memory: take a smaller --batch, --crop or --size to train, --tile to predict"
         ) from error
     except OSError as error:
-        advice = ": free some disk space and run again" if error.errno in DISK else ""
-        raise ResourceError(f"{error}{advice}") from error
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        raise ResourceError(f"{what}{ADVICE.get(error.errno or 0, '')}") from error
 
 
 def patient_threads() -> None:

@@ -27,6 +27,7 @@ def evaluate(
     ood: str = "",
     ood_root: str = "",
     scores: str = "",
+    out: Path | None = None,
     samples: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -49,6 +50,7 @@ def evaluate(
         ood_root: Folder where it lies.
         scores: Further scores with commas: dice, sensitivity, specificity, precision, roc-auc, pr-auc,
             surface-distance, or those of plug-ins.
+        out: File of the results. Default RUN/evaluation.json, which `sfumato report` reads.
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
         device: auto, cpu, cuda or mps. Default auto.
@@ -63,9 +65,12 @@ def evaluate(
     from sfumato import evaluation
     from sfumato.registry import Trust
     from sfumato.runs import Run
+    from sfumato.storage import check_writable
 
     names = [name.strip() for name in scores.split(",") if name.strip()]
+    path = out or run / evaluation.FILE
     opened = Run.open(run, device=device, trust=Trust.of(trust).naming(data, ood.partition(":")[0], *names))
+    check_writable(path)
     found = evaluation.evaluate(
         opened,
         evaluation.dataset_for(opened, data, root, split),
@@ -86,7 +91,7 @@ def evaluate(
     )
     if found is None:
         return
-    found.save(run / evaluation.FILE)
+    found.save(path)
     if json:
         echo(jsonlib.dumps({name: _numbers(each.scores) for name, each in found.tasks.items()}))
     elif first_process():

@@ -30,12 +30,14 @@ def report(
     from sfumato.registry import Trust
     from sfumato.report import write_report
     from sfumato.runs import Run
+    from sfumato.storage import check_writable
 
     found = Evaluation.load(run / FILE)
     opened = Run.open(run, device=device, trust=Trust.of(trust))
     path = out or run / "report.html"
     if not path.parent.is_dir():
         raise MissingFileError(f"{path.parent} is not a folder: make it first, or choose another --out")
+    check_writable(path)
     inside, outside = evaluated_data(opened, found)
     write_report(opened, found, inside, path, ood=outside, samples=samples, allow_stale=allow_stale)
     echo(f"The report is {path}")

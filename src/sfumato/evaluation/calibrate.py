@@ -19,7 +19,7 @@ from sfumato.evaluation.held import HeldOut, HeldPredictions
 from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run, calibrator_classes
 from sfumato.runs.run import CALIBRATOR, CONFORMAL
-from sfumato.storage import digest, write_all
+from sfumato.storage import check_writable, digest, write_all
 
 MEASURES = ("nll", "ece", "quantile_calibration")
 
@@ -108,6 +108,7 @@ def calibrate(
     if name and name not in known:
         raise ConfigError(f"{name!r} is not a calibrator of {run.config.task}: expected one of {', '.join(known)}")
     kind = cast(CalibratorClass, known[name or next(iter(known))])
+    check_writable(run.file(CALIBRATOR))
     uncalibrated = replace(run, calibrator=None, conformal=None)
     held = _held(uncalibrated, dataset, samples, seed, progress, original=False)
     report = _check(held, kind, run)
@@ -149,6 +150,7 @@ def fit_conformal(
         ResourceError: If the disk is full.
     """
     arguments: dict[str, int] = {"class_index": _class_index(run, class_name)} if class_name else {}
+    check_writable(run.file(CONFORMAL))
     before = replace(run, conformal=None)
     held = _held(before, dataset, samples, seed, progress, original=True)
     before.check_calibration_leak(held.dataset)

@@ -200,3 +200,16 @@ class Facts:
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     stride: int = 1
     network_takes_dict: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs or self.stride < 1 or min(self.images, *self.counts, *self.original_size) < 0:
+            raise ConfigError("facts hold no input, or a number below 0")
+        for name, (_, spread) in self.scales.items():
+            if not 0 < spread < math.inf:
+                raise ConfigError(f"the scale of {name} is {spread}, expected above 0")
+        for name, colors in self.normalization.items():
+            channels = {kind: len(numbers) for kind, numbers in colors.items()}
+            if channels.keys() != {"mean", "std"} or len(set(channels.values())) != 1 or not all(channels.values()):
+                raise ConfigError(f"the normalization of {name} has {channels}, expected mean and std of each channel")
+            if not all(number > 0 for number in colors["std"]):
+                raise ConfigError(f"the std of {name} is {colors['std']}, expected above 0")

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sfumato.errors import RunError, RunExistsError, plain
 from sfumato.runs import Plan
+from sfumato.storage import check_writable
 
 try:
     import fcntl
@@ -52,10 +53,12 @@ def check_output_dir(plan: Plan, folder: Path, resume: bool) -> None:
     Raises:
         RunExistsError: If the folder holds a run and ``resume`` is False.
         RunError: If the plan in the folder is another one.
+        ResourceError: If nothing can be written there.
     """
     path = folder / PLAN
     if not is_first():
         return
+    check_writable(path)
     if not path.exists():
         if left := sorted(each.name for kind in OF_A_RUN for each in folder.glob(kind)):
             raise RunExistsError(f"{folder} has no {PLAN}, but {left[0]} of another run: choose another --out")
