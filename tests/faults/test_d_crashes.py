@@ -8,6 +8,7 @@ from PIL import Image
 from sfumato import registry
 from sfumato.cli import main
 from sfumato.errors import ConfigError, PluginError, UntrustedCodeError
+from sfumato.evaluation import Evaluation
 from sfumato.runs import Normalized, Run
 from sfumato.runs.network import network_class
 
@@ -140,3 +141,25 @@ def test_a_graph_that_is_right_for_some_sizes_only_is_refused(here, fit, capfd):
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("sfumato: ")
     assert not (here / "run" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "report"])
+def test_a_run_that_cannot_be_written_to_is_refused_before_the_work(here, fit, complaint, capsys, monkeypatch, command):
+    assert fit("Pair", "--output=fine") == 0
+    assert main(["evaluate", "run", "--device=cpu", "--quiet", TRUST]) == 0
+    capsys.readouterr()
+
+    def refuse(path, *_):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    monkeypatch.setattr(Run, "predict_uncalibrated", None)  # a prediction would fail in another way
+    assert main([command, "run", "--device=cpu", TRUST]) == 1
+    assert "cannot be written (Read-only file system): change the permissions" in complaint()
+
+
+def test_results_can_be_written_elsewhere(here, fit):
+    assert fit("Pair", "--output=fine") == 0
+    assert main(["evaluate", "run", "--device=cpu", "--quiet", "--out=scores.json", TRUST]) == 0
+    assert Evaluation.load("scores.json").images == 2
+    assert not (here / "run" / "evaluation.json").exists()
