@@ -113,3 +113,10 @@ def test_a_gray_gif_holds_the_gray_values_whatever_the_order_of_its_palette(tmp_
     picture.putpixel((1, 0), 1)
     picture.save(tmp_path / "a.gif")
     assert read_channel(tmp_path / "a.gif").tolist() == [[255, 0]]
+
+
+def test_no_other_program_is_run_for_a_format(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")  # Pillow calls Ghostscript
+    with pytest.raises(DataError, match="cannot identify"):
+        read_image(path)

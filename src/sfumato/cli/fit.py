@@ -31,7 +31,8 @@ def fit(
     """Train a network, or an ensemble of networks, and leave a run: a folder with a plan, weights and logs.
 
     Args:
-        out: Folder of the run. Default runs/DATA-METHOD-LIKELIHOOD, for several tasks runs/DATA-METHOD-WEIGHTING.
+        out: Folder of the run. Default runs/DATA-METHOD-LIKELIHOOD, for several tasks runs/DATA-METHOD-WEIGHTING;
+            with a fold it ends in -foldK.
         resume: Continue an interrupted training.
         device: auto, cpu, cuda or mps. Default auto.
         devices: Number of processes or GPUs on this node. Default 1.
@@ -64,4 +65,5 @@ def fit(
 
 def default_folder(config: Config) -> Path:
     """The folder of a run that is given no other."""
-    return Path("runs") / f"{Path(config.data).name}-{config.method}-{config.weighting or config.likelihood}"
+    fold = f"-fold{config.fold}" if config.fold >= 0 else ""
+    return Path("runs") / f"{Path(config.data).name}-{config.method}-{config.weighting or config.likelihood}{fold}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from sfumato import registry
 from sfumato.contracts import DataSet
 from sfumato.data.folder import Folder
 from sfumato.data.views import DatasetSlice, any_size
-from sfumato.errors import ConfigError, PluginError
+from sfumato.errors import ConfigError, MissingFileError, PluginError
 from sfumato.registry import Trust
 
 Size = tuple[int, int] | None
@@ -49,7 +50,7 @@ def load(
 
     Raises:
         ConfigError: If the name, the split or the fold is unknown, or ``root`` is needed.
-        MissingFileError: If files are missing.
+        MissingFileError: If the folder or files are missing.
         PluginError: If a plug-in fails to import or returns something else.
         UntrustedCodeError: If a class path is not trusted.
     """
@@ -60,6 +61,8 @@ def load(
     if name not in registry.names("datasets"):
         if path.exists():
             return _checked(Folder(path, split, size, fold=fold), name)
+        if "/" in name or os.sep in name:
+            raise MissingFileError(f"{path} does not exist: expected a folder that holds sfumato.yaml")
         if not _CLASS_PATH.fullmatch(name):
             known = ", ".join(registry.names("datasets"))
             raise ConfigError(f"data is {name!r}, expected {known} or a folder that holds sfumato.yaml")

@@ -112,6 +112,11 @@ class Folder(Dataset[Sample]):
         self._soft = bool(soft) or "probabilities" in self._rows.targets
 
     @property
+    def folds(self) -> int:
+        """The number of folds that ``train`` is divided into; 0 for none."""
+        return self._described.folds
+
+    @property
     def void(self) -> int | tuple[int, int, int] | None:
         """The id or the color of pixels without a class."""
         return self._described.labels and self._described.labels.void

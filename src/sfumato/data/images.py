@@ -19,6 +19,9 @@ from sfumato.errors import DataError, MissingFileError
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".gif")
 """Endings of the files that are read as images, everywhere in the package."""
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "PPM", "GIF")
+"""Formats that are decoded, whatever the ending. Pillow would run another program for some others, such as EPS."""
+
 LARGEST_COUNT = 65535  # of 16 bits
 MAX_PIXELS = 64_000_000
 ORIENTATION = 0x0112  # the EXIF entry that says how a picture is turned
@@ -33,7 +36,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     animation the first frame is read. Float pictures must lie in [0, 1] already.
 
     Args:
-        path: Path of the file, in any format that Pillow reads.
+        path: Path of the file: PNG, JPEG, TIFF, BMP, WebP, PPM, PGM or GIF.
         max_pixels: The largest number of pixels that is read. It is checked before anything is decoded. Default 64
             million.
 
@@ -78,7 +81,7 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image,
     check_regular(path)
     try:
         # As a stream: of a path Pillow 13 maps the pixels of a turned TIFF wrongly.
-        with _own_limit(), path.open("rb") as stream, Image.open(stream) as picture:
+        with _own_limit(), path.open("rb") as stream, Image.open(stream, formats=FORMATS) as picture:
             check_pixels(path, picture.height, picture.width, max_pixels)
             orientation = int(picture.getexif().get(ORIENTATION, UPRIGHT))  # before load, which may turn a TIFF
             picture.load()

@@ -124,6 +124,9 @@ def listed_rows(base: Path, place: str, kinds: Sequence[str]) -> Rows:
             raise DataError(f"{where}, names {words[0]} again: list each image once")
         taken.add(name)
         files = [base / word for word in words]
+        for file, endings in zip(files, (PICTURES, *[TARGETS] * len(kinds))):
+            if file.suffix.lower() not in endings:
+                raise DataError(f"{where}: {file} does not end in {' '.join(endings)}")
         lacking = [f"{where}: {file} does not exist" for file in files if not file.exists()]
         rows.missing.extend(lacking)
         if not lacking:

@@ -48,6 +48,11 @@ def splits_of(dataset: Samples) -> tuple[str, ...]:
     return tuple(getattr(_whole(dataset), "splits", ()))
 
 
+def folds_of(dataset: Samples) -> int:
+    """The number of folds that its training images are divided into. Default: 0, none."""
+    return int(getattr(_whole(dataset), "folds", 0))
+
+
 def things_of(dataset: Samples) -> tuple[int, ...]:
     """The ids of the classes whose objects are counted. Default: none."""
     return tuple(getattr(_whole(dataset), "things", ()))
