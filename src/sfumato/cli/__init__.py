@@ -13,7 +13,7 @@ from sfumato.cli.options import Command, read, summary
 from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain
 
 COMMANDS = (
-    "demo", "check", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export",
+    "demo", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export", "check",
     "plugins",
 )  # fmt: skip
 OPTIONS = (
