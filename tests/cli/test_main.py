@@ -43,7 +43,7 @@ def test_help_of_every_command(capsys, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["magic"], "there is no command 'magic': expected one of demo, check"),
+        (["magic"], "there is no command 'magic': expected one of demo, fit"),
         (["evaluate"], "RUN is missing"),
         (["evaluate", "r", "--magic"], "--magic is no option of `sfumato evaluate`"),
         (["evaluate", "r", "--samples=0"], "samples is 0, expected 1 or more"),
