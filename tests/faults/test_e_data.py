@@ -9,6 +9,7 @@ from PIL import Image
 from sfumato.cli import main
 from sfumato.data import Folder, load
 from sfumato.errors import ConfigError, DataError, MissingFileError
+from sfumato.runs import Config
 
 FIRST = np.array([[0, 0, 255], [255, 255, 0]], np.uint8)
 SECOND = np.array([[0, 255, 255], [255, 0, 0]], np.uint8)
@@ -199,16 +200,29 @@ def test_each_image_is_in_one_fold_and_never_in_training_and_validation(eyes):
     assert load(str(eyes), split="val[:50%]", fold=0).names == ["21"]
 
 
+def test_training_images_of_any_data_set_are_divided_on_request(eyes):
+    data = described(eyes, {"images": IMAGES, "labels": MANUAL1})
+    assert load(str(data), split="val", fold=2, folds=3).names == ["24", "25"]
+    train, val = (load("scenes", split=split, fold=1, folds=4) for split in ("train", "val"))
+    assert len(train) == 3 * len(val)
+    assert not set(train.names) & set(val.names)
+    assert "val" in train.splits
+    Config(data=str(data), fold=2, folds=3)
+    for fold, folds in ((-1, 3), (0, 1), (0, -2), (-2, 3)):
+        with pytest.raises(ConfigError, match="fold"):
+            Config(fold=fold, folds=folds)
+
+
 def test_folds_that_do_not_exist_are_refused(eyes):
     places = {"images": IMAGES, "labels": MANUAL1}
     described(eyes, places, folds=3)
-    with pytest.raises(ConfigError, match="has the folds 0 to 2"):
+    with pytest.raises(ConfigError, match="there are the folds 0 to 2"):
         load(str(eyes), fold=3)
     with pytest.raises(ConfigError, match="name a fold, as in --fold 0"):
         load(str(eyes), split="val")
-    with pytest.raises(ConfigError, match="scenes has no folds"):
+    with pytest.raises(ConfigError, match="the data have no folds"):
         load("scenes", fold=0)
-    with pytest.raises(ConfigError, match="has no folds"):
+    with pytest.raises(ConfigError, match="the data have no folds"):
         load(str(described(eyes, places)), fold=0)
     with pytest.raises(ConfigError, match="5 images cannot be divided into 9 folds"):
         load(str(described(eyes, places, folds=9)), fold=0)

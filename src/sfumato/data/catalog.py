@@ -11,6 +11,7 @@ from typing import TypeGuard
 from sfumato import registry
 from sfumato.contracts import DataSet
 from sfumato.data.folder import Folder
+from sfumato.data.folds import DIVIDED, FoldedDataset
 from sfumato.data.views import DatasetSlice, any_size
 from sfumato.errors import ConfigError, MissingFileError, PluginError
 from sfumato.registry import Trust
@@ -28,6 +29,7 @@ def load(
     size: Size = None,
     trust: Trust | bool | str | Iterable[str] = (),
     fold: int = -1,
+    folds: int = 0,
 ) -> DataSet:
     """Open a data set.
 
@@ -46,7 +48,8 @@ def load(
             ``val[50%:]`` the second half. Default ``train``.
         size: (height, width) of images, pixels. None for the size of the files. Default None.
         trust: Class paths outside this package that may be imported, see :class:`~sfumato.registry.Trust`.
-        fold: Which fold of a folder with ``folds`` is ``val``, from 0. −1 for none. Default −1.
+        fold: Which fold of the training images is ``val``, from 0; the others are ``train``. −1 for none. Default −1.
+        folds: Number of folds. 0 for what the data set declares as ``folds``. Default 0.
 
     Raises:
         ConfigError: If the name, the split or the fold is unknown, or ``root`` is needed.
@@ -56,18 +59,18 @@ def load(
     """
     if part := _SLICE.fullmatch(split):
         first, last = int(part[2] or 0) / 100, int(part[3] or 100) / 100
-        return DatasetSlice(load(name, root, part[1], size, trust, fold), first, last)
+        return DatasetSlice(load(name, root, part[1], size, trust, fold, folds), first, last)
+    if fold >= 0 and split in DIVIDED:
+        return FoldedDataset(load(name, root, "train", size, trust), fold, folds, held_out=split == "val")
     path = Path(root) / name
     if name not in registry.names("datasets"):
         if path.exists():
-            return _checked(Folder(path, split, size, fold=fold), name)
+            return _checked(Folder(path, split, size), name)
         if "/" in name or os.sep in name:
             raise MissingFileError(f"{path} does not exist: expected a folder that holds sfumato.yaml")
         if not _CLASS_PATH.fullmatch(name):
             known = ", ".join(registry.names("datasets"))
             raise ConfigError(f"data is {name!r}, expected {known} or a folder that holds sfumato.yaml")
-    if fold >= 0:
-        raise ConfigError(f"{name} has no folds: leave --fold out, or describe a folder with `folds:`")
     opener = registry.load("datasets", name, Trust.of(trust))
     if not callable(opener):
         raise PluginError(f"{name} is a {type(opener).__name__}, expected a class of data sets: cls(root, split, size)")
@@ -85,6 +88,7 @@ def load_original(
     size: Size = None,
     trust: Trust | bool | str | Iterable[str] = (),
     fold: int = -1,
+    folds: int = 0,
 ) -> DataSet:
     """Open a data set at its original size. Arguments as of :func:`load`, but for the size.
 
@@ -95,9 +99,10 @@ def load_original(
         size: The size at which images are generated, for a data set that declares ``any_size``. Others ignore it.
         trust: As of :func:`load`.
         fold: As of :func:`load`.
+        folds: As of :func:`load`.
     """
-    found = load(name, root, split, None, trust, fold)
-    return load(name, root, split, size, trust) if size and any(size) and any_size(found) else found
+    found = load(name, root, split, None, trust, fold, folds)
+    return load(name, root, split, size, trust, fold, folds) if size and any(size) and any_size(found) else found
 
 
 def _checked(found: object, name: str) -> DataSet:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sfumato.contracts import Sample, Task
 from sfumato.data.transforms import map_size
-from sfumato.data.views import name_of
+from sfumato.data.views import name_of, void_of
 from sfumato.errors import DataError
 from sfumato.targets import MASK, ClassMap, EntryKind, Image, ImageValue
 
@@ -97,7 +97,7 @@ def absent_line(task: Task, counts: Tensor, dataset: object) -> str:
     absent = [name for name, count in zip(getattr(task, "names", ()), counts.tolist()) if count == 0]
     if not absent or not int(counts.sum()):
         return ""
-    void = getattr(dataset, "void", None)
+    void = void_of(dataset)
     cause = f" The data set ignores the id {void}, which may be one of them." if void is not None else ""
     return f"no training image that was read has a pixel of {', '.join(absent)} ({task.key}).{cause}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from sfumato.contracts import Sample
 from sfumato.data.description import Labels, read_description
 from sfumato.data.images import read_turned_image
 from sfumato.data.observers import most_likely, observed_shares
-from sfumato.data.pairs import Rows
 from sfumato.data.stored import read_channel
 from sfumato.data.target_files import read_classes, read_depth, read_probabilities
 from sfumato.data.transforms import resize
@@ -47,7 +45,8 @@ class Folder(Dataset[Sample]):
     Pixels where a ``mask`` is 0 are not valid. ``labels: [FIRST, SECOND]`` are those of several observers, and
     ``probabilities:`` in place of ``labels:`` are those of the classes, see
     :func:`~sfumato.data.target_files.read_probabilities`. ``train: train.txt`` is a text file with one image and its
-    targets in each line. ``folds: 5`` divides ``train`` into five parts, see ``fold``.
+    targets in each line. ``folds: 5`` says that ``train`` is divided into five parts, one of which is validated on, see
+    :class:`~sfumato.data.folds.FoldedDataset`.
 
     For depth::
 
@@ -69,13 +68,11 @@ class Folder(Dataset[Sample]):
         root: The folder that holds ``sfumato.yaml``, or the path of such a file under another name.
         split: One of the splits described. Default ``train``.
         size: (height, width) to resize to, pixels. None for the size of the files. Default None.
-        fold: Which fold of ``train``, from 0, is ``val``; the others are ``train``. Folds are blocks of images in the
-            order of their names. −1 for none: ``train`` is all of it. Default −1.
         complete: Whether a missing file is an error. If False, its image is left out, and ``missing`` has a line for
             each such file. Default True.
 
     Raises:
-        ConfigError: If the split or the fold is unknown.
+        ConfigError: If the split is unknown.
         MissingFileError: If the description, a folder, a label or a depth is missing.
         DataError: If the description cannot be read, or a folder is empty.
     """
@@ -88,28 +85,21 @@ class Folder(Dataset[Sample]):
         split: str = "train",
         size: tuple[int, int] | None = None,
         *,
-        fold: int = -1,
         complete: bool = True,
     ) -> None:
         root = Path(root)
         self._described = read_description(root if root.suffix in (".yaml", ".yml") else root / FILE)
         self.size, described = size, self._described
         self.tasks: dict[str, Semantic | Depth] = described.tasks
-        if fold >= max(described.folds, 0) or fold < -1:
-            has = f"the folds 0 to {described.folds - 1}" if described.folds else "no folds"
-            raise ConfigError(f"fold is {fold}, but {described.file} has {has}")
-        self.splits = (*described.splits, *(["val"] if fold >= 0 else []))
+        self.splits = tuple(described.splits)
         if split not in self.splits:
             advice = ": name a fold, as in --fold 0" if split == "val" and described.folds else ""
             raise ConfigError(f"split is {split!r}, but {described.file} has {list(self.splits)}{advice}")
-        in_fold = fold >= 0 and split in ("train", "val")
-        rows = described.rows("train" if in_fold else split)
-        rows = rows.complete() if complete else rows
-        self.missing = rows.missing
-        self._rows = _fold(rows, fold, described.folds, split == "val") if in_fold else rows
-        self.names = self._rows.names
-        soft = described.labels and any(len(each) > 1 for each in self._rows.targets.get("labels", []))
-        self._soft = bool(soft) or "probabilities" in self._rows.targets
+        rows = described.rows(split)
+        self._rows = rows.complete() if complete else rows
+        self.missing, self.names = rows.missing, rows.names
+        several = any(len(each) > 1 for each in rows.targets.get("labels", []))
+        self._soft = several or "probabilities" in rows.targets
 
     @property
     def folds(self) -> int:
@@ -174,13 +164,3 @@ def _inside(key: str, value: Tensor | str, inside: Tensor) -> Tensor | str:
     if isinstance(value, str) or key == "image":
         return value
     return value & inside if value.dtype == torch.bool else value.where(inside, 0)
-
-
-def _fold(rows: Rows, fold: int, folds: int, held_out: bool) -> Rows:
-    """The rows of a fold, or all others."""
-    count = len(rows.names)
-    if count < folds:
-        raise ConfigError(f"{count} images cannot be divided into {folds} folds: lower `folds:` to {count} or less")
-    start, end = (round(part * count / folds) for part in (fold, fold + 1))
-    numbers: Sequence[int] = range(start, end) if held_out else [*range(start), *range(end, count)]
-    return rows.part(numbers)

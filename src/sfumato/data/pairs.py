@@ -42,12 +42,6 @@ class Rows:
             raise MissingFileError(f"{self.missing[0]}{more}: add it, or take the image away")
         return self
 
-    def part(self, numbers: Sequence[int]) -> Rows:
-        """Some of the rows."""
-        targets = {kind: [files[number] for number in numbers] for kind, files in self.targets.items()}
-        chosen = [self.names[number] for number in numbers], [self.images[number] for number in numbers]
-        return Rows(*chosen, targets, self.missing)
-
 
 def pairs(images: Path, targets: Path) -> list[tuple[Path, Path]]:
     """Each image of a folder and the target of the same file stem in another folder, sorted by name.

@@ -53,6 +53,13 @@ def folds_of(dataset: Samples) -> int:
     return int(getattr(_whole(dataset), "folds", 0))
 
 
+def void_of(dataset: object) -> object:
+    """What stands for no class in the label files, an id or a color. None for nothing, or if the data do not say so."""
+    while isinstance(dataset, DatasetView):
+        dataset = dataset.whole
+    return getattr(dataset, "void", None)
+
+
 def things_of(dataset: Samples) -> tuple[int, ...]:
     """The ids of the classes whose objects are counted. Default: none."""
     return tuple(getattr(_whole(dataset), "things", ()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sfumato.contracts import DataSet
-from sfumato.data.catalog import load_original
+from sfumato.data.catalog import load, load_original
 from sfumato.data.fingerprint import fingerprint
-from sfumato.data.views import files_of, folds_of, tasks_of
+from sfumato.data.views import files_of, splits_of, tasks_of
 from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.evaluation.results import Evaluation
 from sfumato.registry import Trust
@@ -101,7 +101,7 @@ def _naming(run: Run, data: str) -> Trust:
 
 
 def _load(run: Run, data: str, root: str, split: str, trust: Trust) -> DataSet:
-    fold = run.config.fold
-    if fold >= 0 and data != run.config.data and not folds_of(load_original(data, root, "train", trust=trust)):
-        fold = -1  # other data are not divided as those of the run
-    return load_original(data, root, split, run.config.size, trust, fold)
+    fold, folds = run.config.held_out
+    if fold >= 0 and data != run.config.data and "val" in (splits_of(load(data, root, trust=trust)) or ("val",)):
+        fold = -1  # other data, which have validation images of their own
+    return load_original(data, root, split, run.config.size, trust, fold, folds)

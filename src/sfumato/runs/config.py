@@ -17,7 +17,8 @@ class Config:
     Args:
         data: Name of a data set, class path of one, or a folder with ``sfumato.yaml``. Default ``scenes``.
         root: Folder where the data set lies. Empty for generated data.
-        fold: Which fold of a folder with ``folds`` is left out of training and validated on, from 0. -1 for none.
+        fold: Which fold of the training images is left out and validated on, from 0. -1 for none.
+        folds: Number of folds that the training images are divided into. 0 for what the data describe.
         task: The entry of a sample that is predicted, such as ``classes`` or ``depth``. Empty for the first task of the
             data.
         tasks: Entries that one network learns together, such as ``classes,centers,depth``. Empty for ``task`` alone.
@@ -65,6 +66,7 @@ class Config:
     data: str = "scenes"
     root: str = ""
     fold: int = -1
+    folds: int = 0
     task: str = ""
     tasks: str = ""
     network: str = ""
@@ -101,6 +103,10 @@ class Config:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if self.fold < -1:
             raise ConfigError(f"fold is {self.fold}, expected the number of a fold, from 0, or -1 for none")
+        if self.folds and (self.folds < 2 or self.fold < 0):
+            raise ConfigError(
+                f"folds is {self.folds} and fold is {self.fold}: expected at least 2 folds, and one of them"
+            )
         for name in ("samples", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -138,6 +144,11 @@ class Config:
         if len(numbers) not in (1, 3) or min(numbers) < 0 or not 0 < found < math.inf:
             raise ConfigError(f"max_time is {self.max_time!r}, expected minutes such as 10, or a time such as 00:10:00")
         return found
+
+    @property
+    def held_out(self) -> tuple[int, int]:
+        """The fold that is left out, and the number of folds."""
+        return self.fold, self.folds
 
     @property
     def task_names(self) -> list[str]:

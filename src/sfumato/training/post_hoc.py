@@ -61,7 +61,7 @@ def fit_post_hoc(
     check_output_dir(plan, folder, resume=False)
     data = train
     if data is None and plan.training.needs_training_data:
-        data = load_original(config.data, config.root, "train", config.size, trust, config.fold)
+        data = load_original(config.data, config.root, "train", config.size, trust, *config.held_out)
     state = _state(run, plan, data, limit, progress)
     if data is not None:
         _try(run, plan, state, data)

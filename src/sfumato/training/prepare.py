@@ -129,9 +129,9 @@ def _opened(
 ) -> tuple[Config, tuple[int, int], Samples, Samples | None]:
     """The configuration with its size, the original size, and the data at that size."""
     if train is None:
-        train = load_original(config.data, config.root, "train", config.size, trust, config.fold)
+        train = load_original(config.data, config.root, "train", config.size, trust, *config.held_out)
         has_val = "val" in (splits_of(train) or ("val",))
-        val = load_original(config.data, config.root, "val", config.size, trust, config.fold) if has_val else None
+        val = load_original(config.data, config.root, "val", config.size, trust, *config.held_out) if has_val else None
     elif config.fold >= 0:
         raise ConfigError("fold is for data that are opened by name: give the images of the fold as val")
     original = _size(train)
