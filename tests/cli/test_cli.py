@@ -88,7 +88,7 @@ def test_calibrate_evaluate_predict_report_export(run, tmp_path, capsys, errors)
     assert "was used to calibrate" in errors()[0]
     conformal = ["--method=conformal", "--level=0.6", "--split=val[50%:80%]", "--class=ground"]
     assert main(["calibrate", folder, *conformal, *PREDICT]) == 0
-    assert "false negatives of ground" in capsys.readouterr().out
+    assert "share of the ground pixels whose set lacks ground" in capsys.readouterr().out
     assert evaluate(run, "--split=val[80%:]") == 0
     printed = capsys.readouterr().out
     assert "uncalibrated" in printed

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+import shutil
 import time
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,11 +14,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sfumato.calibration import risk_statement
 from sfumato.data import Scenes
 from sfumato.errors import ConfigError, MissingDependencyError, SfumatoError
-from sfumato.evaluation import Evaluation, evaluate
+from sfumato.evaluation import Evaluation, OODHistogram, evaluate, fit_conformal
 from sfumato.predictions import ClassMoments
-from sfumato.runs import Config
+from sfumato.report import OODSection, curves, write_report
+from sfumato.report.pictures import unknown
+from sfumato.runs import Config, Run
 from sfumato.training import fit, make_plan
 from sfumato.training.panel import panel
 from sfumato.training.time_limit import TimeLimit
@@ -185,3 +190,58 @@ def test_precision_recall_curves_are_stored_and_read_again(evaluated, tmp_path):
         curve = task.curves[f"precision_recall_{number}"]
         assert {len(column) for column in curve.values()} == {100}
         assert curve["recall"][-1] == 1
+
+
+def test_the_risk_of_a_class_is_described_as_such_wherever_it_is_shown(evaluated, tmp_path):
+    run = evaluated[0]
+    shutil.copytree(run.folder, tmp_path / "run")
+    with_sets = fit_conformal(Run.open(tmp_path / "run"), scenes(12, 7), 0.5, class_name="ground", progress=False)
+    words = "share of the ground pixels whose set lacks ground, mean over the images that show ground"
+    promised = f"{words}: at most 0.5 in expectation"
+    assert risk_statement(with_sets.conformal, with_sets.task.names) == promised
+    found = evaluate(with_sets, scenes(3, 1), device="cpu", progress=False, split="val", data="scenes")
+    page = write_report(with_sets, found, scenes(3, 1), tmp_path / "page.html").read_text()
+    assert f"{promised}, from" in page, "among the facts"
+    assert f">{words}<" in page, "beside the score"
+    assert "0 is the best guess alone" in page, "further classes are explained"
+    assert "all pixels missed" not in page
+
+
+def test_the_report_has_a_table_by_class_and_validation_nll_beside_training_nll(evaluated, tmp_path):
+    run, found = evaluated
+    page = write_report(run, found, scenes(3, 1), tmp_path / "page.html").read_text()
+    table = re.search(r'<table class="classes">.*?</table>', page, re.DOTALL)[0]
+    assert all(f">{name}</th>" in table for name in run.task.names)
+    assert all(f">{heading}</abbr>" in table for heading in ("Dice", "sensitivity", "specificity", "AUROC", "AUPR"))
+    picture = next(svg for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if ">train nll<" in svg)
+    assert ">val nll<" in picture
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 40])
+def test_epochs_are_whole_numbers(epochs):
+    x = [float(epoch) for epoch in range(1, epochs + 1)]
+    picture = curves.history({"train nll": (x, x)})
+    ticks = re.findall(r">([\d.]+)</text>", picture.partition("matplotlib.axis_2")[0])
+    assert ticks
+    assert all(tick.isdigit() for tick in ticks)
+
+
+def histogram(inside, outside):
+    return OODHistogram((0.0, 1.0), (1.0,), (1.0,), (inside, outside))
+
+
+@pytest.mark.parametrize(
+    ("epistemic", "aleatoric", "said"),
+    [(3.0, 1.2, "changed less, as it should"), (1.5, 2.0, "changed as much or more"), (1.5, 0.5, "changed as much"),
+     (0.8, 1.0, "did not grow"), (math.nan, 1.0, "")],
+)  # fmt: skip
+def test_the_caption_says_what_the_parts_did(epistemic, aleatoric, said):
+    parts = {"aleatoric": histogram(1.0, aleatoric), "epistemic": histogram(1.0, epistemic)}
+    statement = OODSection("novel", parts).statement
+    assert said in statement
+    assert bool(statement) == bool(said)
+
+
+def test_a_picture_is_gray_where_the_target_is_unknown():
+    valid = torch.tensor([[True, False]])
+    assert unknown(valid).tolist() == [[[150, 157, 165, 0], [150, 157, 165, 255]]]

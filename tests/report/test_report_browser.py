@@ -22,9 +22,15 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 # Waits for the page, acts as a reader would, and leaves what it saw in the DOM.
 ACTOR = """<script>(async () => {
   const at = (id) => document.getElementById(id), seen = {}, pause = () => new Promise((r) => setTimeout(r, 100));
+  const corner = () => {
+    const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    pen.drawImage(at("stage"), -2, 2 - at("stage").height);
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
   while (!document.body.dataset.shown) await pause();
   const look = (name) => { seen[name] = { kept: at("kept").textContent, score: at("score").textContent,
     hash: location.hash, image: document.body.dataset.shown, picture: at("stage").toDataURL().length,
+    corner: corner(),
     caption: at("caption").textContent, thumbs: at("thumbs").children.length,
     on: [...document.querySelectorAll("#tiles [aria-pressed=true]")].map((b) => b.dataset.layer).join() }; };
   look("start");
@@ -103,6 +109,8 @@ def test_a_reader_can_act(pages, tmp_path):
     assert seen["cut"]["picture"] != seen["start"]["picture"]
     assert (seen["epistemic"]["on"], seen["off"]["on"], seen["key"]["on"]) == ("epistemic", "image", "error")
     assert seen["epistemic"]["kept"] == seen["cut"]["kept"]  # looking at another layer does not move the threshold
+    assert seen["start"]["corner"] == seen["epistemic"]["corner"] == [150, 157, 165], "gray without a target"
+    assert seen["off"]["corner"] != [150, 157, 165], "the image itself is whole"
     assert (seen["right"]["image"], seen["left"]["image"]) == ("1", "0")
     assert seen["worst"]["thumbs"] == 3
     assert "1 of 3" in seen["worst"]["caption"]

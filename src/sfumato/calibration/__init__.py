@@ -1,6 +1,6 @@
 """Corrections that are fitted on held-out images: calibrators of predictions, and conformal sets and intervals."""
 
-from sfumato.calibration.conformal import Conformal, ConformalIntervals, ConformalSets, conformal_for
+from sfumato.calibration.conformal import Conformal, ConformalIntervals, ConformalSets, conformal_for, risk_statement
 from sfumato.calibration.held import Held, HeldValues
 from sfumato.calibration.isotonic import Isotonic
 from sfumato.calibration.local import LocalTemperature
@@ -23,4 +23,5 @@ __all__ = [
     "VectorScaling",
     "conformal_for",
     "images_needed",
+    "risk_statement",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -94,6 +95,20 @@ class ConformalSets(Fitted):
             thresholds[class_index] = THRESHOLDS[place]
         return cls(thresholds, level, delta, len(losses), class_index)
 
+    def risk_text(self, names: Sequence[str] = ()) -> str:
+        """What the risk is, in words.
+
+        Args:
+            names: Names of the classes.
+
+        >>> ConformalSets(torch.ones(2), 0.9, class_index=1).risk_text(("back", "vessel"))
+        'share of the vessel pixels whose set lacks vessel, mean over the images that show vessel'
+        """
+        if self.class_index is None:
+            return "share of the pixels whose set lacks the true class, mean over images"
+        name = names[self.class_index] if self.class_index < len(names) else f"class {self.class_index}"
+        return f"share of the {name} pixels whose set lacks {name}, mean over the images that show {name}"
+
     def counted(self, target: Tensor, valid: Tensor) -> Tensor:
         """The pixels (B, *event) that the level is about."""
         return valid if self.class_index is None else valid & (target == self.class_index)
@@ -155,6 +170,10 @@ class ConformalIntervals(Fitted):
             raise DataError(f"not even {MULTIPLES[-2]:.0f} σ reaches level {level}: calibrate with `scale` first")
         return cls(MULTIPLES[place : place + 1].clone(), level, delta, len(losses))
 
+    def risk_text(self, names: Sequence[str] = ()) -> str:
+        """What the risk is, in words. ``names`` is not used: values have no classes."""
+        return "share of the pixels whose value lies outside its interval, mean over images"
+
     def counted(self, target: Tensor, valid: Tensor) -> Tensor:
         """The pixels (B, *event) that the level is about: all valid ones."""
         return valid
@@ -167,6 +186,20 @@ class ConformalIntervals(Fitted):
 
 
 Conformal = ConformalSets | ConformalIntervals
+
+
+def risk_statement(conformal: Conformal, names: Sequence[str] = ()) -> str:
+    """What conformal sets or intervals promise for images like the held-out ones, in words.
+
+    Args:
+        conformal: The sets or intervals.
+        names: Names of the classes.
+
+    >>> risk_statement(ConformalIntervals(torch.ones(1), 0.9))
+    'share of the pixels whose value lies outside its interval, mean over images: at most 0.1 in expectation'
+    """
+    sure = f"with probability {1 - conformal.delta:.4g}" if conformal.delta else "in expectation"
+    return f"{conformal.risk_text(names)}: at most {1 - conformal.level:.4g} {sure}"
 
 
 def conformal_for(kind: str) -> type[ConformalSets] | type[ConformalIntervals]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,11 @@ def calibrate(
         data: Other data than the run's own.
         root: Folder where that data lies.
         split: Which images to fit on. Evaluate on others, such as val[50%:]. Default val[:50%].
-        level: For conformal, 1 − the allowed risk, as a mean over images. Default 0.9.
+        level: For conformal, 1 − the allowed risk: the share of pixels whose set lacks the true class or whose
+            interval lacks the value, as a mean over images. Default 0.9.
         delta: For conformal, how often the risk may be larger. Default 0, which bounds the expected risk.
-        class_: For conformal, the class whose false negatives are bounded. Default: errors of all classes.
+        class_: For conformal, the class whose risk is bounded: the share of its pixels whose set lacks it. Default:
+            all classes.
         task: Which task, for a run of several.
         reset: Remove all calibration of the run.
         samples: Number of draws of a stochastic method. Default: as in the plan.
@@ -69,7 +72,7 @@ def calibrate(
         found = evaluation.fit_conformal(
             view, dataset, level, delta=delta, class_name=class_, samples=samples, seed=seed, progress=not quiet
         )
-        echo(_conformal_text(found.conformal, class_))
+        echo(_conformal_text(found.conformal, getattr(view.single_task, "names", ())))
     else:
         found, report = evaluation.calibrate(view, dataset, method, samples=samples, seed=seed, progress=not quiet)
         images = f"{len(dataset)} images of {data or view.config.data}, {split}"
@@ -83,10 +86,8 @@ def _other_images(split: str) -> str:
     return f" --split '{part[1]}[{part[2]}:]'" if part else " --split OTHERS"
 
 
-def _conformal_text(found: ConformalSets | ConformalIntervals, class_name: str) -> str:
-    risk = f"false negatives of {class_name}" if class_name else "pixels missed"
-    how = f"with probability {1 - found.delta:.4g} their mean is" if found.delta else "their expected mean is"
-    return (
-        f"{type(found).__name__} fitted on {found.images} images: for images like these, {how} at most "
-        f"{1 - found.level:.4g} ({risk}, mean over images)"
-    )
+def _conformal_text(found: ConformalSets | ConformalIntervals, names: Sequence[str]) -> str:
+    from sfumato.calibration import risk_statement
+
+    kind, promised = type(found).__name__, risk_statement(found, names)
+    return f"{kind} fitted on {found.images} images. For images like these, {promised}"

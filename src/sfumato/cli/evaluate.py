@@ -96,6 +96,10 @@ def evaluate(
         echo(jsonlib.dumps({name: _numbers(each.scores) for name, each in found.tasks.items()}))
     elif first_process():
         show(found, run.name, all)
+        for name, view in opened.per_task.items():
+            if view.conformal is not None:
+                label = f"risk of {name}" if len(opened.per_task) > 1 else "risk"
+                echo(f"{label}: {view.conformal.risk_text(getattr(view.single_task, 'names', ()))}")
 
 
 def _numbers(scores: object) -> dict[str, float | None]:

@@ -135,7 +135,8 @@ def fit_conformal(
         dataset: Images that the run was neither trained nor calibrated on, at their original sizes.
         level: 1 − the risk that is allowed, in (0, 1). Default 0.9.
         delta: How often the risk itself may be larger, in (0, 1). Default 0: the expected risk is bounded.
-        class_name: The class whose false negatives are bounded. Empty for wrong classes of all kinds.
+        class_name: The class whose risk is bounded: the share of its pixels whose set lacks it. Empty for all
+            classes.
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws. Default 0.
         progress: Whether to show a progress bar. Default True.

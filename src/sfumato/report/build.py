@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sfumato.calibration import risk_statement
 from sfumato.contracts import DataSet, Task
 from sfumato.errors import RunError
 from sfumato.evaluation import Evaluation, TaskEvaluation
@@ -98,7 +99,7 @@ def task_report(run: Run, found: TaskEvaluation, outside: Sequence[ReportImage] 
     tables = {"uncalibrated": found.uncalibrated, "teacher": found.teacher}
     others = {name: table for name, table in tables.items() if table is not None}
     curves = {name: table.curves for name, table in others.items()}
-    name, unit = _set_size_name(run, task)
+    name, unit, meaning = _set_size(run, task)
     return ReportData(
         title=f"{run.folder.name}: uncertainty of every pixel",
         facts={},
@@ -110,15 +111,24 @@ def task_report(run: Run, found: TaskEvaluation, outside: Sequence[ReportImage] 
         ood=_ood_section(found, outside),
         set_size_name=name,
         set_size_unit=unit,
+        set_size_meaning=meaning,
+        meanings={} if run.conformal is None else {"risk": run.conformal.risk_text(getattr(task, "names", ()))},
+        per_class=found.per_class,
+        class_names=found.class_names,
     )
 
 
-def _set_size_name(run: Run, task: Task) -> tuple[str, str]:
-    """What the sizes of conformal sets are called, and their unit."""
+def _set_size(run: Run, task: Task) -> tuple[str, str, str]:
+    """What the sizes of conformal sets are called, their unit, and what they mean."""
     if run.conformal is None:
-        return "", ""
-    unit = getattr(task, "unit", "")
-    return ("interval width", unit) if task.kind == "value" else ("further classes", "classes")
+        return "", "", ""
+    names: Sequence[str] = getattr(task, "names", ())
+    promised = f"This is as large as it has to be for the risk: {risk_statement(run.conformal, names)}."
+    if task.kind == "value":
+        unit = getattr(task, "unit", "")
+        return "interval width", unit, f"The width of the conformal interval of a pixel. {promised}"
+    words = "How many classes the conformal set of a pixel holds beside the best guess; 0 is the best guess alone."
+    return "further classes", "classes", f"{words} {promised}"
 
 
 def _ood_section(found: TaskEvaluation, images: Sequence[ReportImage]) -> OODSection | None:

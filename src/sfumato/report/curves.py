@@ -88,7 +88,7 @@ def history(series: Mapping[str, Series]) -> str:
 
 def _lines(axis: Axes, unit: str, lines: Mapping[str, Series]) -> None:
     for (name, (x, y)), color in zip(lines.items(), (WARM, COOL, FADED, INK) * len(lines)):
-        axis.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 2 else "", label=name)
+        axis.plot(x, y, color=color, lw=1.6, marker="o" if len(x) < 20 else "", ms=4, label=name)
     axis.set(xlabel="epoch", ylabel=unit)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if unit == "weight":  # of tasks: ratios are what counts

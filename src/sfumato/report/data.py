@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -78,6 +79,20 @@ class OODSection:
     images: Sequence[ReportImage] = ()
     scores: Mapping[str, Value] = field(default_factory=dict)
 
+    @property
+    def statement(self) -> str:
+        """Whether the epistemic part grew more than the aleatoric part, in a sentence. Empty where that is unknown."""
+        ratios = [self.histograms[part].ratio for part in ("epistemic", "aleatoric") if part in self.histograms]
+        if len(ratios) < 2 or not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
+            return ""
+        epistemic, aleatoric = ratios
+        found = f"Here the epistemic part is {epistemic:.3g} times as large, the aleatoric part {aleatoric:.3g} times"
+        if epistemic > 1 and abs(math.log(aleatoric)) < math.log(epistemic):
+            return f"{found}: the aleatoric part changed less, as it should."
+        if epistemic > 1:
+            return f"{found}: the aleatoric part changed as much or more, which it should not."
+        return f"{found}: the epistemic part did not grow, so it does not show that these data are new."
+
 
 @dataclass(frozen=True)
 class Reliability:
@@ -132,6 +147,10 @@ class ReportData:
         other_scores: Scores of ``uncalibrated`` predictions or of the ``teacher``, by score. Default: none.
         set_size_name: What ``ReportImage.set_size`` is called. Empty without conformal calibration.
         set_size_unit: Unit of it.
+        set_size_meaning: What it means, in a sentence or two.
+        meanings: The meaning of scores by name, in place of the usual one. Default: none.
+        per_class: Scores of each class, as columns in the order of ``class_names``. Default: none.
+        class_names: Names of the classes. Default: none.
         warning: A sentence that the page shows first, such as that the scores are old. Default: none.
     """
 
@@ -148,4 +167,14 @@ class ReportData:
     other_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     set_size_name: str = ""
     set_size_unit: str = ""
+    set_size_meaning: str = ""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    per_class: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
     warning: str = ""
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of each class in all pixels, %."""
+        pixels = self.per_class.get("pixels", ())
+        return [100 * count / max(1.0, sum(pixels)) for count in pixels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from sfumato.calibration import risk_statement
 from sfumato.evaluation import Evaluation
 from sfumato.report.data import Series
 from sfumato.runs import Config, Run
@@ -61,11 +62,8 @@ def _calibration(run: Run) -> dict[str, str]:
             images = len(view.calibrator.fitted_on)
             found[f"{start}calibrated by"] = f"{type(view.calibrator).__name__} on {images} other images"
         if (sets := view.conformal) is not None:
-            index = getattr(sets, "class_index", None)
-            pixels = "of all pixels" if index is None else f"of {getattr(view.task, 'names', ())[index]}"
-            sure = f"with probability {1 - sets.delta:.4g}" if sets.delta else "in expectation"
-            risk = f"at most {1 - sets.level:.2g} {pixels} missed {sure}"
-            found[f"{start}conformal"] = f"{risk}, from {sets.images} other images"
+            names = getattr(view.single_task, "names", ())
+            found[f"{start}conformal"] = f"{risk_statement(sets, names)}, from {sets.images} other images"
     return found
 
 

@@ -19,7 +19,16 @@ from torch import Tensor
 from sfumato.contracts import Task
 from sfumato.predictions import UNCERTAINTIES
 from sfumato.report.data import ReportImage
-from sfumato.report.pictures import ColorKey, color_key, colored, layers_of, rgb, scale_end, value_range
+from sfumato.report.pictures import (
+    ColorKey,
+    color_key,
+    colored,
+    layers_of,
+    rgb,
+    scale_end,
+    unknown,
+    value_range,
+)
 from sfumato.storage import atomic_write
 
 COLORS = "magma"  # for every uncertainty and distance: perceptually uniform, dark is small
@@ -43,6 +52,8 @@ def write_png(figure: Figure, path: str | Path) -> Path:
 def save_panel(images: Sequence[ReportImage], task: Task, path: str | Path) -> Path:
     """Write image, ground truth, prediction, error, total, aleatoric and epistemic as a PNG file, a row per image.
 
+    Pixels without a target are gray, unless the whole image has none.
+
     Args:
         images: At least one image. The rows share the scale of each column.
         task: The task, which gives targets and predictions their colors.
@@ -65,6 +76,8 @@ def save_panel(images: Sequence[ReportImage], task: Task, path: str | Path) -> P
             _map(row[3], each.error.where(image.valid.cpu(), float("nan")), (0.0, furthest), error_colors)
             for axis, part in zip(row[4:], UNCERTAINTIES):
                 _map(axis, each.maps[part], scales[part])
+            for axis in row[1:] if bool(image.valid.any()) else ():
+                axis.imshow(unknown(image.valid), interpolation="nearest")
         for axis, title in zip(axes[0], ("image", "ground truth", "prediction", "error", *UNCERTAINTIES)):
             axis.set_title(title)
         if layers[0].error_unit:

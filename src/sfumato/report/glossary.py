@@ -39,6 +39,27 @@ MEANINGS = {
     "center_error": "distance between predicted and true center of an instance, pixels",
     "center_spearman": "how well the uncertainty of instances ranks that distance; 1 is best",
     "iou_spearman": "how well 1 − score ranks 1 − IoU; 1 is best",
+    "dice": "Dice or F1 score of the regions, mean over classes; 1 is best",
+    "sensitivity": "share of the pixels of a class that are found, mean over classes; 1 is best",
+    "specificity": "share of the other pixels that are not taken for a class, mean over classes; 1 is best",
+    "precision": "share of the predicted pixels of a class that are right, mean over classes; 1 is best",
+    "roc_auc": "area under the ROC of a class against the rest, mean over classes; 0.5 is chance, 1 is best",
+    "pr_auc": "average precision of a class against the rest, mean over classes; 1 is best",
+    "assd": "average distance of predicted and true surfaces, pixels, mean over images and classes; 0 is best",
+    "hd95": "95 % Hausdorff distance of the surfaces, pixels, mean over images and classes; 0 is best",
+    "surface_missed": "share of the images with a class in the prediction or the target, but not in both",
     "risk": "share of pixels that the conformal sets or intervals miss, mean over images",
     "set_size": "number of classes in a set, or width of an interval, on average",
 }
+
+BY_CLASS = {
+    "iou": ("IoU", "overlap of predicted and true pixels"),
+    "f1": ("Dice", "F1 score, twice the hits over predicted and true pixels"),
+    "precision": ("precision", "share of the predicted pixels that are right"),
+    "recall": ("sensitivity", "recall, share of the true pixels that are found"),
+    "specificity": ("specificity", "share of the other pixels that are not taken for the class"),
+    "roc_auc": ("AUROC", "area under the ROC of the class’s probability; 0.5 is chance"),
+    "pr_auc": ("AUPR", "average precision of the class’s probability; the share of the class is chance"),
+    "ece": ("ECE", "gap between the class’s probability and its frequency; 0 is calibrated"),
+}
+"""Heading and meaning of the scores of each class."""

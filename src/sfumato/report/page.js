@@ -13,15 +13,15 @@
     ? `The teacher’s ${layer.replace(TEACHER, "")} uncertainty, from many passes. The student learned to predict it in one.`
     : INPUTS.includes(layer) ? `The input “${layer}” of the network.` : ({
     image: "The image as the network sees it.",
-    target: "The ground truth. Transparent where it is unknown.",
+    target: "The ground truth. Gray where it is unknown.",
     prediction: "The network’s best guess.",
-    error: data.errorUnit ? "Distance between the best guess and the ground truth. Transparent where that is unknown." : "Red where the best guess is wrong. Transparent where the ground truth is unknown.",
+    error: data.errorUnit ? "Distance between the best guess and the ground truth. Gray where that is unknown." : "Red where the best guess is wrong. Gray where the ground truth is unknown.",
     total: "The total uncertainty of the prediction.",
     aleatoric: "Ambiguity and noise in the data, which more data would not remove.",
     epistemic: "What the network has not learned. More data would reduce it.",
-    size: data.sizesUnit === "classes" ? "How many classes beside the best guess are in the conformal set." : "The width of the conformal interval.",
+    size: data.sizesMeaning || (data.sizesUnit === "classes" ? "How many classes beside the best guess are in the conformal set." : "The width of the conformal interval."),
   })[layer];
-  const WRONG = [196, 62, 28], RIGHT = [226, 230, 234];
+  const WRONG = [196, 62, 28], RIGHT = [226, 230, 234], UNKNOWN = [150, 157, 165];
   const state = { task: TASKS[0], image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
 
   // ---- numbers: maps hold round(255 √(u / end)), 255 from the end of the scale on
@@ -82,6 +82,8 @@
       return data.score === "accuracy" ? (e > 0.5 ? WRONG : RIGHT) : data.colors[Math.min(255, Math.round(255 * Math.sqrt(e / data.ends.error)))];
     });
     if (size) layers.size = colored(size, (i) => data.colors[size.data[i]]);
+    // Where the target is unknown every layer is gray. Without any target, as out of distribution, nothing is.
+    if (ready.kept.total[255]) ready.unknown = colored(error, (i) => (error.data[i + 2] < 128 ? UNKNOWN : null));
     return ready;
   };
   const colored = (source, color) => {
@@ -124,6 +126,7 @@
       pen.globalAlpha = state.opacity;
       pen.drawImage(ready.layers[state.layer], 0, 0, stage.width, stage.height);
       pen.globalAlpha = 1;
+      if (ready.unknown && !INPUTS.includes(state.layer)) pen.drawImage(ready.unknown, 0, 0, stage.width, stage.height);
     }
     if (state.cut < 255) pen.drawImage(abstained(ready, stage.width, stage.height), 0, 0);
     stage.setAttribute("aria-label", `${data.images[state.image].name}: ${state.task} ${state.layer}`);
@@ -138,6 +141,7 @@
     const pen = small.getContext("2d");
     pen.imageSmoothingEnabled = layer === "image" || INPUTS.includes(layer);
     pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
+    if (ready.unknown && layer !== "image" && !INPUTS.includes(layer)) pen.drawImage(ready.unknown, 0, 0, small.width, small.height);
   };
 
   // ---- the panel beside the stage

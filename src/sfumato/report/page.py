@@ -23,7 +23,7 @@ from sfumato.predictions import UNCERTAINTIES
 from sfumato.report import curves
 from sfumato.report.data import ReportData, ReportImage
 from sfumato.report.figures import COLORS
-from sfumato.report.glossary import MEANINGS
+from sfumato.report.glossary import BY_CLASS, MEANINGS
 from sfumato.report.packing import Packed, data_uri, pack_image
 from sfumato.report.pictures import (
     ColorKey,
@@ -83,7 +83,7 @@ def _html(reports: Mapping[str, ReportData]) -> str:
     tasks = [_section(name, report, len(reports)) for name, report in reports.items()]
     first, data = tasks[0], _page_data(tasks)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
+    environment.filters |= {"number": _number, "decimals": _decimals}
     here = files("sfumato.report")
     assets = {name: Markup((here / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
@@ -95,6 +95,7 @@ def _html(reports: Mapping[str, ReportData]) -> str:
         one_draw=bool(images) and all(has_no_epistemic_part(each.prediction) for each in images),
         data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")) if data else "",
         words=MEANINGS,
+        by_class=BY_CLASS,
         version=sfumato.__version__,
         **assets,
     )
@@ -155,6 +156,7 @@ def _data(report: ReportData, tasks: int = 1) -> tuple[Json, ColorKey | None]:
         "score": layers[0].score,
         "sizes": report.set_size_name,
         "sizesUnit": report.set_size_unit,
+        "sizesMeaning": report.set_size_meaning,
         "colors": table.tolist(),
     }
     return data, color_key(shown[0].prediction, report.task, value_range(shown))
@@ -210,6 +212,11 @@ def _groups(report: ReportData, outside: int) -> dict[str, list[int]]:
         start = len(report.images)
         groups[f"out of distribution: {report.ood.name}"] = list(range(start, start + outside))
     return groups
+
+
+def _decimals(value: float) -> str:
+    """Three decimals, ``–`` where unknown."""
+    return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def _number(value: float) -> str:

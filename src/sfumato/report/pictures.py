@@ -180,6 +180,12 @@ def colored(values: Tensor, task: Task, valid: Tensor | None = None) -> np.ndarr
     return np.dstack([colors, alpha])
 
 
+def unknown(valid: Tensor) -> np.ndarray:
+    """A gray layer, uint8 (H, W, 4), over the pixels (H, W) that are not valid; transparent elsewhere."""
+    mask = ~valid.cpu().numpy()
+    return np.dstack([np.full((*mask.shape, 3), (150, 157, 165), np.uint8), mask.astype(np.uint8) * 255])
+
+
 def has_no_epistemic_part(prediction: Prediction) -> bool:
     """Whether the epistemic part is 0 because one draw was made. An evidential likelihood has a part even then."""
     return getattr(prediction, "draws", 2) == 1 and not bool((prediction.epistemic > 1e-6).any())
@@ -197,5 +203,6 @@ __all__ = [
     "quantile",
     "rgb",
     "scale_end",
+    "unknown",
     "value_range",
 ]
