@@ -4,25 +4,30 @@ import csv
 import json
 import math
 import re
+import shlex
 import shutil
 import time
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sfumato import registry
 from sfumato.calibration import risk_statement
+from sfumato.cli.options import read
 from sfumato.data import Scenes
 from sfumato.errors import ConfigError, MissingDependencyError, SfumatoError
 from sfumato.evaluation import Evaluation, OODHistogram, evaluate, fit_conformal
+from sfumato.methods.training import MethodTraining
 from sfumato.predictions import ClassMoments
 from sfumato.report import OODSection, curves, write_report
 from sfumato.report.pictures import unknown
 from sfumato.runs import Config, Run
-from sfumato.training import fit, make_plan
+from sfumato.training import fit, make_plan, post_hoc_methods
 from sfumato.training.panel import panel
 from sfumato.training.time_limit import TimeLimit
 
@@ -245,3 +250,35 @@ def test_the_caption_says_what_the_parts_did(epistemic, aleatoric, said):
 def test_a_picture_is_gray_where_the_target_is_unknown():
     valid = torch.tensor([[True, False]])
     assert unknown(valid).tolist() == [[[150, 157, 165, 0], [150, 157, 165, 255]]]
+
+
+WHICH = Path(__file__).parents[2] / "docs/which-method.md"
+ROW = re.compile(r"^\|.*\| `((?:fit|posthoc|distill) [^`]*)` \|", re.MULTILINE)
+RECOMMENDED = ROW.findall(WHICH.read_text(encoding="utf-8"))
+
+
+def methods_of(line):
+    """Every method that a command of the page names."""
+    command, *words = shlex.split(line)
+    settings = read(command, getattr(import_module(f"sfumato.cli.{command}"), command), words)
+    assert settings is not None
+    likelihood = settings.get("likelihood")
+    assert not likelihood or likelihood in registry.BUILT_IN["likelihoods"]
+    return [] if command == "distill" else [settings["method"]]
+
+
+@pytest.mark.parametrize("line", RECOMMENDED)
+def test_a_recommended_method_is_reached_from_the_command_line(line):
+    for method in methods_of(line):
+        assert isinstance(registry.load("methods", method), MethodTraining)
+        assert (method in post_hoc_methods()) or not line.startswith("posthoc")
+
+
+def test_every_row_of_recommendations_has_a_command_and_every_method_is_on_the_page():
+    page = WHICH.read_text(encoding="utf-8")
+    rows = [row for row in page.splitlines() if row.startswith("| ") and not row.startswith("| goal")]
+    assert len(rows) == len(RECOMMENDED) >= 12
+    assert all(f"`{name}`" in page or f" {name}" in page for name in registry.BUILT_IN["methods"])
+    fitted_after = {name for name in registry.BUILT_IN["methods"] if name in post_hoc_methods()}
+    trained = re.search(r"`sfumato fit --method` trains (.*?)\.", page, re.DOTALL)[1]
+    assert set(re.findall(r"`([^`]+)`", trained)) | fitted_after >= set(registry.BUILT_IN["methods"])

@@ -39,7 +39,8 @@ def logger_names(text: str) -> list[str]:
 
 
 def make_loggers(names: str, folder: Path, member: int) -> list[Logger]:
-    """The loggers of a network. Those of wandb and mlflow take their server from the environment.
+    """The loggers of a network. Those of wandb and mlflow take their server from the environment; without one,
+    mlflow writes into the folder of the run.
 
     Args:
         names: Names with commas, see :func:`logger_names`.
@@ -54,7 +55,7 @@ def make_loggers(names: str, folder: Path, member: int) -> list[Logger]:
         elif name == "wandb":
             found.append(WandbLogger(project="sfumato", name=f"{folder.name}-{label}", save_dir=place))
         else:
-            found.append(MLFlowLogger("sfumato", f"{folder.name}-{label}"))
+            found.append(MLFlowLogger("sfumato", f"{folder.name}-{label}", save_dir=str(place / "mlruns")))
     return found
 
 
