@@ -9,6 +9,7 @@ from PIL import Image
 from sfumato.cli import main
 from sfumato.data import Folder, load
 from sfumato.errors import ConfigError, DataError, MissingFileError
+from sfumato.evaluation import Evaluation
 from sfumato.runs import Config
 
 FIRST = np.array([[0, 0, 255], [255, 255, 0]], np.uint8)
@@ -270,6 +271,24 @@ def test_the_limit_of_pixels_is_a_key_of_the_description(eyes):
     data = Folder(described(eyes, {"images": IMAGES, "labels": MANUAL1}, max_megapixels=5e-6))
     with pytest.raises(DataError, match=r"max_megapixels in sfumato\.yaml"):
         data[0]
+
+
+# From the folder to the scores
+
+
+def test_labels_of_two_observers_are_learned_and_scored_in_the_fold_that_is_left_out(eyes, monkeypatch, capsys):
+    for path in (eyes / "images").iterdir():  # a pixel shows what the observers see
+        Image.fromarray(np.stack([FIRST, SECOND, REGION], -1)).save(path)
+    described(eyes, {"images": IMAGES, "labels": [MANUAL1, MANUAL2], "mask": MASK}, folds=5)
+    monkeypatch.chdir(eyes)
+    words = ["--method", "deterministic", "--network-args", "{widths: [4, 8]}", "--epochs", "40", "--batch", "4"]
+    words += ["--scale", "1", "1", "--color", "0", "--learning-rate", "0.02", "--precision", "32-true", "--seed", "1"]
+    assert main(["fit", "--data", ".", "--fold", "3", "--out", "run", "--quiet", *words]) == 0
+    assert main(["evaluate", "run", "--quiet", "--workers", "0"]) == 0
+    found = Evaluation.load(eyes / "run/evaluation.json")
+    assert found.images == 1
+    assert found.tasks["classes"].scores["truth_kl"].value < 0.1  # the first observer alone would give at least 0.28
+    assert found.tasks["classes"].scores["truth_pixels"].value == (REGION > 0).sum()
 
 
 # sfumato check
