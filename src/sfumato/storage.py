@@ -133,7 +133,7 @@ def check_finite(tensors: Mapping[str, Tensor], owner: str) -> None:
     """
     for name, tensor in tensors.items():
         if (tensor.is_floating_point() or tensor.is_complex()) and not bool(tensor.isfinite().all()):
-            raise NotFiniteError(f"{name} of {owner} holds NaN or infinity: it is not written")
+            raise NotFiniteError(f"{name} of {owner} holds NaN or infinity, so it cannot be used")
 
 
 def tensors_to_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -265,5 +265,7 @@ def load(
         for name in json.loads(metadata.get("derived", "[]")):
             tensors.pop(name, None)
         return known[found](**tensors, **json.loads(metadata["fields"]))
+    except NotFiniteError as problem:
+        raise error(f"{path} cannot be used ({problem}): {advice}") from problem
     except (TypeError, KeyError, json.JSONDecodeError) as problem:
         raise error(f"{path} holds a {found} with other fields than expected ({problem}): {advice}") from problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -28,7 +29,13 @@ class Fitted(Stored):
 
     def __post_init__(self) -> None:
         for name, value in fields(self).items():
-            if isinstance(value, Tensor) and not value.is_meta and not bool(value.isfinite().all()):
+            if not _is_finite(value):
                 raise NotFiniteError(
                     f"{name} of the {type(self).__name__} is not finite: look at the predictions that it is fitted on"
                 )
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_meta or bool(value.isfinite().all())
+    return not isinstance(value, float) or math.isfinite(value)

@@ -64,7 +64,8 @@ class LocalTemperature(Fitted):
         first, second = (
             torch.randn(WIDTH, c, 5, 5, generator=generator) * math.sqrt(2 / (25 * c)) for c in (channels, WIDTH)
         )
-        start = math.log(math.expm1(float(best_temperature(tiles))))  # its softplus is the best single temperature
+        best = float(best_temperature(tiles))
+        start = best + math.log(-math.expm1(-best))  # its softplus is the best single temperature
         weights = [first, torch.zeros(WIDTH), second, torch.zeros(WIDTH), torch.zeros(1, WIDTH, 1, 1)]
         weights = [w.requires_grad_() for w in [*weights, torch.tensor([start])]]
         if evidence_of(tiles).overall == 1:

@@ -16,6 +16,8 @@ from sfumato.predictions import ValuePrediction
 
 LEVELS = 199  # number of quantiles: ½ %, 1 %, …, 99½ %
 OCTAVES, STEPS = 24, 64  # bins of the standardized error: from 2⁻¹² to 2¹², 64 per octave, for both signs
+ENOUGH = 100  # number of values from which a fit counts in full; with fewer it is mixed with the identity in proportion
+LEAST = 1e-6  # smallest factor of a variance, so that errors of 0 do not make a distribution a single number
 
 
 def standardized(held: HeldValues) -> Iterator[Tensor]:
@@ -42,7 +44,7 @@ class VarianceScaling(Fitted):
     """One factor for all variances: ``σ² → s² σ²``. Both parts keep their share.
 
     Args:
-        factor: s² > 0 (1,), the mean of ``(y − μ)² / σ²`` over the held-out pixels.
+        factor: s² ≥ 1e-6 (1,), the mean of ``(y − μ)² / σ²`` over the held-out pixels.
         fitted_on: Names and digests of the images it was fitted on.
 
     Source: Levi et al. (2019), "Evaluating and calibrating uncertainty prediction in regression tasks". For a normal
@@ -56,12 +58,15 @@ class VarianceScaling(Fitted):
 
     @classmethod
     def fit(cls, held: HeldValues) -> Self:
-        """The mean squared standardized error of all valid pixels."""
+        """The mean squared standardized error of all valid pixels, at least 1e-6.
+
+        With fewer than 100 values log s² is closer to 0 in proportion.
+        """
         total, count = 0.0, 0
         for z in standardized(held):
             total += float(z.square().sum(dtype=torch.float64))
             count += z.numel()
-        return cls(torch.tensor([total / count]))
+        return cls(torch.tensor([max(total / count, LEAST) ** min(count / ENOUGH, 1.0)]))
 
     def __call__(self, prediction: ValuePrediction) -> ValuePrediction:
         """The prediction with scaled variances."""
@@ -99,7 +104,11 @@ class QuantileMap(Fitted):
 
     @classmethod
     def fit(cls, held: HeldValues) -> Self:
-        """Quantiles from counts in bins of 1.1 % relative width, exact mean and variance, of all valid pixels."""
+        """Quantiles from counts in bins of 1.1 % relative width, exact mean and variance, of all valid pixels.
+
+        The variance is at least 1e-6. With fewer than 100 values all of them are closer to those of the normal
+        distribution in proportion.
+        """
         counts = torch.zeros(2 * OCTAVES * STEPS, dtype=torch.float64)
         sums, pixels = torch.zeros(2, dtype=torch.float64), 0
         for z in standardized(held):
@@ -112,8 +121,14 @@ class QuantileMap(Fitted):
         place = torch.searchsorted(upto, wanted).clamp_max(len(counts) - 1)
         inside = 1 - (upto[place] - wanted) / counts[place].clamp_min(1)
         low, high = _edge(place), _edge(place + 1)
-        variance = torch.tensor([max(second - first**2, 1e-12)])
-        return cls((low + inside * (high - low)).float(), torch.tensor([first]), variance)
+        found = (low + inside * (high - low)).float()
+        weight, levels = min(pixels / ENOUGH, 1.0), torch.arange(1, LEVELS + 1, dtype=torch.float64) / (LEVELS + 1)
+        variance = torch.tensor([max(second - first**2, LEAST)])
+        return cls(
+            torch.special.ndtri(levels).float().lerp(found, weight),
+            torch.tensor([first * weight]),
+            torch.ones(1).lerp(variance, weight),
+        )
 
     def __call__(self, prediction: ValuePrediction) -> ValuePrediction:
         """The prediction with the moments and the quantiles of that distribution."""

@@ -36,6 +36,7 @@ def export(
         quiet: Show no progress bar.
     """
     from sfumato import serving
+    from sfumato.evaluation import dataset_for
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
@@ -46,13 +47,11 @@ def export(
     path = out or run / ("model.onnx" if format == "onnx" else "model.pt2")
     if not path.parent.is_dir():
         raise MissingFileError(f"{path.parent} is not a folder: make it first, or choose another --out")
+    dataset = None if precision == "float32" else dataset_for(opened, split=split)
     differences = serving.export(opened, path, format, input, deterministic)
     echo(f"{path}: {_mebibytes(path)} MiB, within {max(differences.values()):.1g} of the run")
-    if precision == "float32":
+    if dataset is None:
         return
-    from sfumato.evaluation import dataset_for
-
-    dataset = dataset_for(opened, split=split)
     serving.reduce_precision(path, precision)
     echo(f"{path}: {_mebibytes(path)} MiB with weights in {precision}. Scores on {split}:")
     bundle = serving.Bundle(path)

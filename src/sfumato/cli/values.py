@@ -18,6 +18,7 @@ LEAST = {  # the smallest value of a number, by its name
     "members": 0, "limit": 0, "epochs": 0, "batch": 0, "seed": 0, "tile": 0, "workers": -1, "cache_gb": 0,
     "learning_rate": 0, "weight_decay": 0, "delta": 0,
 }  # fmt: skip
+MOST = {"seed": 2**31 - 1}  # the largest
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def convert(name: str, kind: str, value: object) -> object:
     least = LEAST.get(name)
     if least is not None and isinstance(found, int | float) and found < least:
         raise ConfigError(f"{name} is {found}, expected {least} or more")
+    if name in MOST and isinstance(found, int) and found > MOST[name]:
+        raise ConfigError(f"{name} is {found}, expected {MOST[name]} or less")
     return found
 
 

@@ -79,6 +79,7 @@ def loader(
         seed: Seed of the random numbers of workers. Default 0.
         device: Where batches are used. On a GPU they come in pinned memory. Default the CPU.
     """
+    workers = min(workers, len(dataset))  # pyright: ignore[reportArgumentType]: torch's Dataset does not declare __len__
     generator = torch.Generator().manual_seed(seed)  # torch seeds Python, NumPy and itself from it in each worker
     return SampleLoader(
         _Guarded(dataset),

@@ -14,6 +14,8 @@ from sfumato.distillation.teacher import Teacher
 from sfumato.errors import ConfigError, DataError
 from sfumato.targets import MASK, EntryKind, ImageValue, ScalarMap, Stacked
 
+LARGEST_HALF = 2048  # up to it, half precision holds every whole number
+
 
 class DistillationDataset(Dataset[Sample]):
     """Samples with stacked targets: the label, whether it is known, and the distillation target.
@@ -96,7 +98,8 @@ def _labeled(task: Task, sample: Mapping[str, Tensor | str], known: bool) -> tup
     entries = task.entries(sample)
     target, valid = entries[task.key], entries[task.key + MASK]
     target = target[None] if target.ndim == valid.ndim else target
-    # Class ids are exact in half precision, of which many images fit into memory.
-    kind = torch.float32 if target.is_floating_point() else torch.half
+    # Class ids up to 2048 are exact in half precision, of which many images fit into memory.
+    small = not target.is_floating_point() and len(getattr(task, "names", ())) <= LARGEST_HALF
+    kind = torch.half if small else torch.float32
     flag = torch.full((1, *valid.shape), float(known), dtype=kind)
     return torch.cat([target.to(kind), flag]), valid if known else torch.ones_like(valid)

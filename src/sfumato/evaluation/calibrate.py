@@ -65,9 +65,15 @@ class CalibrationReport:
     after: Mapping[str, float]
 
     @property
+    def worse(self) -> list[str]:
+        """The scores that are worse with the calibrator: a larger ``nll``, or another one that is a tenth larger."""
+        allowed = {name: value if name == "nll" else 1.1 * value + 1e-3 for name, value in self.before.items()}
+        return [name for name, most in allowed.items() if not self.after[name] <= most]
+
+    @property
     def harms(self) -> bool:
-        """Whether the likelihood of the targets is lower with the calibrator than without it."""
-        return self.after.get("nll", 0.0) > self.before.get("nll", 0.0)
+        """Whether a score is worse with the calibrator than without it."""
+        return bool(self.worse)
 
     @property
     def text(self) -> str:
@@ -76,7 +82,7 @@ class CalibrationReport:
             return "The images are too few to check the calibration on other images than it was fitted on"
         changes = ", ".join(f"{name} {old:.4g} → {self.after[name]:.4g}" for name, old in self.before.items())
         line = f"On images that it was not fitted on (two halves): {changes}"
-        warning = "\nThe calibration makes the predictions worse: use more images, or undo it with --reset"
+        warning = f"\nThe calibration makes {', '.join(self.worse)} worse: use more images, or undo it with --reset"
         return line + warning * self.harms
 
 

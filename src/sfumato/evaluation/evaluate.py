@@ -111,6 +111,8 @@ def scan(
     scores: Sequence[str] = (),
 ) -> Iterator[Scorer]:
     """A scorer that has seen all images. At the end the run is back on its device. Arguments as of :func:`evaluate`."""
+    if workers < 0:
+        raise ConfigError(f"workers is {workers}, expected 0 or more")
     before = run.device
     inside, outside = _images(run, dataset, ood)
     further = further_scores(run, scores)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sfumato.errors import NotFiniteError
+
 FLOOR = 1e-5  # the smallest variance, as a share of the mean variance
 
 
@@ -48,7 +50,10 @@ class ClassSums:
         shared, weight = scatter.sum(0) / counts.sum(), means.shape[1] + 1
         floor = FLOOR * shared.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         covariance = (scatter + weight * shared) / (counts[:, None, None] + weight)
-        factor = torch.linalg.cholesky(covariance + floor * torch.eye(len(shared)).to(shared))
+        try:
+            factor = torch.linalg.cholesky(covariance + floor * torch.eye(len(shared)).to(shared))
+        except torch.linalg.LinAlgError as error:
+            raise NotFiniteError("features of the training images are not finite or too large") from error
         identity = torch.eye(len(shared)).to(shared).expand_as(factor)
         whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
         return (counts / counts.sum()).log(), means + self.center, whitening

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from sfumato.contracts import Batch, Likelihood, Loss
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, NotFiniteError
 from sfumato.methods.base import BaseMethod, normal, require_samples
 from sfumato.methods.features import layer_name, output_layer, split_at
 from sfumato.methods.hessian import STRUCTURES, bytes_needed, hessian, require_memory
@@ -126,7 +126,12 @@ def _factor(total: Tensor, prior_precision: float, temperature: float) -> Tensor
     """A square root of the covariance. A loss that is not convex may have negative curvature, which counts as 0."""
     if total.ndim == 1:
         return (temperature / (total.clamp_min(0) + prior_precision)).sqrt()
-    values, vectors = torch.linalg.eigh(total)
+    try:
+        values, vectors = torch.linalg.eigh(total)
+    except torch.linalg.LinAlgError as error:
+        raise NotFiniteError(
+            "the curvature of the last layer is not finite or too large: check the weights and the targets"
+        ) from error
     return vectors * (temperature / (values.clamp_min(0) + prior_precision)).sqrt()
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from sfumato.errors import ConfigError
 from sfumato.sections import Json
 
+LARGEST_SEED = 2**31 - 1  # seeds of members and images are computed from it, and must fit into 64 bits
+LARGEST_LOG_VARIANCE = 20.0
+PRECISIONS = ("", "32-true", "bf16-mixed")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -110,8 +114,11 @@ class Config:
         for name in ("samples", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.seed > LARGEST_SEED:
+            raise ConfigError(f"seed is {self.seed}, expected at most {LARGEST_SEED}")
         for name in ("size", "crop"):
-            if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 0:
+            pair = getattr(self, name)
+            if len(pair) != 2 or min(pair) < 0 or (min(pair) == 0 < max(pair)):
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected height and width in pixels, or 0 0")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate is {self.learning_rate}, expected above 0")
@@ -120,7 +127,13 @@ class Config:
         if len(self.scale) != 2 or not (0 < self.scale[0] <= self.scale[1] < math.inf or self.scale == (0, 0)):
             raise ConfigError(f"scale is {self.scale}, expected the smallest and the largest zoom, or 0 0")
         _ = self.max_seconds
-        if not self.color <= 1:
+        if not (math.isfinite(self.log_variance) and abs(self.log_variance) <= LARGEST_LOG_VARIANCE):
+            raise ConfigError(f"log_variance is {self.log_variance}, expected at most {LARGEST_LOG_VARIANCE} in size")
+        if not all(0 <= weight < math.inf for weight in self.weights):
+            raise ConfigError(f"weights is {self.weights}, expected numbers that are 0 or more")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision is {self.precision!r}, expected 32-true or bf16-mixed, or nothing")
+        if not -math.inf < self.color <= 1:
             raise ConfigError(f"color is {self.color}, expected a strength in [0, 1], or a negative number")
 
     @property
@@ -215,12 +228,12 @@ class Facts:
     def __post_init__(self) -> None:
         if not self.inputs or self.stride < 1 or min(self.images, *self.counts, *self.original_size) < 0:
             raise ConfigError("facts hold no input, or a number below 0")
-        for name, (_, spread) in self.scales.items():
-            if not 0 < spread < math.inf:
-                raise ConfigError(f"the scale of {name} is {spread}, expected above 0")
+        for name, (center, spread) in self.scales.items():
+            if not (math.isfinite(center) and 0 < spread < math.inf):
+                raise ConfigError(f"the scale of {name} is {center}, {spread}, expected a center and a spread above 0")
         for name, colors in self.normalization.items():
             channels = {kind: len(numbers) for kind, numbers in colors.items()}
             if channels.keys() != {"mean", "std"} or len(set(channels.values())) != 1 or not all(channels.values()):
                 raise ConfigError(f"the normalization of {name} has {channels}, expected mean and std of each channel")
-            if not all(number > 0 for number in colors["std"]):
-                raise ConfigError(f"the std of {name} is {colors['std']}, expected above 0")
+            if not (all(map(math.isfinite, colors["mean"])) and all(0 < number < math.inf for number in colors["std"])):
+                raise ConfigError(f"the normalization of {name} is {colors}, expected finite numbers and a std above 0")

@@ -104,5 +104,5 @@ class Plan:
             if not isinstance(sections, dict) or set(sections) != {"config", "facts"}:
                 raise ValueError("expected the two sections config and facts")
             return cls(read_section(Config, sections["config"]), read_section(Facts, sections["facts"]), trust)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise RunError(f"{path} is not a whole plan ({one_line(error)}): fit the run again") from error

@@ -84,6 +84,7 @@ class Run:
             load_weights(network, weights_path(folder, member))
         path = folder / METHOD_STATE
         state = storage.read_tensors(path, error=RunError)[0] if path.exists() else {}
+        storage.check_finite(state, str(path))
         return cls(folder, plan, task, likelihood, networks, state)._with_fitted().to(place)
 
     def _with_fitted(self) -> Self:

@@ -9,7 +9,7 @@ import torch
 
 from sfumato.contracts import DataSet
 from sfumato.data.sizes import at_factors
-from sfumato.errors import ConfigError, MissingDependencyError
+from sfumato.errors import ConfigError, ExportError, MissingDependencyError
 from sfumato.predictions import ClassPrediction, ValuePrediction
 from sfumato.runs import Run
 from sfumato.serving.bundle import Bundle
@@ -32,6 +32,7 @@ def reduce_precision(path: str | Path, precision: str) -> None:
 
     Raises:
         ConfigError: If there is no such precision.
+        ExportError: If a weight does not fit into float16. The file stays as it is.
         MissingDependencyError: If onnx is not installed.
     """
     if precision not in PRECISIONS:
@@ -65,6 +66,8 @@ def reduce_precision(path: str | Path, precision: str) -> None:
 def _stored(values: np.ndarray, name: str, precision: str) -> dict[str, np.ndarray]:
     """The arrays that a weight is stored as."""
     if precision == "float16":
+        if (largest := np.abs(values).max()) > np.finfo(np.float16).max:
+            raise ExportError(f"{name} holds {largest:.3g}, more than float16 can: use --precision int8 or float32")
         return {f"{name}_half": values.astype(np.float16)}
     step = np.abs(values).reshape(len(values), -1).max(1).clip(1e-12) / 127
     rounded = np.round(values / step.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)

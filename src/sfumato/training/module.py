@@ -145,6 +145,8 @@ class TrainingModule(L.LightningModule):
                 parameter.grad = None
 
     def on_validation_epoch_start(self) -> None:
+        self._check_last()
+        self._check_weights()
         self._scores = {name: _on(task.scores(), self.device) for name, task in self.task.parts.items()}
         self._scored = dict.fromkeys(self._scores, 0)
 
