@@ -335,8 +335,9 @@ def quiet_terminal(capsys):
     return check
 
 
-def test_names_of_classes_are_text_everywhere(tmp_path, image, quiet_terminal):
+def test_names_of_classes_are_text_everywhere(tmp_path, image, quiet_terminal, monkeypatch):
     """From training to the report; a class without a pixel is named in a warning, too."""
+    monkeypatch.setenv("COLUMNS", "400")
     data, run = write_data(tmp_path / "data", ("a.png", "b.png"), NAMES), str(tmp_path / "run")
     assert main(["fit", "--data", str(data), "--out", run, *QUICK]) == 0
     assert "\\x1b[2J" in quiet_terminal().err

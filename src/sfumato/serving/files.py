@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,15 +90,40 @@ def find_sources(given: Sequence[str], inputs: tuple[str, ...], out: Path) -> li
     listed = [_files(name, out) for name in given]
     groups = [[pair] for files in listed for pair in files] if len(inputs) == 1 else _matched(listed, inputs)
     sources = [Source(tuple(file for file, _ in group), group[0][1]) for group in groups]
-    taken: dict[str, Path] = {}
-    for source in sources:
-        if source.name in taken:
-            raise ConfigError(
-                f"{taken[source.name]} and {source.files[0]} would both be written to {out / source.name}: predict "
-                "them in two calls with two --out folders, or rename one"
-            )
-        taken[source.name] = source.files[0]
+    _check_names(sources, out)
     return sources
+
+
+def _check_names(sources: Sequence[Source], out: Path) -> None:
+    """Check that no file is written for two samples, also where the disk does not tell ``A`` from ``a``.
+
+    Raises:
+        ConfigError: If one is. The message names both samples.
+    """
+    taken: dict[str, Path] = {}
+    frames = {_plain(source.name): source.files[0] for source in sources if _is_video(source.files[0])}
+    for source in sources:
+        name = _plain(source.name)
+        stem, _, number = name.rpartition("_")
+        other = taken.get(name) or (frames.get(stem) if number.isdecimal() else None)
+        if other is not None:
+            raise ConfigError(
+                f"{other} and {source.files[0]} would both be written to {out / source.name}: predict them in two "
+                "calls with two --out folders, or rename one"
+            )
+        taken[name] = source.files[0]
+    for name, file in taken.items():
+        if (other := taken.get(f"{name}_sets")) is not None:  # the name of the sets of the first
+            raise ConfigError(f"{file} and {other} would both be written to {out / name}_sets: rename one")
+
+
+def _plain(name: str) -> str:
+    """A name that is the same for all names that some file system takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEOS
 
 
 def _files(given: str, out: Path) -> list[tuple[Path, str]]:
@@ -147,7 +173,7 @@ def _matched(listed: list[list[tuple[Path, str]]], inputs: tuple[str, ...]) -> l
 
 def _frames(source: Source) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Names and inputs (1, 3, H, W) of a sample; several for a video."""
-    videos = [file.suffix.lower() in VIDEOS for file in source.files]
+    videos = [_is_video(file) for file in source.files]
     if not any(videos):
         yield source.name, tuple(read_image(file)[None] for file in source.files)
         return

@@ -20,7 +20,7 @@ from sfumato.runs import part_of
 from sfumato.runs.predictor import Predicted
 from sfumato.sections import Json
 from sfumato.serving.map_file import MapFile
-from sfumato.storage import atomic_write
+from sfumato.storage import atomic_write, check_finite, fields
 
 LARGEST = 65535  # the largest number that a pixel of 16 bits holds
 ROWS = 512  # rows that are converted at a time
@@ -80,6 +80,9 @@ def write_sample(
         tasks: The tasks by name.
         image: The first input (1, C, H, W), for the figure.
         path: Path of the files, without an ending.
+
+    Raises:
+        NotFiniteError: If a number of the prediction is not finite.
     """
     height, width = int(image.shape[-2]), int(image.shape[-1])
     with ExitStack() as files:
@@ -95,6 +98,8 @@ def write_sample(
             for key in tasks:
                 end = _ending(key, tasks)
                 part: TaskPrediction = part_of(predicted.prediction, key)
+                tensors = {name: value for name, value in fields(part).items() if isinstance(value, torch.Tensor)}
+                check_finite(tensors, f"the prediction of {path.name}")
                 if key not in stored:
                     stored[key], firsts[key] = MapFile(opened(f"{end}.safetensors"), (height, width)), part
                 stored[key].add(rows, part)
