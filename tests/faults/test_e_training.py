@@ -282,3 +282,12 @@ def test_every_row_of_recommendations_has_a_command_and_every_method_is_on_the_p
     fitted_after = {name for name in registry.BUILT_IN["methods"] if name in post_hoc_methods()}
     trained = re.search(r"`sfumato fit --method` trains (.*?)\.", page, re.DOTALL)[1]
     assert set(re.findall(r"`([^`]+)`", trained)) | fitted_after >= set(registry.BUILT_IN["methods"])
+
+
+def test_a_logger_that_cannot_start_is_one_line(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no server\nat this address")
+
+    monkeypatch.setattr(import_module("sfumato.training.loggers"), "_to_tensorboard", fails)
+    with pytest.raises(ConfigError, match="TensorBoardLogger cannot start .*no server at this address.*--logger csv"):
+        fitted(tmp_path / "run", plan(), logger="tensorboard")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError, MissingDependencyError
 from sfumato.runs import Plan
+from sfumato.sections import one_line
 from sfumato.training.metrics_file import MetricsFile
 
 CSV = "csv"
@@ -39,7 +41,7 @@ def logger_names(text: str) -> list[str]:
 
 
 def make_loggers(names: str, folder: Path, member: int) -> list[Logger]:
-    """The loggers of a network. Those of wandb and mlflow take their server from the environment; without one,
+    """The loggers of a network. Those of wandb and mlflow take their server from the environment. Without one,
     mlflow writes into the folder of the run.
 
     Args:
@@ -55,18 +57,42 @@ def make_loggers(names: str, folder: Path, member: int) -> list[Logger]:
         elif name == "wandb":
             found.append(WandbLogger(project="sfumato", name=f"{folder.name}-{label}", save_dir=place))
         else:
-            found.append(MLFlowLogger("sfumato", f"{folder.name}-{label}", save_dir=str(place / "mlruns")))
+            found.append(_mlflow(place.absolute(), f"{folder.name}-{label}"))
     return found
 
 
 def log_choices(loggers: list[Logger], plan: Plan) -> None:
-    """Log the configuration of a plan. In the first process only."""
+    """Start the loggers and log the configuration of a plan. In the first process only.
+
+    Raises:
+        ConfigError: If a logger cannot start, for example because its server is not reached.
+    """
     choices = {name: _plain(value) for name, value in asdict(plan.config).items()}
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            _to_tensorboard(logger, choices)
-        else:
-            logger.log_hyperparams(choices)
+        try:
+            if isinstance(logger, TensorBoardLogger):
+                _to_tensorboard(logger, choices)
+            else:
+                logger.log_hyperparams(choices)
+        except Exception as error:  # the packages of the loggers may fail in any way
+            raise ConfigError(
+                f"{type(logger).__name__} cannot start ({type(error).__name__}: {one_line(error)}): set it up, or use "
+                "--logger csv"
+            ) from error
+
+
+def close(loggers: list[Logger]) -> None:
+    """End what would go on after the training: wandb would log the next network to the same place."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
+def _mlflow(place: Path, name: str) -> MLFlowLogger:
+    if server := os.environ.get("MLFLOW_TRACKING_URI"):
+        return MLFlowLogger("sfumato", name, server)
+    place.mkdir(parents=True, exist_ok=True)
+    return MLFlowLogger("sfumato", name, f"sqlite:///{place}/mlflow.db", artifact_location=(place / "mlruns").as_uri())
 
 
 def log_picture(loggers: Sequence[object], name: str, picture: Tensor, step: int) -> None:

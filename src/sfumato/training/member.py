@@ -23,7 +23,7 @@ from sfumato.targets import EntryKind
 from sfumato.training.callbacks import EMA, AfterSteps, WholeFiles, checkpoint_path
 from sfumato.training.devices import quiet_lightning
 from sfumato.training.loaders import Reading, TrainingData
-from sfumato.training.loggers import CSV, log_choices, make_loggers
+from sfumato.training.loggers import CSV, close, log_choices, make_loggers
 from sfumato.training.module import BatchTransform, TrainingModule
 from sfumato.training.time_limit import TimeLimit
 
@@ -122,6 +122,7 @@ def _fit_member(job: Job, member: int) -> None:
             trained = plan.training.finish(trained, module.augmented_inputs(data.train_dataloader()))
         save_weights(trained, weights_path(job.folder, member))
         checkpoint.unlink(missing_ok=True)
+        close(trainer.loggers)
     trainer.strategy.barrier()
 
 
