@@ -140,8 +140,8 @@ def test_a_small_image_is_mirrored_and_not_valid_beyond_its_border():
 def test_large_images_are_tiled_without_being_asked(monkeypatch, tmp_path):
     data, run = make_folder(tmp_path / "data", [(40, 60)], count=2), tmp_path / "run"
     assert main(["fit", f"--data={data}", f"--out={run}", *QUICK, "--epochs=1"]) == 0
-    monkeypatch.setattr("sfumato.runs.run.WHOLE", 1000)
-    monkeypatch.setattr("sfumato.runs.run.TILE", 32)
+    monkeypatch.setattr("sfumato.predictions.tiles.WHOLE", 1000)
+    monkeypatch.setattr("sfumato.predictions.tiles.TILE", 32)
     opened = Run.open(run)
     image = dataset_for(opened)[0]["image"][None]
     torch.testing.assert_close(opened.predict(image).probs, opened.predict(image, tile=32).probs)

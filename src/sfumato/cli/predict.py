@@ -29,7 +29,7 @@ def predict(
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
         tile: Predict images on overlapping squares of this side, pixels, to save memory; 0 for whole images. A multiple
-            of 128 suits the networks of this package. Default: 1024 for images of more than 2.5 megapixels.
+            of 128 suits the networks of this package. Default: 1024 for images of more than 1.25 megapixels.
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from sfumato.contracts import Inputs, Likelihood, Method
+from sfumato.contracts import Inputs, Likelihood, Method, Task
 from sfumato.errors import ConfigError
 from sfumato.predictions.aggregate import predict
 from sfumato.predictions.canvas import Canvas, empty_canvas, mapped
 from sfumato.predictions.joint import JointPrediction, TaskPrediction
+
+WHOLE = 1_250_000  # pixels; a larger image is predicted on tiles, which bounds the memory of a pass to 0.5 GB
+TILE = 1024  # side of these tiles, pixels
 
 P = TypeVar("P")
 Window = Callable[[slice, slice, torch.Generator], P]
@@ -71,6 +74,30 @@ def predict_tiled(
         canvas.add(found, rows, columns, weight)
     assert canvas is not None
     return cast(P, canvas.prediction())
+
+
+def automatic_tile(inputs: Inputs, tasks: Iterable[Task]) -> int:
+    """Side of the tiles on which inputs are predicted unless a person chooses another, pixels; 0 for no tiles.
+
+    It is 1024 for images of more than 1.25 megapixels. One value for each image is predicted from the whole image.
+    """
+    largest = max((leaf.shape[-2] * leaf.shape[-1] for leaf in inputs if _is_image(leaf)), default=0)
+    return TILE if largest > WHOLE and all(task.target.is_map for task in tasks) else 0
+
+
+def overlap_of(tile: int) -> int:
+    """The overlap of tiles with this side, pixels: a quarter of it, at most 128."""
+    return min(tile // 4, 128)
+
+
+def predict_with_tile(
+    method: Method, *inputs: Tensor, likelihood: Likelihood[P], tile: int, generator: torch.Generator | None = None
+) -> P:
+    """:func:`predict`, or :func:`predict_tiled` with square tiles of this side, pixels. 0 for the whole image."""
+    if not tile:
+        return predict(method, *inputs, likelihood=likelihood, generator=generator)
+    size, overlap = (tile, tile), overlap_of(tile)
+    return predict_tiled(method, *inputs, likelihood=likelihood, tile=size, overlap=overlap, generator=generator)
 
 
 def predicted_bands(

@@ -154,7 +154,7 @@ class Predictor:
             seed: Seed of the draws. Default 0.
             index: Number of the image, so that its draws depend on nothing else. Default 0.
             tile: Side of the tiles that are predicted one by one, pixels of the size that the network sees. 0 for whole
-                images. None for tiles of 1024 pixels where the network sees more than 2.5 megapixels. Default None.
+                images. None for tiles of 1024 pixels where the network sees more than 1.25 megapixels. Default None.
 
         Raises:
             DataError: If inputs are missing or differ in size.

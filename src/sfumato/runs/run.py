@@ -17,8 +17,8 @@ from sfumato.calibration import conformal_for
 from sfumato.contracts import Calibrator, DataSet, Likelihood, Method, Sample, Task
 from sfumato.errors import ConfigError, DataError, RunError
 from sfumato.likelihoods import Joint
-from sfumato.predictions import AnyPrediction, JointPrediction, predict, predict_tiled
-from sfumato.predictions.tiles import predicted_bands
+from sfumato.predictions import AnyPrediction, JointPrediction, predict
+from sfumato.predictions.tiles import automatic_tile, overlap_of, predict_with_tile, predicted_bands
 from sfumato.registry import Trust
 from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import resolve_device
@@ -29,8 +29,6 @@ from sfumato.targets import Image
 from sfumato.tasks import MultiTask
 
 P = TypeVar("P")
-WHOLE = 2_500_000  # pixels; a larger image is predicted on tiles
-TILE = 1024  # side of these tiles, pixels
 CALIBRATOR, CONFORMAL, METHOD_STATE = "calibrator.safetensors", "conformal.safetensors", "method.safetensors"
 
 
@@ -215,7 +213,7 @@ class Run:
             seed: Seed of the draws. Default 0.
             index: Number of the image, so that its draws depend on nothing else. Default 0.
             tile: Side of the tiles that are predicted one by one, pixels. 0 for the whole image at once. None for tiles
-                of 1024 pixels if the image has more than 2.5 megapixels, and the whole image else. Default None.
+                of 1024 pixels if the image has more than 1.25 megapixels, and the whole image else. Default None.
 
         Returns:
             A :class:`ClassPrediction`, :class:`ValuePrediction` or :class:`JointPrediction`, with the first input as
@@ -231,14 +229,8 @@ class Run:
         """The prediction of a method without the run's calibrator. Arguments as of :meth:`predict`."""
         inputs = self.prepare(*inputs)
         generator = generator_for(index, seed)
-        if tile is None:
-            tile = self.automatic_tile(inputs)
-        if tile:
-            found = predict_tiled(
-                method, *inputs, likelihood=self.likelihood, generator=generator, tile=(tile, tile), overlap=tile // 4
-            )
-        else:
-            found = predict(method, *inputs, likelihood=self.likelihood, generator=generator)
+        side = self.automatic_tile(inputs) if tile is None else tile
+        found = predict_with_tile(method, *inputs, likelihood=self.likelihood, tile=side, generator=generator)
         return replace(found, image=inputs[0])
 
     def predict_bands(
@@ -258,15 +250,13 @@ class Run:
             return predict(method, *self.prepare(*cut), likelihood=self.likelihood, generator=own)
 
         height, width = inputs[0].shape[-2:]
-        bands = predicted_bands(window, (height, width), (tile, tile), tile // 4, generator_for(index, seed))
+        bands = predicted_bands(window, (height, width), (tile, tile), overlap_of(tile), generator_for(index, seed))
         for rows, found in bands:
             yield rows, self.calibrated(found)
 
     def automatic_tile(self, inputs: tuple[Tensor, ...]) -> int:
-        """The side of tiles for inputs: 0 for small images and for one value for each image."""
-        largest = max((value.shape[-2] * value.shape[-1] for value in inputs if value.ndim == 4), default=0)
-        maps = all(view.single_task.target.is_map for view in self.per_task.values())
-        return TILE if largest > WHOLE and maps else 0
+        """See :func:`sfumato.predictions.tiles.automatic_tile`."""
+        return automatic_tile(inputs, (view.single_task for view in self.per_task.values()))
 
     def calibrated(self, prediction: P) -> P:
         """A prediction of the networks, corrected by the run's calibrator if there is one."""

@@ -54,7 +54,7 @@ def predict_files(
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws. Default 0.
         tile: Side of the tiles that are predicted one by one, pixels. 0 for whole images. None for tiles of 1024 pixels
-            where the network sees more than 2.5 megapixels. Default None.
+            where the network sees more than 1.25 megapixels. Default None.
         progress: Whether to show a progress bar. Default True.
 
     Returns:

@@ -16,7 +16,8 @@ from sfumato.data.transforms import Augmentation, to_float
 from sfumato.errors import NotFiniteError
 from sfumato.methods import Deterministic
 from sfumato.objectives import BaseObjective
-from sfumato.predictions import JointPrediction, TaskPrediction, predict
+from sfumato.predictions import JointPrediction, TaskPrediction
+from sfumato.predictions.tiles import automatic_tile, predict_with_tile
 from sfumato.runs import Plan, task_and_likelihood
 from sfumato.targets import EntryKind
 from sfumato.training.loggers import log_picture
@@ -157,7 +158,9 @@ class TrainingModule(L.LightningModule):
             self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, sync_dist=True)
         networks = (self.network,)
         method = self.method.build(networks, 1) if self.method.shared else Deterministic(self.network)
-        prediction = predict(method, *self.objective.inputs_of(ready), likelihood=self.likelihood)
+        inputs = self.objective.inputs_of(ready)
+        tile = automatic_tile(inputs, self.task.parts.values())
+        prediction = predict_with_tile(method, *inputs, likelihood=self.likelihood, tile=tile)
         for name, task in self.task.parts.items():
             part = prediction[name] if isinstance(prediction, JointPrediction) else prediction
             target, valid = task.target_and_mask(ready)
