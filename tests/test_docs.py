@@ -7,10 +7,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from sfumato import registry
 from sfumato.cli import COMMANDS
 from sfumato.cli.options import read
+from sfumato.predictions import ClassPrediction
+from sfumato.runs import Predicted
+from sfumato.serving.outputs import write_sample
+from sfumato.tasks import Semantic
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,10 +38,20 @@ PYTHON = [page for page in FILES if blocks(page, "python")]
 SHELL = sorted({line for page in FILES for line in commands(page)})
 
 
+def write_maps(folder):
+    """What `sfumato predict` writes of an image a.jpg."""
+    folder.mkdir()
+    found = ClassPrediction(torch.rand(1, 3, 8, 12).softmax(1), torch.zeros(1, 8, 12), 2)
+    task = Semantic(("sky", "road", "car"), ((0, 0, 255), (90, 90, 90), (255, 0, 0)))
+    write_sample([(slice(0, 8), Predicted(found, {}))], {"classes": task}, torch.zeros(1, 3, 8, 12), folder / "a")
+
+
 @pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.stem)
 def test_python_code_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    if page.stem == "prediction-files":
+        write_maps(tmp_path / "maps")
     for block in blocks(page, "python"):
         code = compile(block, str(page), "exec")
         if page.stem not in FRAGMENTS:

@@ -14,6 +14,7 @@ def predict(
     samples: int | None = None,
     seed: int = 0,
     tile: int | None = None,
+    max_megapixels: float = 64.0,
     device: str = "auto",
     trust: str = "",
     quiet: bool = False,
@@ -30,6 +31,7 @@ def predict(
         seed: Seed of the draws. Default 0.
         tile: Predict images on overlapping squares of this side, pixels, to save memory; 0 for whole images. A multiple
             of 128 suits the networks of this package. Default: 1024 for images of more than 1.25 megapixels.
+        max_megapixels: The largest image that is read, in million pixels. Default 64.
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
@@ -37,5 +39,8 @@ def predict(
     from sfumato.serving import open_predictor, predict_files
 
     predictor = open_predictor(run, device=device, trust=trust)
-    written = predict_files(predictor, inputs, out, samples=samples, seed=seed, tile=tile, progress=not quiet)
+    written = predict_files(
+        predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=round(max_megapixels * 1e6),
+        progress=not quiet,
+    )  # fmt: skip
     echo(f"{written} predictions are in {out}")

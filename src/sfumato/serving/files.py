@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.data.images import read_image
+from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
 from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.outputs import write_sample
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
@@ -42,6 +41,7 @@ def predict_files(
     samples: int | None = None,
     seed: int = 0,
     tile: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: bool = True,
 ) -> int:
     """Predict files, and write arrays, maps and a figure of each, see :func:`sfumato.serving.outputs.write_sample`.
@@ -55,6 +55,7 @@ def predict_files(
         seed: Seed of the draws. Default 0.
         tile: Side of the tiles that are predicted one by one, pixels. 0 for whole images. None for tiles of 1024 pixels
             where the network sees more than 1.25 megapixels. Default None.
+        max_pixels: The largest number of pixels of a file. Default 64 million.
         progress: Whether to show a progress bar. Default True.
 
     Returns:
@@ -72,7 +73,7 @@ def predict_files(
     out.mkdir(parents=True, exist_ok=True)
     written = 0
     for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
-        for name, inputs in _frames(source):
+        for name, inputs in _frames(source, max_pixels):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             bands = predictor.bands(*inputs, samples=samples, seed=seed, index=written, tile=tile)
             write_sample(bands, predictor.backend.tasks, inputs[0], out / name)
@@ -149,13 +150,13 @@ def _files(given: str, out: Path) -> list[tuple[Path, str]]:
     files = [(path, name) for path, name in files if path not in inside]
     if not files:
         raise MissingFileError(
-            f"{given} names no image: expected a file, folder or glob of {' '.join((*IMAGES, *VIDEOS))}"
+            f"{given} names no image: expected a file, folder or glob of {' '.join((*PICTURES, *VIDEOS))}"
         )
     return files
 
 
 def _readable(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGES + VIDEOS
+    return path.is_file() and path.suffix.lower() in PICTURES + VIDEOS
 
 
 def _matched(listed: list[list[tuple[Path, str]]], inputs: tuple[str, ...]) -> list[list[tuple[Path, str]]]:
@@ -171,11 +172,11 @@ def _matched(listed: list[list[tuple[Path, str]]], inputs: tuple[str, ...]) -> l
     return [[files[name] for files in by_name] for _, name in listed[0]]
 
 
-def _frames(source: Source) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+def _frames(source: Source, max_pixels: int) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Names and inputs (1, 3, H, W) of a sample; several for a video."""
     videos = [_is_video(file) for file in source.files]
     if not any(videos):
-        yield source.name, tuple(read_image(file)[None] for file in source.files)
+        yield source.name, tuple(read_image(file, max_pixels)[None] for file in source.files)
         return
     if not all(videos):
         raise ConfigError(f"{source.files[0]} belongs to {source.files[1]}: expected videos only, or images only")
