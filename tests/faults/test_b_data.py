@@ -7,11 +7,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from sfumato.data.catalog import absolute_place
 from sfumato.errors import ConfigError, MissingFileError, RunError
-from sfumato.evaluation import dataset_for
+from sfumato.evaluation import dataset_for, evaluate
 from sfumato.models import UNet
 from sfumato.runs import Config, Plan, Run, task_and_likelihood
-from sfumato.training import make_plan
+from sfumato.training import fit_post_hoc, make_plan
 
 CHOICES = {"method": "deterministic", "network_args": {"widths": [4, 8]}, "epochs": 1, "precision": "32-true"}
 
@@ -66,16 +67,37 @@ def test_a_plan_keeps_the_absolute_path_of_its_data(tmp_path, monkeypatch, name)
     assert dataset_for(moved)[0]["image"].max() < 50
 
 
+def test_an_evaluation_keeps_the_absolute_paths_of_its_data(tmp_path, monkeypatch):
+    run = run_of(make_plan(Config(data=str(made(tmp_path / "d")), **CHOICES))[0], tmp_path / "r")
+    made(tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    quiet = {"device": "cpu", "workers": 0, "progress": False}
+    found = evaluate(run, dataset_for(run, "other"), data="other", ood=dataset_for(run), ood_name="d:val", **quiet)
+    assert (found.data, found.root) == (str(tmp_path / "other"), "")
+    assert found.tasks["classes"].ood.name == f"{tmp_path / 'd'}:val"
+    assert absolute_place("camvid", "d") == ("camvid", str(tmp_path / "d"))
+
+
+def test_a_post_hoc_fit_refuses_other_images_than_those_of_the_run(tmp_path):
+    data = made(tmp_path / "d")
+    run = run_of(make_plan(Config(data=str(data), **CHOICES))[0], tmp_path / "r")
+    made(data, shade=50)
+    with pytest.raises(RunError, match="d holds other images than those that the run was trained on: put those"):
+        fit_post_hoc(run, "laplace", tmp_path / "laplace", progress=False)
+
+
 def test_the_data_of_a_run_are_refused_if_other_images_lie_at_their_place(tmp_path):
     data = made(tmp_path / "d")
     run = run_of(make_plan(Config(data=str(data), **CHOICES))[0], tmp_path / "r")
     assert len(dataset_for(run)) == 2
     made(data, shade=50)
-    with pytest.raises(RunError, match=r"d holds other images than those that .*r was trained on: name the data with"):
+    with pytest.raises(
+        RunError, match=r"d holds other images than those .* trained on: name the data of .*r with"
+    ):
         dataset_for(run)
     assert len(dataset_for(run, str(data))) == 2  # the user says that it is right
     data.rename(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match=r"not at their place \(.*d does not exist.*\): name the data with --data"):
+    with pytest.raises(RunError, match=r"not at their place \(.*d does not exist.*\): name the data of .* with --data"):
         dataset_for(run)
     assert len(dataset_for(run, str(tmp_path / "elsewhere"))) == 2
 

@@ -105,6 +105,18 @@ def load_original(
     return load(name, root, split, size, trust, fold, folds) if size and any(size) and any_size(found) else found
 
 
+def absolute_place(name: str, root: str | Path = "") -> tuple[str, str]:
+    """Name and root of a data set by absolute paths, so that no other folder of the same name is found later.
+
+    >>> absolute_place("scenes")
+    ('scenes', '')
+    """
+    if root:
+        return name, str(Path(root).absolute())
+    own = name and name not in registry.names("datasets") and Path(name).exists()
+    return str(Path(name).absolute()) if own else name, ""
+
+
 def _checked(found: object, name: str) -> DataSet:
     if _is_dataset(found):
         return found

@@ -192,7 +192,7 @@ def _camera(path: Path) -> tuple[float, ...]:
         camera = json.loads(path.read_text())
         numbers = [float(camera["intrinsic"][key]) for key in ("fx", "fy", "u0", "v0")]
         numbers.append(float(camera["extrinsic"]["baseline"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} does not give intrinsic fx, fy, u0, v0 and extrinsic baseline ({reason}): unpack camera again"

@@ -7,6 +7,7 @@ import hashlib
 from torch import Tensor
 
 from sfumato.data.views import Samples, files_of, names_of
+from sfumato.errors import RunError
 
 MOST = 1 << 20  # bytes of each file that are read
 
@@ -31,3 +32,22 @@ def fingerprint(dataset: Samples, inputs: tuple[str, ...]) -> str:
         if isinstance(value, Tensor):
             digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_recognized(dataset: Samples, known: str, inputs: tuple[str, ...], place: str, advice: str) -> None:
+    """Check that the training images of a run, if they are files, are those that it was trained on.
+
+    Generated images are not compared, because their last digits may differ on another machine.
+
+    Args:
+        dataset: The images that are there now.
+        known: The fingerprint of those that the run was trained on.
+        inputs: The entries that the network takes.
+        place: Where the images lie, for the message.
+        advice: What to do, for the message.
+
+    Raises:
+        RunError: If they are others.
+    """
+    if len(dataset) and files_of(dataset, 0) and fingerprint(dataset, inputs) != known:
+        raise RunError(f"{place} holds other images than those that the run was trained on: {advice}")

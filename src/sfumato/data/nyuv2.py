@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from sfumato.contracts import Sample
 from sfumato.data.center_offsets import center_entries
 from sfumato.data.colors import distinct
+from sfumato.data.images import MAX_PIXELS, check_pixels
 from sfumato.data.transforms import resize, tensor
 from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
 from sfumato.tasks import BaseTask, CenterOffsets, Depth, InverseDepth, Semantic
@@ -143,6 +144,7 @@ def _count(path: Path) -> int:
     if len(size) != 3 or shapes["images"] != (size[0], 3, *size[1:]) or len(set(map(shapes.get, MAPS[1:]))) > 1:
         expected = "images (N, 3, W, H) and the others (N, W, H)"
         raise DataError(f"{path} holds {shapes}, expected {expected}: {_download(path)}")
+    check_pixels(path, size[2], size[1], MAX_PIXELS)
     return size[0]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sfumato.contracts import DataSet
 from sfumato.data.catalog import load, load_original
-from sfumato.data.fingerprint import fingerprint
-from sfumato.data.views import files_of, splits_of, tasks_of
+from sfumato.data.fingerprint import check_recognized
+from sfumato.data.views import splits_of, tasks_of
 from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.evaluation.results import Evaluation
 from sfumato.registry import Trust
@@ -52,18 +52,14 @@ def ood_dataset(run: Run, name: str, root: str = "") -> DataSet:
 
 
 def _check_own(run: Run) -> None:
-    """Check that the training images of the run, if they are files, are still at their place.
-
-    Generated images are not compared, because their last digits may differ on another machine.
-    """
+    """Check that the training images of the run, if they are files, are still at their place."""
     place = f"{run.config.data}{f' in {run.config.root}' if run.config.root else ''}"
-    advice = "name the data with --data (and --root)"
+    advice = f"name the data of {run.folder} with --data (and --root)"
     try:
         train = _load(run, run.config.data, run.config.root, "train", run.plan.trust)
     except MissingFileError as error:
         raise RunError(f"the data of {run.folder} are not at their place ({error}): {advice}") from error
-    if len(train) and files_of(train, 0) and fingerprint(train, run.facts.inputs) != run.facts.fingerprint:
-        raise RunError(f"{place} holds other images than those that {run.folder} was trained on: {advice}")
+    check_recognized(train, run.facts.fingerprint, run.facts.inputs, place, advice)
 
 
 def evaluated_data(run: Run, found: Evaluation) -> tuple[DataSet, DataSet | None]:

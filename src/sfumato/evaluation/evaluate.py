@@ -11,6 +11,7 @@ import torch
 
 from sfumato import registry
 from sfumato.contracts import Sample, Score, Task
+from sfumato.data.catalog import absolute_place
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
@@ -59,8 +60,8 @@ def evaluate(
     Args:
         run: The run to score.
         dataset: The images, at their original sizes, at which they are scored.
-        data: Name of the data set, which is only recorded.
-        root: The folder where it lies, which is only recorded.
+        data: Name of the data set, which is only recorded, with its absolute path if it is one.
+        root: The folder where it lies, which is only recorded, with its absolute path.
         split: Which part of it, which is only recorded.
         ood: A data set that is out of distribution, with which uncertainties are compared. Pixels that its samples mark
             as ``novel`` are out of distribution, or all pixels if it has no such mark. Default: none.
@@ -83,7 +84,10 @@ def evaluate(
         NotFiniteError: If a prediction is not finite. The message names the image.
         RunError: If an image was used to calibrate the run.
     """
-    comparison = None if ood is None else OODComparison(ood_name, ood_root, {})
+    data, root = absolute_place(data, root)
+    other, colon, part = ood_name.partition(":")
+    other, ood_root = absolute_place(other, ood_root)
+    comparison = None if ood is None else OODComparison(f"{other}{colon}{part}", ood_root, {})
     with scan(
         run, dataset, ood=ood, samples=samples, device=device, devices=devices, num_nodes=num_nodes, seed=seed,
         progress=progress, workers=workers, scores=scores,

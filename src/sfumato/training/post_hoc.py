@@ -13,6 +13,7 @@ from torch import Tensor
 from sfumato import registry
 from sfumato.contracts import Batch, Task
 from sfumato.data.catalog import load_original
+from sfumato.data.fingerprint import check_recognized
 from sfumato.data.loading import SelectedDataset, loader
 from sfumato.data.sizes import CroppedDataset, Region, at_factors
 from sfumato.data.transforms import to_float
@@ -51,6 +52,7 @@ def fit_post_hoc(
 
     Raises:
         ConfigError: If the method has to be trained, takes other networks, or cannot be fitted to several tasks.
+        RunError: If other images lie where the run was trained.
         RunExistsError: If the folder holds a run.
     """
     folder = Path(folder)
@@ -62,6 +64,8 @@ def fit_post_hoc(
     data = train
     if data is None and plan.training.needs_training_data:
         data = load_original(config.data, config.root, "train", config.size, trust, *config.held_out)
+        advice = "put those at their place, or fit the run again"
+        check_recognized(data, run.facts.fingerprint, run.facts.inputs, config.data, advice)
     state = _state(run, plan, data, limit, progress)
     if data is not None:
         _try(run, plan, state, data)

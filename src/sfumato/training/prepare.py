@@ -9,9 +9,8 @@ from typing import cast
 
 from rich.progress import track
 
-from sfumato import registry
 from sfumato.contracts import Task
-from sfumato.data.catalog import load_original
+from sfumato.data.catalog import absolute_place, load_original
 from sfumato.data.checks import absent_line
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.loading import SelectedDataset
@@ -106,13 +105,9 @@ def with_network_facts(plan: Plan, train: Samples) -> Plan:
 
 def _absolute(config: Config) -> Config:
     """The configuration with absolute paths, so that the run can be opened from any folder."""
-    paths = {name: str(Path(path).absolute()) for name in PATHS if (path := getattr(config, name))}
-    if not config.root and config.data not in registry.names("datasets") and Path(config.data).exists():
-        paths["data"] = str(Path(config.data).absolute())
-    return replace(config, **paths)
-
-
-PATHS = ("root", "init_from", "teacher")
+    data, root = absolute_place(config.data, config.root)
+    paths = {name: str(Path(path).absolute()) for name in ("init_from", "teacher") if (path := getattr(config, name))}
+    return replace(config, data=data, root=root, **paths)
 
 
 def _with_members(config: Config, trust: Trust) -> Config:
