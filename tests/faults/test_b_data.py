@@ -91,9 +91,7 @@ def test_the_data_of_a_run_are_refused_if_other_images_lie_at_their_place(tmp_pa
     run = run_of(make_plan(Config(data=str(data), **CHOICES))[0], tmp_path / "r")
     assert len(dataset_for(run)) == 2
     made(data, shade=50)
-    with pytest.raises(
-        RunError, match=r"d holds other images than those .* trained on: name the data of .*r with"
-    ):
+    with pytest.raises(RunError, match=r"d holds other images than those .* trained on: name the data of .*r with"):
         dataset_for(run)
     assert len(dataset_for(run, str(data))) == 2  # the user says that it is right
     data.rename(tmp_path / "elsewhere")

@@ -214,7 +214,7 @@ def _unknown(unknown: list[int], colored: bool, ids: Mapping[int, int], void: Vo
         return f"the colors {listed}, which are of no class, and {empty}: correct the label, or `colors:`"
     return (
         f"label ids {_few([str(n) for n in unknown])}, but the {len(ids)} classes have ids {_ranges(sorted(ids))} and "
-        f"{empty}: correct the label, or the list of classes"
+        f"{empty}: correct the label, or name its ids, as in `classes: {{0: background, 255: vessel}}`"
     )
 
 
