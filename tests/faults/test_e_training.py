@@ -289,5 +289,5 @@ def test_a_logger_that_cannot_start_is_one_line(tmp_path, monkeypatch):
         raise RuntimeError("no server\nat this address")
 
     monkeypatch.setattr(import_module("sfumato.training.loggers"), "_to_tensorboard", fails)
-    with pytest.raises(ConfigError, match="TensorBoardLogger cannot start .*no server at this address.*--logger csv"):
+    with pytest.raises(ConfigError, match=r"TensorBoardLogger cannot start .*no server at this address.*--logger csv"):
         fitted(tmp_path / "run", plan(), logger="tensorboard")
