@@ -96,7 +96,7 @@ def write_all(writers: Mapping[Path, Callable[[Path], object]], delete: Iterable
     """Write several files, then delete others that the new ones make invalid.
 
     All files are written beside their place first, then they are renamed, the first one last, then those of ``delete``
-    are removed. So a full disk or a kill leaves every old file, or the new first one with all others. A kill just
+    are removed. So a full disk changes nothing, and a new first file has all other new ones beside it. A kill just
     before the end leaves a file of ``delete``: readers must see that it does not belong to the new ones.
 
     Args:

@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(plain(traceback.format_exc()), end="", file=sys.stderr)
         complain(error)
         return 1 if isinstance(error, ResourceError) else 2
-    except KeyboardInterrupt:
-        complain(f"interrupted; {CONTINUE}")
+    except KeyboardInterrupt as stop:
+        complain(f"interrupted; {_advice(stop)}")
         return 130
     except SystemExit as end:
         if end.code != TERMINATED:
             raise
-        complain(f"terminated; {CONTINUE}")
+        complain(f"terminated; {_advice(end)}")
         return TERMINATED
     except BrokenPipeError:  # the reader of the output, such as `head`, has stopped
         sys.stdout = None
@@ -70,6 +70,12 @@ def _run(words: list[str]) -> None:
         settings = read(name, command, rest)
         if settings is not None:
             command(**settings)
+
+
+def _advice(stop: BaseException) -> str:
+    """What the interrupted command has left, or how trainings are continued."""
+    notes: list[str] = getattr(stop, "__notes__", [])
+    return "; ".join(notes) or CONTINUE
 
 
 def _command(name: str) -> Command:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,8 +92,18 @@ def loader(
         persistent_workers=workers > 0,
         generator=generator,
         collate_fn=collate,
+        worker_init_fn=_end_quietly,
         pin_memory=torch.device(device).type == "cuda",
     )
+
+
+def _end_quietly(worker: int) -> None:
+    """Let a signal to all processes, as from Ctrl-C or ``timeout``, be answered by the main process alone.
+
+    A worker that is killed by SIGTERM would raise an error in the main process, which is ending by itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
 
 class SampleLoader(DataLoader["Sample | _Failure"]):

@@ -52,7 +52,7 @@ class ClassSums:
         covariance = (scatter + weight * shared) / (counts[:, None, None] + weight)
         try:
             factor = torch.linalg.cholesky(covariance + floor * torch.eye(len(shared)).to(shared))
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage] it is public
             raise NotFiniteError("features of the training images are not finite or too large") from error
         identity = torch.eye(len(shared)).to(shared).expand_as(factor)
         whitening = torch.linalg.solve_triangular(factor, identity, upper=False)

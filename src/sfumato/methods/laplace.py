@@ -128,7 +128,7 @@ def _factor(total: Tensor, prior_precision: float, temperature: float) -> Tensor
         return (temperature / (total.clamp_min(0) + prior_precision)).sqrt()
     try:
         values, vectors = torch.linalg.eigh(total)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage] it is public
         raise NotFiniteError(
             "the curvature of the last layer is not finite or too large: check the weights and the targets"
         ) from error

@@ -11,7 +11,7 @@ from sfumato.data.cache import CachedDataset
 from sfumato.data.views import Samples
 from sfumato.runs import Plan, Run, weights_path
 from sfumato.training.devices import lightning_devices
-from sfumato.training.folder import PLAN, check_output_dir, is_first, locked, warn_rank_zero
+from sfumato.training.folder import PLAN, check_output_dir, is_first, locked
 from sfumato.training.job import CACHE, cached, check_job, make_job
 from sfumato.training.loggers import logger_names
 from sfumato.training.member import Hardware, Job, fit_member
@@ -70,8 +70,8 @@ def fit(
         MissingDependencyError: If the package of a logger is not installed.
         NotFiniteError: If a loss is NaN or infinite.
         ResourceError: If a process that trains a member was killed.
-        KeyboardInterrupt: After Ctrl-C. The checkpoint stays.
-        SystemExit: With code 143, after SIGTERM. The checkpoint stays.
+        KeyboardInterrupt: After Ctrl-C. The checkpoint stays, and a note says how to go on.
+        SystemExit: With code 143, after SIGTERM. The checkpoint stays, and a note says how to go on.
     """
     folder = Path(folder)
     hardware = Hardware(*lightning_devices(device, devices), num_nodes, deterministic)
@@ -90,8 +90,8 @@ def fit(
             _fit_missing(kept, parallel_members)
             if is_first():
                 _delete_caches(kept)  # what comes later reads other entries
-        except (KeyboardInterrupt, SystemExit):
-            warn_rank_zero(f"training in {folder} was stopped: the same command with --resume goes on with it")
+        except (KeyboardInterrupt, SystemExit) as stop:
+            stop.add_note(f"training in {folder} was stopped: the same command with --resume goes on with it")
             raise
         if plan.training.post_hoc and is_first():
             add_method_state(Run.open(folder, device=device, trust=plan.trust), train, progress=progress)

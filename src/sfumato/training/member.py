@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sfumato.data.sizes import Region
 from sfumato.data.views import DatasetView
+from sfumato.errors import ResourceError
 from sfumato.objectives import build_objective
 from sfumato.runs import Plan, build_network, save_weights, task_and_likelihood, weights_path
 from sfumato.targets import EntryKind
@@ -112,7 +113,7 @@ def _fit_member(job: Job, member: int) -> None:
     )
     if trainer.is_global_zero:
         log_choices(trainer.loggers, plan)
-    with stoppable():
+    with stoppable(trainer):
         trainer.fit(module, data, ckpt_path=checkpoint if checkpoint.exists() else None)
     if averaging is not None:  # the trainer does so itself, unless nothing was left to train
         averaging.on_train_end(trainer, module)
@@ -160,8 +161,11 @@ def _trainer(job: Job, member: int, callbacks: list[Callback]) -> L.Trainer:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(trainer: L.Trainer) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM leave a trainer as the exceptions that Python programs expect.
+
+    Args:
+        trainer: The trainer that works inside.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C. Lightning makes ``SystemExit(1)`` of it and ignores further Ctrl-C.
@@ -173,6 +177,10 @@ def stoppable() -> Iterator[None]:
         yield
     except SIGTERMException as error:
         raise SystemExit(143) from error
+    except ResourceError as error:
+        if trainer.received_sigterm:  # the processes that read images have got the signal, too
+            raise SystemExit(143) from error
+        raise
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
