@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sfumato.likelihoods import Categorical, Dirichlet
-from sfumato.objectives import NLL
-from sfumato.objectives.soft_targets import expected
-from sfumato.tasks import Semantic
+from sfumato.likelihoods import L1, Categorical, Dirichlet, Joint, LogitNormal, Tempered
+from sfumato.likelihoods.soft_targets import expected
+from sfumato.objectives import NLL, MultiTaskNLL
+from sfumato.tasks import Depth, MultiTask, Semantic
 
 TASK = Semantic(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 
@@ -54,6 +54,38 @@ def test_the_loss_of_a_method_gets_the_probabilities_too():
 
     loss, _ = NLL(TASK, Categorical(3), loss=doubled)(Fixed(output), batch(probs))
     assert loss["nll"].item() == pytest.approx(2 * float(cross_entropy(output, probs)), rel=1e-6)
+
+
+@pytest.mark.parametrize("part", [Categorical(3), Tempered(3), LogitNormal(3), Dirichlet(3)])
+def test_several_tasks_learn_from_probabilities_too(part):
+    joint = Joint({"classes": part, "depth": L1()})
+    task = MultiTask({"classes": TASK, "depth": Depth(1.0, 9.0)})
+    output = torch.randn(1, joint.channels, 2, 2)
+    other = {"depth": torch.full((1, 1, 2, 2), 3.0), "depth_valid": torch.ones(1, 2, 2) > 0}
+    sure = batch(torch.eye(3)[torch.tensor([[[0, 1], [2, 1]]])].movedim(-1, 1)) | other
+    hard = {key: value for key, value in sure.items() if key != "classes_soft"}
+    losses = []
+    for entries in (sure, hard):
+        torch.manual_seed(0)
+        found, logs = MultiTaskNLL(task, joint)(Fixed(output), entries)
+        losses.append((found["nll"].item(), logs["loss_depth"].item()))
+    assert losses[0] == pytest.approx(
+        losses[1], rel=0.2 if isinstance(part, LogitNormal) else 1e-6
+    )  # which draws noise
+
+
+def test_several_tasks_find_the_probabilities():
+    probs = torch.tensor([0.2, 0.3, 0.5]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    network = Fixed(torch.zeros(1, 4, 2, 2))
+    objective = MultiTaskNLL(MultiTask({"classes": TASK}), Joint({"classes": Tempered(3)}))
+    assert objective.further == ("classes_soft",)
+    optimizer = torch.optim.SGD(network.parameters(), lr=5.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective(network, batch(probs))[0]["nll"].backward()
+        optimizer.step()
+    logits, noise = network.output[:, :3], network.output[:, 3:]
+    assert torch.allclose((logits * (-noise).exp()).softmax(1), probs, atol=1e-3)
 
 
 class Fixed(nn.Module):

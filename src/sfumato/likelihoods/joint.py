@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from sfumato.contracts import Likelihood, Moments
+from sfumato.contracts import Likelihood, Loss, Moments
 from sfumato.errors import ConfigError
+from sfumato.likelihoods.soft_targets import expected
 from sfumato.likelihoods.standardized import has_location, in_units
 from sfumato.predictions.joint import JointMoments, TaskPrediction
 
@@ -54,6 +55,8 @@ class Joint:
     The output (B, C, *event) holds the channels of each part in turn, then one s for each homoscedastic part, which
     :class:`sfumato.Heads` learns and adds. So methods draw it like any output, each member of an ensemble has its own
     noise, and the predictions of all tasks come from the same draws.
+
+    **Soft labels.** The target of classes may be their probabilities (B, K, *event). Then the loss is the expected one.
 
     **Units.** ``scales`` gives the center and the spread of the values of a task. The outputs are then numbers around 0
     with a spread of about 1, and the loss is counted in spreads. So the training does not depend on the unit.
@@ -116,9 +119,9 @@ class Joint:
         for name, part, read, _ in self._read(output, targets):
             truth = targets[name], valids[name]
             if name in self.homoscedastic_tasks:
-                found[name] = cast(HomoscedasticPart, part).loss(read, *truth) / self._scale(name)[1]
+                found[name] = _loss(part, cast(HomoscedasticPart, part).loss, read, *truth) / self._scale(name)[1]
             else:
-                found[name] = part.nll(read, *truth)
+                found[name] = _loss(part, part.nll, read, *truth)
         return found
 
     def terms(self, output: Tensor, targets: Mapping[str, Tensor], valids: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,10 +130,11 @@ class Joint:
         for name, part, read, noise in self._read(output, targets):
             truth = targets[name], valids[name]
             if noise is None:
-                found[name] = part.nll(read, *truth)
+                found[name] = _loss(part, part.nll, read, *truth)
             else:  # s counts in spreads: the loss is that of s in units minus the logarithm of the spread
                 spread = math.log(self._scale(name)[1])
-                term = cast(HomoscedasticPart, part).term(read, noise + spread, *truth)
+                with_noise = partial(_term, cast(HomoscedasticPart, part), noise + spread)
+                term = _loss(part, with_noise, read, *truth)
                 found[name] = (term - spread / 2).where(valids[name], 0.0)
         return found
 
@@ -192,6 +196,16 @@ class Joint:
                 center, spread = self.scales[name]
                 own = in_units(own, getattr(part, "dims", 0), center, spread)
             yield name, part, own, log_variances.get(name)
+
+
+def _loss(part: Part, loss: Loss, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """The loss of classes or values, or the expected loss of probabilities (B, K, *event) of classes."""
+    classes = getattr(part, "target", "") == "class" and not getattr(part, "student", False)
+    return (expected(loss) if classes and target.ndim > valid.ndim else loss)(output, target, valid)
+
+
+def _term(part: HomoscedasticPart, log_variance: Tensor, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return part.term(output, log_variance, target, valid)
 
 
 @dataclass(frozen=True)

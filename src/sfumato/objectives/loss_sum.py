@@ -12,9 +12,9 @@ from torch.nn.functional import one_hot
 
 from sfumato.contracts import Likelihood, Loss
 from sfumato.errors import ConfigError
+from sfumato.likelihoods.soft_targets import SOFT, expected
 from sfumato.objectives.base import BaseObjective, Losses, MethodLoss, TargetsOf, TrainingPlan
 from sfumato.objectives.class_losses import BALANCED, class_weights_of, soft_dice
-from sfumato.objectives.soft_targets import SOFT, expected
 
 LEAST = 1e-6  # smallest base of the focal factor, so that a power below 1 has a finite gradient at a sure pixel
 

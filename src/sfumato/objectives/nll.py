@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError
 from sfumato.likelihoods.joint import Joint
+from sfumato.likelihoods.soft_targets import SOFT, expected
 from sfumato.objectives.base import BaseObjective, Losses, MethodLoss, TargetsOf, TrainingPlan
-from sfumato.objectives.soft_targets import SOFT, expected
 from sfumato.objectives.weightings import Weighting, weighting
 
 
@@ -70,6 +70,8 @@ class NLL(BaseObjective):
 class MultiTaskNLL(BaseObjective):
     """The losses of several tasks, weighted (``multi-task``).
 
+    If samples hold probabilities of the classes (the entry ``classes_soft``), they take the place of the classes.
+
     Args:
         task: The tasks.
         likelihood: The likelihood of all tasks.
@@ -91,6 +93,8 @@ class MultiTaskNLL(BaseObjective):
         if not isinstance(likelihood, Joint):
             raise ConfigError("the objective multi-task is for several tasks: name them, as in --tasks classes,depth")
         self.weighting = weighting or Weighting(likelihood)
+        self.soft = {name: f"{name}{SOFT}" for name in likelihood.parts}
+        self.further = tuple(self.soft.values())
 
     @classmethod
     def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
@@ -108,6 +112,7 @@ class MultiTaskNLL(BaseObjective):
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
         """The weighted sum as loss ``nll``; ``weight_TASK`` and ``loss_TASK`` of each task that has a valid pixel."""
         targets, valids = self.task.target_and_mask(batch)
+        targets = {name: batch.get(self.soft[name], target) for name, target in targets.items()}
         total, weights, losses = self.weighting.detailed(network(*self.inputs_of(batch)).float(), targets, valids)
         logs = {f"weight_{name}": value for name, value in weights.items()}
         return {"nll": total}, logs | {f"loss_{name}": value for name, value in losses.items()}
