@@ -114,12 +114,15 @@ def test_a_path_that_does_not_exist_is_no_unknown_name(tmp_path):
         make_plan(Config(data=str(tmp_path / "nothing"), **CHOICES))
 
 
-def test_the_fold_of_a_run_goes_with_its_data(tmp_path):
+def test_the_fold_of_a_run_goes_with_its_data(tmp_path, capsys):
     data = made(tmp_path / "d", folds=2)
     described = yaml.safe_load((data / "sfumato.yaml").read_text())
     del described["splits"]["val"]
     (data / "sfumato.yaml").write_text(yaml.safe_dump(described))
+    assert make_plan(Config(data=str(data), **CHOICES))[2] is None
+    assert "without --fold all images are trained on, and none is left" in capsys.readouterr().err
     plan, train, val = make_plan(Config(data=str(data), fold=1, **CHOICES))
+    assert capsys.readouterr().err == ""
     assert (train.names, val.names) == (["i0", "i1"], ["i2", "i3"])
     plan.save(tmp_path / "plan.yaml")
     run = run_of(Plan.load(tmp_path / "plan.yaml"), tmp_path / "r")

@@ -219,7 +219,7 @@ def test_folds_that_do_not_exist_are_refused(eyes):
     described(eyes, places, folds=3)
     with pytest.raises(ConfigError, match="there are the folds 0 to 2"):
         load(str(eyes), fold=3)
-    with pytest.raises(ConfigError, match="name a fold, as in --fold 0"):
+    with pytest.raises(ConfigError, match="a fold is val after `fit --fold 0`"):
         load(str(eyes), split="val")
     with pytest.raises(ConfigError, match="the data have no folds"):
         load("scenes", fold=0)

@@ -93,7 +93,7 @@ class Folder(Dataset[Sample]):
         self.tasks: dict[str, Semantic | Depth] = described.tasks
         self.splits = tuple(described.splits)
         if split not in self.splits:
-            advice = ": name a fold, as in --fold 0" if split == "val" and described.folds else ""
+            advice = ": a fold is val after `fit --fold 0`" if split == "val" and described.folds else ""
             raise ConfigError(f"split is {split!r}, but {described.file} has {list(self.splits)}{advice}")
         rows = described.rows(split)
         self._rows = rows.complete() if complete else rows

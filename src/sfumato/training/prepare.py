@@ -19,6 +19,7 @@ from sfumato.data.views import (
     Samples,
     augmentation_of,
     entries_of,
+    folds_of,
     inputs_of,
     splits_of,
     subset,
@@ -125,6 +126,11 @@ def _opened(
     """The configuration with its size, the original size, and the data at that size."""
     if train is None:
         train = load_original(config.data, config.root, "train", config.size, trust, *config.held_out)
+        if config.fold < 0 and folds_of(train):
+            warn_rank_zero(
+                f"{config.data} has the folds 0 to {folds_of(train) - 1}: without --fold all images are trained on, and "
+                "none is left to evaluate on"
+            )
         has_val = "val" in (splits_of(train) or ("val",))
         val = load_original(config.data, config.root, "val", config.size, trust, *config.held_out) if has_val else None
     elif config.fold >= 0:
