@@ -128,8 +128,8 @@ def _opened(
         train = load_original(config.data, config.root, "train", config.size, trust, *config.held_out)
         if config.fold < 0 and folds_of(train):
             warn_rank_zero(
-                f"{config.data} has the folds 0 to {folds_of(train) - 1}: without --fold all images are trained on, and "
-                "none is left to evaluate on"
+                f"{config.data} has the folds 0 to {folds_of(train) - 1}: without --fold all images are trained on, "
+                "and none is left to evaluate on"
             )
         has_val = "val" in (splits_of(train) or ("val",))
         val = load_original(config.data, config.root, "val", config.size, trust, *config.held_out) if has_val else None
