@@ -215,6 +215,9 @@ def test_the_loss_of_a_method_takes_the_weighted_loss():
         ("weighted-nll", None, {"class_weights": [0, 0, 0]}, "no class"),
         ("weighted-nll", None, {"class_weights": "fair"}, "balanced"),
         ("focal", None, {"factor": 3}, "cannot be built with"),
+        ("focal", None, {"counts": [1, 2, 3]}, "cannot be built with"),
+        ("weighted-nll", None, {"class_weights": 5}, "cannot be built with"),
+        ("weighted-nll", None, {"class_weights": {"vessel": 5}}, "expected 3 numbers"),
     ],
 )
 def test_what_does_not_fit_is_refused(name, law, arguments, message):

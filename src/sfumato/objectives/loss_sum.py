@@ -110,8 +110,8 @@ class LossSum(BaseObjective):
     @classmethod
     def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
         """The objective of a plan, with its counts of classes, and the loss of its method if that has one."""
-        found = {"counts": plan.facts.counts, "loss": plan.training.loss, **plan.config.objective_args}
-        return cls(task, likelihood, tuple(plan.facts.inputs), **found)  # pyright: ignore[reportArgumentType] # __init__ checks what a user wrote
+        inputs, counts = tuple(plan.facts.inputs), plan.facts.counts
+        return cls(task, likelihood, inputs, counts=counts, loss=plan.training.loss, **plan.config.objective_args)  # pyright: ignore[reportArgumentType] # __init__ checks what a user wrote
 
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
         """The losses ``nll`` (``weighted_nll`` with class weights), ``focal`` and ``dice_loss`` that have a factor."""
