@@ -1,6 +1,8 @@
 """A folder of small images, networks with needs of their own, and runs of them."""
 
+import shutil
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -130,9 +132,9 @@ class Bessel(nn.Module):
 '''
 
 
-def write_data(root, images=2, size=(50, 70), splits=("train", "val")):
+def write_data(root, images=2, size=(50, 70), splits=("train", "val"), seed=0):
     """A folder data set of bright rectangles on a dark ground."""
-    random, described = np.random.default_rng(0), {}
+    random, described = np.random.default_rng(seed), {}
     for split in splits:
         for kind in ("images", "labels"):
             (root / split / kind).mkdir(parents=True)
@@ -182,3 +184,66 @@ def complaint(capsys):
         return found
 
     return line
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with data in ``data`` and a run in ``run`` that was trained, evaluated and calibrated."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder / "data", images=2, size=(16, 24))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(
+            ["fit", "--data=data", "--out=run", "--network-args={widths: [4, 8], dropout: 0.2}", "--samples=2",
+             "--epochs=1", "--batch=2", "--device=cpu", "--workers=0", "--quiet"]
+        ) == 0  # fmt: skip
+        assert main(["calibrate", "run", "--split=val", "--device=cpu", "--quiet"]) == 0
+        write_data(folder / "third", images=3, size=(16, 24), seed=1)
+        assert main(
+            ["calibrate", "run", "--data=third", "--split=val", "--method=conformal", "--level=0.5", "--quiet"]
+        ) == 0  # fmt: skip
+        write_data(folder / "other", images=2, size=(16, 24), seed=2)
+        assert main(["evaluate", "run", "--data=other", "--device=cpu", "--quiet", "--workers=0"]) == 0
+    return folder
+
+
+def contents(folder):
+    """The bytes of every file below a folder, by name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.stat().st_size < 1 << 24 else path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def attempt(finished, tmp_path, monkeypatch, capfd):
+    """Runs a command on a damaged copy of the finished run, and checks how it ends.
+
+    ``attempt(words, damage)`` gives the exit code and the line of the error, which is empty after exit code 0.
+    """
+    place = tmp_path / "place"
+    shutil.copytree(finished, place)
+    monkeypatch.chdir(place)
+
+    def attempted(words, damage=None):
+        if damage is not None:
+            damage(place)
+        before = contents(place)
+        capfd.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = main(list(words))
+        err = capfd.readouterr().err.splitlines()
+        lines = [line for line in err if line.startswith("sfumato: ")]
+        others = [line for line in err if line and not line.startswith(("sfumato: ", "warning: "))]
+        assert not others
+        assert code in (0, 1, 2)
+        assert len(lines) == (code != 0)
+        after = contents(place)
+        assert not [name for name in after if name.endswith(".part")]
+        if code:
+            assert {name: after.get(name) for name in before} == before  # nothing is lost
+        return code, "".join(lines)
+
+    return attempted
