@@ -33,7 +33,10 @@ def test_entry_points_are_found(entries):
 
 
 def test_unknown_names_say_what_is_known():
-    with pytest.raises(PluginError, match=r"no 'mc-dropuot' among the methods: expected one of .*mc-dropout"):
+    with pytest.raises(
+        PluginError,
+        match=r"no 'mc-dropuot' \(did you mean 'mc-dropout'\?\) among the methods: expected one of .*mc-dropout",
+    ):
         registry.load("methods", "mc-dropuot")
 
 

@@ -20,6 +20,7 @@ also derives from the built-in exception it stands for, so ``except ValueError``
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 
 def plain(text: object) -> str:
@@ -78,6 +79,18 @@ class MissingDependencyError(SfumatoError, ImportError):
 
 class ResourceError(SfumatoError, OSError):
     """The machine ran out of something: disk space, memory or file handles."""
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """What a person may have meant by a name that does not exist, to follow it in a message. Empty if nothing is close.
+
+    >>> similar("mc-dropuot", ["ensemble", "mc-dropout"])
+    " (did you mean 'mc-dropout'?)"
+    """
+    from difflib import get_close_matches  # here, because most commands need it not
+
+    found = get_close_matches(name, list(known), 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from sfumato.errors import PluginError, UntrustedCodeError
+from sfumato.errors import PluginError, UntrustedCodeError, similar
 from sfumato.sections import one_line
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -203,7 +203,8 @@ def load(group: str, name: str, trust: Trust = NO_TRUST) -> object:
         return _class_path(name, trust)
     known = ", ".join(names(group)) or "none"
     raise PluginError(
-        f"there is no {name!r} among the {group}: expected one of {known}, or a class path such as my_package.Name"
+        f"there is no {name!r}{similar(name, names(group))} among the {group}: expected one of {known}, or a class "
+        "path such as my_package.Name"
     )
 
 

@@ -180,9 +180,11 @@ def read_tensors(
         raise MissingFileError(f"{path} does not exist: {advice}")
     try:
         with safe_open(path, "pt") as file:
-            found = (file.metadata() or {}).get(METADATA, "{}")
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(found)  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as problem:
+            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+                raise ValueError("its metadata are no texts by name")
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, ValueError, RecursionError) as problem:
         raise error(f"{path} is cut off or not a safetensors file ({problem}): {advice}") from problem
 
 

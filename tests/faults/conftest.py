@@ -224,6 +224,8 @@ def attempt(finished, tmp_path, monkeypatch, capfd):
     """
     place = tmp_path / "place"
     shutil.copytree(finished, place)
+    plan = place / "run" / "plan.yaml"
+    plan.write_text(plan.read_text(encoding="utf-8").replace(str(finished), str(place)), encoding="utf-8")
     monkeypatch.chdir(place)
 
     def attempted(words, damage=None):

@@ -10,7 +10,7 @@ from importlib import import_module
 from sfumato.cli.console import complain
 from sfumato.cli.environment import TERMINATED, patient_threads, resource_errors, termination
 from sfumato.cli.options import Command, read, summary
-from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain
+from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain, similar
 
 COMMANDS = (
     "demo", "fit", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "report", "export", "check",
@@ -63,7 +63,8 @@ def _run(words: list[str]) -> None:
 
         print(f"sfumato {__version__}")
     elif name not in COMMANDS:
-        raise ConfigError(f"there is no command {name!r}: expected one of {', '.join(COMMANDS)}")
+        meant = similar(name, COMMANDS)
+        raise ConfigError(f"there is no command {name!r}{meant}: expected one of {', '.join(COMMANDS)}")
     else:
         patient_threads()
         command = _command(name)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from sfumato.errors import plain
 
+LONGEST = 1000  # characters of a message; names from files may be longer
+
 
 def first_process() -> bool:
     """Whether this is the first of all processes that run the command together. Only this one prints."""
@@ -25,7 +27,9 @@ def echo(text: object) -> None:
 
 def complain(problem: object) -> None:
     """Print a problem to the standard error, in one line."""
-    print(f"sfumato: {plain(' '.join(str(problem).split()))}", file=sys.stderr)
+    text = plain(" ".join(str(problem).split()))
+    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 300]}…{text[-290:]}"
+    print(f"sfumato: {cut}", file=sys.stderr)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

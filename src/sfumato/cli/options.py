@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.cli.values import CONVERTERS, MISSING, NUMBER, convert, is_flag, is_numbers
-from sfumato.errors import ConfigError, UntrustedCodeError
+from sfumato.errors import ConfigError, UntrustedCodeError, similar
 
 Command = Callable[..., None]
 CLASS_PATHS = re.compile(r"[A-Za-z_]\w*(\.\w+)*(,[A-Za-z_]\w*(\.\w+)*)*")
@@ -153,7 +153,8 @@ def split(name: str, words: Sequence[str], options: Mapping[str, Option]) -> tup
         flag, equals, value = word.partition("=")
         option = by_flag.get(flag.replace("_", "-"))
         if option is None:
-            raise ConfigError(f"{flag} is no option of `sfumato {name}`: see `sfumato {name} --help`")
+            meant = similar(flag, by_flag)
+            raise ConfigError(f"{flag} is no option of `sfumato {name}`{meant}: see `sfumato {name} --help`")
         if not equals:
             taken = _value(option, rest)
             del rest[: len(taken)]

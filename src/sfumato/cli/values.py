@@ -18,7 +18,7 @@ LEAST = {  # the smallest value of a number, by its name
     "members": 0, "limit": 0, "epochs": 0, "batch": 0, "seed": 0, "tile": 0, "workers": -1, "cache_gb": 0,
     "learning_rate": 0, "weight_decay": 0, "delta": 0, "max_megapixels": 0,
 }  # fmt: skip
-MOST = {"seed": 2**31 - 1}  # the largest
+MOST = {"seed": 2**31 - 1, "samples": 10**6}  # the largest
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def convert(name: str, kind: str, value: object) -> object:
     converter = CONVERTERS[kind]
     try:
         found = converter.read(value)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ConfigError(f"{name} is {value!r}, expected {converter.expected}") from error
     least = LEAST.get(name)
     if least is not None and isinstance(found, int | float) and found < least:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from sfumato.errors import MissingFileError, RunError
+from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.evaluation.typed_json import decode, encode, schema
 from sfumato.runs import Run
 from sfumato.sections import Json
@@ -121,6 +121,13 @@ class TaskEvaluation:
     teacher: ScoreTable | None = None
     ood: OODComparison | None = None
 
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.headline if name not in self.scores]:
+            raise ConfigError(f"headline names {unknown[0]!r}, which is none of the scores")
+        columns = {name: len(numbers) for name, numbers in self.per_image.items()}
+        if columns and ("index" not in columns or len(set(columns.values())) != 1):
+            raise ConfigError(f"per_image has columns of {columns} rows, expected 'index' and others of equal length")
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={self.scores[name].value:.4g}" for name in self.headline[:4])
         return f"TaskEvaluation({shown}, {len(self.scores)} scores)"
@@ -149,6 +156,11 @@ class Evaluation:
     seed: int
     run_state: str
     tasks: Mapping[str, TaskEvaluation]
+
+    def __post_init__(self) -> None:
+        for name, task in self.tasks.items():
+            if wrong := [index for index in task.per_image.get("index", ()) if index not in range(self.images)]:
+                raise ConfigError(f"per_image of {name} holds the index {wrong[0]}, but there are {self.images} images")
 
     def __repr__(self) -> str:
         return f"Evaluation({self.data}, {self.split}, {self.images} images: {', '.join(self.tasks)})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from sfumato.calibration import risk_statement
@@ -10,6 +9,7 @@ from sfumato.evaluation import Evaluation
 from sfumato.report.data import Series
 from sfumato.runs import Config, Run
 from sfumato.runs.network import DEFAULT_JOINT_NETWORK, DEFAULT_NETWORK
+from sfumato.training.metrics_file import read_metrics
 
 
 def facts_of(run: Run, evaluation: Evaluation) -> dict[str, str]:
@@ -71,17 +71,14 @@ def training_curves(folder: Path) -> dict[str, Series]:
     """Training and validation curves in the CSV log of the first member, without those that are 0 throughout."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     path = folder / "log" / "member-0" / "metrics.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if value and name.startswith(("train_", "val_", "weight_")):
-                    kind, _, rest = name.partition("_")
-                    label = f"{rest} weight" if kind == "weight" else f"{kind} {rest}"  # weights share a picture
-                    x, y = curves.setdefault(label, ([], []))
-                    x.append(float(row["epoch"]) + 1)
-                    y.append(float(value))
+    for row in read_metrics(path):
+        for name, value in row.items():
+            if "epoch" in row and name.startswith(("train_", "val_", "weight_")):
+                kind, _, rest = name.partition("_")
+                label = f"{rest} weight" if kind == "weight" else f"{kind} {rest}"  # weights share a picture
+                x, y = curves.setdefault(label, ([], []))
+                x.append(row["epoch"] + 1)
+                y.append(value)
     if curves.get("train loss") == curves.get("train nll"):  # without a penalty both are the same
         curves.pop("train loss", None)
     return {name: points for name, points in curves.items() if any(points[1])}

@@ -36,7 +36,7 @@ def groups_of(evaluation: Evaluation) -> dict[str, list[int]]:
 
 def _groups(table: Mapping[str, tuple[float, ...]], count: int) -> dict[str, list[int]]:
     """Indices of the images with the lowest and highest NLL and with the highest mean uncertainty."""
-    rows = range(len(table["index"]))
+    rows = range(len(table.get("index", ())))
     doubt = sorted(rows, key=lambda i: -table["uncertainty"][i])
     chosen = {"most uncertain": doubt[:count]}
     if nll := table.get("nll"):

@@ -103,6 +103,9 @@ class Plan:
             sections = read_yaml(path)
             if not isinstance(sections, dict) or set(sections) != {"config", "facts"}:
                 raise ValueError("expected the two sections config and facts")
-            return cls(read_section(Config, sections["config"]), read_section(Facts, sections["facts"]), trust)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            found = cls(read_section(Config, sections["config"]), read_section(Facts, sections["facts"]), trust)
+            if not found.config.members or not all(found.facts.original_size):
+                raise ValueError("members or original_size is 0")
+            return found
+        except (TypeError, ValueError) as error:
             raise RunError(f"{path} is not a whole plan ({one_line(error)}): fit the run again") from error

@@ -83,9 +83,16 @@ class WholeFiles(TorchCheckpointIO):
     ) -> dict[str, object]:
         """Called by Lightning to read a checkpoint. It is read as tensors and numbers only, so that it runs no code."""
         try:
-            return super().load_checkpoint(path, map_location, weights_only=True)  # pyright: ignore[reportArgumentType] # None is allowed, Lightning's annotation lacks it
-        except (RuntimeError, EOFError) as error:
-            raise RunError(f"{path} is cut off ({error}): delete it and fit again") from error
+            found = super().load_checkpoint(path, map_location, weights_only=True)  # pyright: ignore[reportArgumentType] # None is allowed, Lightning's annotation lacks it
+        except OSError:
+            raise
+        except Exception as error:  # bytes that are no checkpoint make torch fail in any way
+            raise RunError(
+                f"{path} is cut off or no checkpoint ({type(error).__name__}): delete it and fit again with --resume"
+            ) from error
+        if not isinstance(found, dict) or not {"state_dict", "epoch", "global_step"} <= found.keys():
+            raise RunError(f"{path} is no checkpoint of a training: delete it and fit again with --resume")
+        return found
 
 
 def checkpoint_path(folder: Path, member: int) -> Path:

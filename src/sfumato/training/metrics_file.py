@@ -11,6 +11,8 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sfumato.errors import RunError
+from sfumato.sections import one_line
 from sfumato.storage import atomic_write
 
 FILE = "metrics.csv"
@@ -32,7 +34,7 @@ class MetricsFile(Logger):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / FILE
-        self._rows: list[dict[str, str | float]] | None = None
+        self._rows: list[dict[str, float]] | None = None
 
     @property
     def name(self) -> str:
@@ -49,13 +51,13 @@ class MetricsFile(Logger):
         """Add a row; metrics of the same step and epoch share one."""
         number = step or 0
         if self._rows is None:
-            self._rows = [row for row in _read(self.path) if float(row["step"]) < number]
-        row: dict[str, str | float] = {
+            self._rows = [row for row in read_metrics(self.path) if row["step"] < number]
+        row: dict[str, float] = {
             name: float(value) for name, value in metrics.items() if math.isfinite(float(value))
         } | {"step": number}
         if "epoch" in metrics:
             row["epoch"] = int(metrics["epoch"])
-        if self._rows and float(self._rows[-1]["step"]) == number and not self._rows[-1].keys() & row.keys() - SHARED:
+        if self._rows and self._rows[-1]["step"] == number and not self._rows[-1].keys() & row.keys() - SHARED:
             self._rows[-1].update(row)
         else:
             self._rows.append(row)
@@ -79,8 +81,24 @@ class MetricsFile(Logger):
 SHARED = {"epoch", "step"}
 
 
-def _read(path: Path) -> list[dict[str, str | float]]:
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of ``metrics.csv``, each with the cells that are not empty. None if there is no file.
+
+    Raises:
+        RunError: If it is cut off or holds something else.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+    try:
+        if not path.is_file():
+            raise ValueError("it is not a regular file")
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {str(name): int(value) if name in SHARED else float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+        if not all("step" in row and all(map(math.isfinite, row.values())) for row in rows):
+            raise ValueError("a row lacks the step, or holds a number that is not finite")
+    except (ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({one_line(error)}): delete it, and there is no training curve") from error
+    return rows
