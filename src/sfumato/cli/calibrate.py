@@ -90,4 +90,4 @@ def _conformal_text(found: ConformalSets | ConformalIntervals, names: Sequence[s
     from sfumato.calibration import risk_statement
 
     kind, promised = type(found).__name__, risk_statement(found, names)
-    return f"{kind} fitted on {found.images} images. For images like these, {promised}"
+    return f"{kind} fitted on {found.images} images. Risk for images like these: {promised}"

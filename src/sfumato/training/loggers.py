@@ -71,7 +71,8 @@ def log_choices(loggers: list[Logger], plan: Plan) -> None:
     for logger in loggers:
         try:
             if isinstance(logger, TensorBoardLogger):
-                _to_tensorboard(logger, choices)
+                shown = [f"val_{name}_nll" for name in plan.config.task_names] if plan.config.tasks else ["val_nll"]
+                _to_tensorboard(logger, choices, ["train_loss", *shown])
             else:
                 logger.log_hyperparams(choices)
         except Exception as error:  # the packages of the loggers may fail in any way
@@ -106,11 +107,11 @@ def log_picture(loggers: Sequence[object], name: str, picture: Tensor, step: int
             logger.experiment.log_image(logger.run_id or "", picture.numpy(), f"{name}-{step}.png")
 
 
-def _to_tensorboard(logger: TensorBoardLogger, choices: Mapping[str, bool | float | str]) -> None:
-    """The choices in the tab HPARAMS, beside the last values of the training loss and the validation NLL."""
+def _to_tensorboard(logger: TensorBoardLogger, choices: Mapping[str, bool | float | str], beside: list[str]) -> None:
+    """The choices in the tab HPARAMS, beside the last values of some scalars."""
     from torch.utils.tensorboard.summary import hparams  # imports tensorboard
 
-    for summary in hparams(dict(choices), {"train_loss": 0.0, "val_nll": 0.0}):  # only the names of these are used
+    for summary in hparams(dict(choices), dict.fromkeys(beside, 0.0)):  # only the names of these are used
         logger.experiment._get_file_writer().add_summary(summary)
 
 
