@@ -21,6 +21,7 @@ from sfumato.errors import DataError, MissingFileError, NotFiniteError, Resource
 
 S = TypeVar("S", bound="Stored")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LEAST_SPACE = 4096  # bytes that must be free before long work starts
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.ENAMETOOLONG)
 METADATA = "sfumato"  # one key for all metadata, because safetensors writes several keys in a random order
 
@@ -67,18 +68,20 @@ def check_writable(path: str | Path) -> None:
     folder = next((each for each in path.parents if each.exists()), path.parent)
     part = folder / f"{path.name}.{os.getpid()}.part"
     try:
-        _create(part, path)
+        _create(part, path, b"0" * LEAST_SPACE)
     finally:
         _remove(part)
 
 
-def _create(part: Path, path: Path) -> None:
+def _create(part: Path, path: Path, content: bytes = b"") -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         part.unlink(missing_ok=True)
-        part.touch()
+        part.write_bytes(content)
     except OSError as error:
+        if error.errno in FULL:
+            raise ResourceError(f"{path} cannot be written, because the disk is full: free some space") from error
         if error.errno not in REFUSED:
             raise
         raise ResourceError(
@@ -152,6 +155,8 @@ def tensors_to_file(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping
     try:
         save_file(ready, path, {METADATA: json.dumps(dict(metadata or {}), sort_keys=True)})
     except SafetensorError as error:
+        if "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise ResourceError(f"{path} was not written ({error}): free some space and run again") from error
 
 

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
-from sfumato import registry
+from sfumato import Categorical, registry
 from sfumato.cli import main
-from sfumato.errors import ConfigError, PluginError, UntrustedCodeError
+from sfumato.errors import ConfigError, PluginError, ResourceError, UntrustedCodeError
 from sfumato.evaluation import Evaluation
+from sfumato.methods import LastLayerLaplace
+from sfumato.methods.hessian import bytes_needed
 from sfumato.runs import Normalized, Run
 from sfumato.runs.network import network_class
+from sfumato.storage import write_tensors
 
 TRUST = "--trust=faulty_networks"
 
@@ -152,7 +156,7 @@ def test_a_run_that_cannot_be_written_to_is_refused_before_the_work(here, fit, c
     def refuse(path, *_):
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
     monkeypatch.setattr(Run, "predict_uncalibrated", None)  # a prediction would fail in another way
     assert main([command, "run", "--device=cpu", TRUST]) == 1
     assert "cannot be written (Read-only file system): change the permissions" in complaint()
@@ -163,3 +167,27 @@ def test_results_can_be_written_elsewhere(here, fit):
     assert main(["evaluate", "run", "--device=cpu", "--quiet", "--out=scores.json", TRUST]) == 0
     assert Evaluation.load("scores.json").images == 2
     assert not (here / "run" / "evaluation.json").exists()
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("sfumato.storage.save_file", full)
+    with pytest.raises(ResourceError, match=r"weights\.safetensors was not written, because the disk is full: free"):
+        write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(1)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("structure", "advice"), [("full", "structure='diagonal'"), ("diagonal", "smaller crops")])
+def test_laplace_estimates_its_memory_before_it_starts(structure, advice):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 150, 1))
+    batch = (torch.rand(1, 3, 64, 64),), torch.zeros(1, 64, 64, dtype=torch.long), torch.ones(1, 64, 64).bool()
+    with pytest.raises(ResourceError, match=advice):
+        LastLayerLaplace.fit(network, "1", [batch], Categorical(150).nll, structure=structure, memory_limit=10**6)
+
+
+def test_laplace_of_many_classes_needs_memory_for_one_row_of_second_derivatives_at_a_time():
+    """All rows of 150 classes and 512 × 512 pixels were 47 GB."""
+    layer = torch.nn.Conv2d(15, 150, 1)
+    assert bytes_needed(layer, "diagonal", 512 * 512) < 4 * 2**30

@@ -53,7 +53,10 @@ def clear(folder: Path) -> None:
     for path in found:
         path.rmdir() if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).write_text("`sfumato demo` made this folder and may delete it.\n", encoding="utf-8")
+    from sfumato.storage import atomic_write  # here, because it imports torch
+
+    with atomic_write(folder / MARKER) as part:
+        part.write_text("`sfumato demo` made this folder and may delete it.\n", encoding="utf-8")
 
 
 def _content(folder: Path) -> list[Path]:
