@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sfumato.evaluation import Value
 from sfumato.predictions import ClassPrediction
 from sfumato.report import ReportData, ReportImage, display_maps, write_page
 from sfumato.tasks import Semantic
@@ -47,8 +48,15 @@ ACTOR = """<script>(async () => {
 })();</script>"""
 
 
-def browse(page, folder, hash=""):
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"{page.as_uri()}{hash}"]
+def browse(page, folder, hash="", size="800,600"):
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--window-size={size}",
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        f"{page.as_uri()}{hash}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     return done.stdout
@@ -150,3 +158,21 @@ def test_a_deep_link_chooses_a_task(class_report, value_report, tmp_path):
     assert 'data-task="depth"' in on
     assert re.search(r'<ul class="swatches" data-task="classes" hidden', dom)
     assert not re.search(r'<div class="swatches" data-task="depth" hidden', dom)
+
+
+def test_the_score_table_fits_a_phone(class_report, tmp_path):
+    long = {"aleatoric_correlation": Value(0.00387, 0.00295, 0.00467)}
+    report = replace(class_report, scores={**class_report.scores, **long}, images=[], groups={}, ood=None)
+    page = write_page(report, tmp_path / "phone.html")
+    measure = """<script>addEventListener("load", () => {
+      const wide = (cell) => cell.scrollWidth > cell.clientWidth + 1, table = document.querySelector("table.scores");
+      const cells = [...table.querySelectorAll("th, td")].filter((cell) => cell.offsetParent);
+      const end = Math.round(table.getBoundingClientRect().right);
+      document.title = `cells:${cells.length} wide:${cells.filter(wide).length} end:${end} of:${innerWidth}`;
+    });</script>"""
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", measure + "</body>"), encoding="utf-8")
+    found = re.search(r"cells:(\d+) wide:(\d+) end:(\d+) of:(\d+)", browse(page, tmp_path, size="400,800"))
+    cells, wide, end, width = map(int, found.groups())
+    assert cells > 10
+    assert wide == 0
+    assert end <= width <= 500
