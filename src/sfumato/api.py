@@ -108,8 +108,8 @@ class Run(runs.Run):
         from sfumato.report import write_report
 
         found = Evaluation.load(self.folder / FILE)
-        dataset, _ = evaluated_data(self, found)
-        return write_report(self, found, dataset, Path(path or self.folder / "report.html"), **options)
+        dataset, ood = evaluated_data(self, found)
+        return write_report(self, found, dataset, Path(path or self.folder / "report.html"), ood=ood, **options)
 
     def distill(self, out: str | Path, data: Data = "", **options: Option) -> Self:
         """Train a student that gives this run's uncertainty in one pass.
