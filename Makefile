@@ -20,10 +20,11 @@ demo: .venv/ready  ## train on generated scenes, score them, open runs/demo/repo
 test: .venv/ready  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.venv-interop/ready: pyproject.toml constraints-interop.txt
+INTEROP_PINS := -c constraints.txt -c constraints-interop.txt
+.venv-interop/ready: pyproject.toml constraints.txt constraints-interop.txt
 	$(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints-interop.txt torch==2.13.0
-	.venv-interop/bin/pip install --quiet --disable-pip-version-check -c constraints-interop.txt -e . pytest pytest-xdist \
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) torch==2.13.0
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) -e '.[train]' pytest pytest-xdist \
 	    torchvision timm segmentation-models-pytorch transformers scipy
 	@touch $@
 

@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from torch import nn
+
 from sfumato import runs
 from sfumato.contracts import DataSet
 from sfumato.errors import ConfigError
@@ -17,7 +19,7 @@ from sfumato.storage import check_writable
 if TYPE_CHECKING:
     from sfumato.evaluation import CalibrationReport, Comparison, Evaluation
 
-__all__ = ["Run", "compare", "fit"]
+__all__ = ["Run", "compare", "fit", "wrap"]
 
 Data = str | Path | DataSet
 Option = Any
@@ -73,8 +75,8 @@ class Run(runs.Run):
         return calibrate(self, self._data(data, split)[0], method, **options)[1]
 
     def calibrated_copy(self) -> Self:
-        """The run opened again, with what has been fitted since."""
-        return type(self).open(self.folder, device=self.device, trust=self.plan.trust)
+        """The same run with the calibrator and the conformal sets that are stored in its folder now."""
+        return self.with_fitted().to(self.device)
 
     def fit_conformal(
         self, data: Data = "", level: float = 0.9, *, split: str = "val[:50%]", **options: Option
@@ -193,6 +195,61 @@ def fit(
     options = {name: value for name, value in choices.items() if name not in known}
     found = training.fit(plan, train, val, Path(out), **options)
     return Run.open(found.folder, device=found.device, trust=plan.trust)
+
+
+def wrap(
+    network: nn.Module | str,
+    data: Data | tuple[DataSet, DataSet | None],
+    *,
+    out: str | Path,
+    weights: str | Path = "",
+    normalization: str = "auto",
+    method: str = "",
+    trust: Trust | bool | str = "",
+    progress: bool = True,
+    **choices: Option,
+) -> Run:
+    """Make a run of a network that is already trained, without training it.
+
+    What was found out about the network is printed, one line each.
+
+    Args:
+        network: The trained network, or the class path of one. Opening the run again makes the network anew by its
+            class path, so a network that needs arguments is named by a function: ``network="my_package.make"``.
+        data: Name of a data set, a folder with ``sfumato.yaml``, a data set, or a pair of data sets for training and
+            validation. Its images are read, not trained on.
+        out: Folder of the run. It must not hold a run yet.
+        weights: Checkpoint of the network. Empty for the weights that it has.
+        normalization: As of :func:`sfumato.training.wrap`. Default ``auto``.
+        method: As of :func:`sfumato.training.wrap`.
+        trust: Class paths outside this package that may be imported beside those named here. Default: none.
+        progress: Whether a bar is shown. Default True.
+        **choices: ``task``, ``output``, ``size``, ``samples`` and other fields of :class:`sfumato.runs.Config`.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: If the network's output does not fit the task.
+        RunError: If the checkpoint is of another network.
+    """
+    from sfumato import training
+
+    train, val = data if isinstance(data, tuple) else (data, None)
+    named = isinstance(train, str | Path)
+    module = None if isinstance(network, str) else network
+    config = Config(
+        data=str(train) if named else type(train).__name__,
+        network=network if isinstance(network, str) else "",
+        **choices,
+    )
+    found, notes = training.wrap(
+        config, out, network=module, weights=weights, normalization=normalization, method=method,
+        train=None if named else train, val=val, trust=trust, progress=progress,
+    )  # fmt: skip
+    for note in notes:
+        training.print_rank_zero(note)
+    return Run(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
 def compare(

@@ -122,10 +122,15 @@ def network_errors(network: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[N
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
-def build_network(plan: Plan, likelihood: Likelihood[object]) -> Normalized:
+def build_network(plan: Plan, likelihood: Likelihood[object], made: nn.Module | None = None) -> Normalized:
     """A fresh network for the plan, with the weights it starts from and what its method learns beside them.
 
     A network of several tasks is called with the output channels of each, and returns a dict of outputs.
+
+    Args:
+        plan: The plan.
+        likelihood: Its likelihood.
+        made: The inner network, if it exists already. None to make it by the name in the plan. Default None.
 
     Raises:
         ConfigError: If it does not take these arguments.
@@ -133,7 +138,7 @@ def build_network(plan: Plan, likelihood: Likelihood[object]) -> Normalized:
         RunError: If the weights to start from are of another network.
     """
     config, facts, joint = plan.config, plan.facts, likelihood if isinstance(likelihood, Joint) else None
-    network: nn.Module = _called(plan, likelihood.channels if joint is None else joint.heads)
+    network = made or _called(plan, likelihood.channels if joint is None else joint.heads)
     if joint is not None:
         if config.output:
             raise ConfigError(f"output is {config.output!r}, but a network of several tasks returns one entry for each")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError, SfumatoError
@@ -24,7 +24,7 @@ KNOWN_KEYS = ("out", "logits")  # of torchvision, and of transformers
 
 
 def probe_network(
-    plan: Plan, likelihood: Likelihood[object], inputs: tuple[Tensor, ...]
+    plan: Plan, likelihood: Likelihood[object], inputs: tuple[Tensor, ...], made: nn.Module | None = None
 ) -> tuple[Plan, tuple[str, ...]]:
     """The plan with what its network needs: the stride of its sizes, the form of its inputs, the entry of its output.
 
@@ -34,6 +34,7 @@ def probe_network(
         plan: The plan; its configuration may name the entry of the output.
         likelihood: The likelihood of the plan.
         inputs: The inputs (1, …) of one sample at the size of the crops in training, float.
+        made: The network, if it exists already. None to make it by the name in the plan. Default None.
 
     Returns:
         The plan, and a sentence for each thing that was found and that a person should know.
@@ -45,7 +46,7 @@ def probe_network(
     bare = replace(plan, config=replace(plan.config, output="", init_from="", method="deterministic"))
     bare = replace(bare, facts=replace(plan.facts, stride=1, network_takes_dict=False))
     with torch.random.fork_rng(devices=[]):
-        network = build_network(bare, likelihood)
+        network = build_network(bare, likelihood, made)
     with evaluating(network), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is tried may be what the network does not take
         stride, takes_dict, ready, found = _tried(network, inputs)

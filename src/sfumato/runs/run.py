@@ -83,9 +83,9 @@ class Run:
         path = folder / METHOD_STATE
         state = storage.read_tensors(path, error=RunError)[0] if path.exists() else {}
         storage.check_finite(state, str(path))
-        return cls(folder, plan, task, likelihood, networks, state)._with_fitted().to(place)
+        return cls(folder, plan, task, likelihood, networks, state).with_fitted().to(place)
 
-    def _with_fitted(self) -> Self:
+    def with_fitted(self) -> Self:
         """The run with the calibrator and the conformal sets that are stored for it, if any."""
         if isinstance(self.task, MultiTask):
             return self
@@ -147,7 +147,7 @@ class Run:
                 likelihood=self.likelihood.select_task(name),
                 prefix=f"{name}-",
             )
-            ._with_fitted()
+            .with_fitted()
             .to(self.device)
             for name, task in self.task.parts.items()
         }

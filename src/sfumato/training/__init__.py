@@ -7,6 +7,7 @@ from sfumato.training.module import TrainingModule
 from sfumato.training.post_hoc import fit_post_hoc, post_hoc_methods
 from sfumato.training.prepare import make_plan
 from sfumato.training.teacher import teacher_of
+from sfumato.training.wrap import wrap
 
 __all__ = [
     "TrainingModule",
@@ -23,4 +24,5 @@ __all__ = [
     "quiet_lightning",
     "teacher_of",
     "warn_rank_zero",
+    "wrap",
 ]

@@ -18,7 +18,7 @@ from sfumato.data.loading import SelectedDataset, loader
 from sfumato.data.sizes import CroppedDataset, Region, at_factors
 from sfumato.data.transforms import to_float
 from sfumato.data.views import Samples, entries_of, subset
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, RunError
 from sfumato.methods.training import MethodTraining
 from sfumato.predictions import predict
 from sfumato.runs import Plan, Run, weights_path
@@ -72,7 +72,9 @@ def fit_post_hoc(
     with locked(folder):
         check_output_dir(plan, folder, resume=False)
         _write(run, plan, state, folder)
-    return type(run).open(folder, device=run.device, trust=trust)
+    stored = read_tensors(folder / METHOD_STATE, error=RunError)[0] if state else {}  # as they will be read later
+    fitted = {name: tensor.to(run.device) for name, tensor in stored.items()}
+    return replace(run, folder=folder, plan=plan, method_state=fitted, calibrator=None, conformal=None)
 
 
 def post_hoc_methods() -> list[str]:

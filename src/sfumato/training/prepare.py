@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from rich.progress import track
+from torch import nn
 
 from sfumato.contracts import Task
 from sfumato.data.catalog import absolute_place, load_original
@@ -48,6 +49,7 @@ def make_plan(
     trust: Trust | bool | str = NO_TRUST,
     device: str = "auto",
     progress: bool = False,
+    network: nn.Module | None = None,
 ) -> Prepared:
     """The complete plan of a training, and its data.
 
@@ -61,6 +63,7 @@ def make_plan(
         trust: Further class paths outside this package that may be imported. Default: none.
         device: Where training will run, which decides on size and precision. Default ``auto``.
         progress: Whether a bar is shown. Default False.
+        network: The network, if it exists already. None to make it by ``config.network``. Default None.
 
     Returns:
         The plan, the training data and the validation data (None for none), at the size that the network sees.
@@ -88,17 +91,18 @@ def make_plan(
         fingerprint=fingerprint(train, facts.inputs),
     )
     plan = replace(plan, config=_completed(config, train, device), facts=facts)
-    return with_network_facts(plan, train), train, val
+    return with_network_facts(plan, train, network), train, val
 
 
-def with_network_facts(plan: Plan, train: Samples) -> Plan:
+def with_network_facts(plan: Plan, train: Samples, network: nn.Module | None = None) -> Plan:
     """The plan with what its network takes and returns, see :func:`sfumato.runs.probe_network`.
 
     Raises:
         ConfigError: If the network cannot be made, takes no image, or returns what no likelihood reads.
     """
     task, likelihood = task_and_likelihood(plan)
-    found, notes = probe_network(plan, likelihood, probe(train, entries_of(train, list(task.parts.values())), plan))
+    inputs = probe(train, entries_of(train, list(task.parts.values())), plan)
+    found, notes = probe_network(plan, likelihood, inputs, network)
     for note in notes:
         warn_rank_zero(note)
     return found

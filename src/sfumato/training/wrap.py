@@ -1,0 +1,128 @@
+"""Make a run of a network that is already trained, without training it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from sfumato.contracts import Task
+from sfumato.data.catalog import load_original
+from sfumato.data.loading import SelectedDataset
+from sfumato.data.transforms import to_float
+from sfumato.data.views import Samples, entries_of, subset, tasks_of
+from sfumato.errors import ConfigError
+from sfumato.registry import NO_TRUST, Trust
+from sfumato.runs import Config, Plan, Run, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.tasks import MultiTask
+from sfumato.training.checkpoint import load_checkpoint
+from sfumato.training.folder import PLAN, check_output_dir, locked
+from sfumato.training.input_range import AUTO, Labeled, choose, fits, normalizations
+from sfumato.training.prepare import make_plan
+
+IMAGES = 8  # labeled images on which the network is checked
+VALUES = "l1"  # the likelihood of a network that returns values alone
+
+
+def wrap(
+    config: Config,
+    folder: str | Path,
+    *,
+    network: nn.Module | None = None,
+    weights: str | Path = "",
+    normalization: str = AUTO,
+    method: str = "",
+    train: Samples | None = None,
+    val: Samples | None = None,
+    trust: Trust | bool | str = NO_TRUST,
+    progress: bool = True,
+) -> tuple[Run, tuple[str, ...]]:
+    """Make a run of a trained network. Nothing is trained: only statistics of the images are read.
+
+    The network is tried on a few labeled images. So its channels, its input range, the order of its classes and
+    probabilities in the place of logits are noticed.
+
+    Args:
+        config: Data, task, network and its arguments, ``output``, ``size``, ``samples``. Other fields are not used.
+        folder: Folder of the run. It must not hold a run.
+        network: The trained network, if it exists already; then ``config.network`` names what makes an equal one, and
+            may be empty if the class of the network does so without further arguments. None to make it by
+            ``config.network``. Default None.
+        weights: A checkpoint of another program, see :func:`~sfumato.training.checkpoint.read_checkpoint`. Empty for
+            the weights that the network is made with.
+        normalization: How images are given to the network: ``imagenet`` (standardized), ``unit`` ([0, 1]),
+            ``symmetric`` ([−1, 1]), ``bytes`` ([0, 255]), ``data`` (standardized by the training images), or ``auto``
+            for the one with which the network fits the labeled images best. Default ``auto``.
+        method: Name of a method. Empty for ``mc-dropout`` if the network has dropout, else ``deterministic``.
+        train: Training images. None to load them by ``config.data``.
+        val: Validation images, if ``train`` is given. None for none; then training images are used for the check.
+        trust: Further class paths outside this package that may be imported. Those in ``config`` are trusted.
+        progress: Whether a bar is shown. Default True.
+
+    Returns:
+        The run, and what was found, one sentence each.
+
+    Raises:
+        ConfigError: If the network cannot be made, or its output does not fit the task.
+        DataError: If the checkpoint or the data cannot be read.
+        RunError: If the checkpoint is of another network.
+        RunExistsError: If the folder holds a run.
+    """
+    folder, trusted = Path(folder), Trust.of(trust)
+    if config.tasks:
+        raise ConfigError("tasks is given: a network of several tasks cannot be wrapped, name one with --task")
+    if network is not None and not config.network:
+        config = replace(config, network=f"{type(network).__module__}.{type(network).__qualname__}")
+    if not config.network:
+        raise ConfigError("no network is named: give its class path, as in --network my_package.Net")
+    config = replace(config, method=method or "deterministic", members=1, epochs=1)
+    plan, train, val = make_plan(
+        _with_likelihood(config, train, trusted), train, val, trusted, "cpu", progress, network=network
+    )
+    check_output_dir(plan, folder, resume=False)
+    plan = replace(plan, facts=replace(plan.facts, scales={}))  # the output is the value, not a standardized one
+    task, likelihood = task_and_likelihood(plan)
+    assert not isinstance(task, MultiTask)
+    made = build_network(plan, likelihood, network).network
+    unused = load_checkpoint(made, weights) if weights else ()
+    notes = [f"the file holds weights that the network lacks, such as {unused[0]} ({len(unused)})"] if unused else []
+    images = subset(val if val is not None and len(val) else train, IMAGES)
+    found = fits(plan, made, _labeled(plan, task, images))
+    name, more = choose(found, normalization, task)
+    chosen = method or ("mc-dropout" if _has_dropout(made) else "deterministic")
+    facts = replace(plan.facts, normalization=normalizations(plan)[name])
+    plan = replace(plan, config=replace(plan.config, method=chosen), facts=facts)
+    whole = build_network(plan, likelihood, made).eval()
+    with locked(folder):
+        check_output_dir(plan, folder, resume=False)
+        save_weights(whole, weights_path(folder, 0))
+        plan.save(folder / PLAN)
+    return Run(folder, plan, task, likelihood, (whole,)), (*notes, *more, f"the method is {chosen}")
+
+
+def _with_likelihood(config: Config, train: Samples | None, trust: Trust) -> Config:
+    """The configuration with the likelihood of a network that returns values alone, if its task has values."""
+    if config.likelihood:
+        return config
+    data = train
+    if data is None:
+        data = load_original(config.data, config.root, "train", trust=trust.naming(*config.code_paths()))
+    known = tasks_of(data)
+    task = known.get(config.task) if config.task else next(iter(known.values()), None)
+    return replace(config, likelihood=VALUES) if task is not None and task.kind == "value" else config
+
+
+def _labeled(plan: Plan, task: Task, images: Samples) -> Labeled:
+    """Inputs, target and mask of images, at the size that the network sees."""
+    kinds, found = entries_of(images, [task]), []
+    for sample in (SelectedDataset(images, plan.facts.inputs, [task])[index] for index in range(len(images))):
+        ready = to_float({key: value[None] for key, value in sample.items() if isinstance(value, Tensor)}, kinds)
+        target, valid = task.target_and_mask(ready)
+        found.append((tuple(ready[name] for name in plan.facts.inputs), target, valid))
+    return found
+
+
+def _has_dropout(network: nn.Module) -> bool:
+    return any(isinstance(module, _DropoutNd) and module.p > 0 for module in network.modules())
