@@ -23,7 +23,7 @@ from sfumato.methods.training import MethodTraining
 from sfumato.predictions import predict
 from sfumato.runs import Plan, Run, weights_path
 from sfumato.runs.run import METHOD_STATE
-from sfumato.storage import check_finite, tensors_to_file, write_all, write_tensors
+from sfumato.storage import check_finite, read_tensors, tensors_to_file, write_all, write_tensors
 from sfumato.training.folder import PLAN, check_output_dir, locked
 from sfumato.training.job import choose_workers
 
