@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,9 +25,6 @@ class Canvas(Protocol):
     def prediction(self) -> ClassPrediction | ValuePrediction | JointPrediction:
         """The prediction of the whole image."""
         ...
-
-
-T = TypeVar("T", "ClassCanvas", "ValueCanvas")
 
 
 @dataclass
@@ -140,7 +137,7 @@ def mapped(canvas: Canvas, change: Callable[[Tensor], Tensor]) -> Canvas:
     return _mapped(canvas, change)
 
 
-def _mapped(canvas: T, change: Callable[[Tensor], Tensor]) -> T:
+def _mapped(canvas: ClassCanvas | ValueCanvas, change: Callable[[Tensor], Tensor]) -> ClassCanvas | ValueCanvas:
     values = ((field.name, getattr(canvas, field.name)) for field in fields(canvas))
     return replace(canvas, **{name: change(value) for name, value in values if isinstance(value, Tensor)})
 
