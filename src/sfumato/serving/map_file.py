@@ -28,7 +28,17 @@ class MapFile:
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self.path, self.size = path, size
-        self.maps: dict[str, np.memmap] = {}
+        self._layout: dict[str, tuple[int, tuple[int, ...], np.dtype]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its arrays."""
+        return list(self._layout)
+
+    def array(self, name: str) -> np.ndarray:
+        """An array of the file, on disk. It takes memory for what is read of it, until it is dropped."""
+        start, shape, kind = self._layout[name]
+        return np.memmap(self.path, kind, "r+", start, shape) if int(np.prod(shape)) else np.zeros(shape, kind)
 
     def add(self, rows: slice, band: Stored) -> None:
         """Write the prediction of some rows. What is no map is written with the first rows.
@@ -39,13 +49,13 @@ class MapFile:
         derived = band.derived()
         tensors = {name: value.detach().cpu() for name, value in (band.tensors() | derived).items()}
         height = rows.stop - rows.start
-        if not self.maps:
+        if not self._layout:
             self._create(tensors, height, describe(band, derived))
         for name, value in tensors.items():
             if self._is_map(value, height):
-                self.maps[name][..., rows, :] = value.numpy()
+                self.array(name)[..., rows, :] = value.numpy()
             elif rows.start == 0:
-                self.maps[name][...] = value.numpy()
+                self.array(name)[...] = value.numpy()
 
     def _is_map(self, value: Tensor, height: int) -> bool:
         return value.ndim > 2 and tuple(value.shape[-2:]) == (height, self.size[1])
@@ -71,11 +81,7 @@ class MapFile:
                 _allocate(file.fileno(), first + end)
         except OSError as error:
             raise ResourceError(f"{self.path} needs {(first + end) / 1e9:.2g} GB ({error}): free some space") from error
-        self.maps = {
-            name: np.memmap(self.path, kind, "r+", first + start, shape)
-            for name, (start, shape, kind) in layout.items()
-            if int(np.prod(shape))
-        }
+        self._layout = {name: (first + start, shape, kind) for name, (start, shape, kind) in layout.items()}
 
 
 def _allocate(file: int, size: int) -> None:

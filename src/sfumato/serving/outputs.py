@@ -26,39 +26,43 @@ LARGEST = 65535  # the largest number that a pixel of 16 bits holds
 ROWS = 512  # rows that are converted at a time
 QUICK = 1  # compression level: the higher ones take several times as long for a few percent
 SHOWN = 1 << 20  # pixels of a map that decide on the scale of its colors
-Map = np.ndarray
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One map (H, W) of a prediction.
+    """One map (H, W) of a prediction, which lies on disk and is read some rows at a time.
 
     Args:
         name: What it is, such as ``total``: the end of the name of its file.
-        values: The map, which may lie on disk.
+        file: The file that holds it.
+        key: The name of its array there, (1, H, W) or (1, D, H, W).
         unit: Unit of the values.
+        channel: Which of the D values. None for an array without them. Default None.
         root: Whether the square root is taken: variances are shown as standard deviations. Default False.
     """
 
     name: str
-    values: Map
+    file: MapFile
+    key: str
     unit: str
+    channel: int | None = None
     root: bool = False
 
-    def rows(self, rows: slice) -> np.ndarray:
-        """Some rows as float32."""
-        found = np.asarray(self.values[rows], np.float32)
-        return np.sqrt(found) if self.root else found
+    def _pixels(self, rows: slice, step: int = 1) -> np.ndarray:
+        found = self.file.array(self.key)[0]
+        found = found if self.channel is None else found[self.channel]
+        values = np.array(found[rows][::step, ::step], np.float32)
+        return np.sqrt(values) if self.root else values
 
-    def blocks(self) -> Iterator[slice]:
-        """All rows, some at a time."""
-        return (slice(top, top + ROWS) for top in range(0, len(self.values), ROWS))
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """All rows as float32, some at a time."""
+        for top in range(0, self.file.size[0], ROWS):
+            rows = slice(top, top + ROWS)
+            yield rows, self._pixels(rows)
 
     def shown(self) -> np.ndarray:
         """Evenly spread pixels that are enough for a figure."""
-        step = max(1, int((self.values.size / SHOWN) ** 0.5))
-        found = np.asarray(self.values[::step, ::step], np.float32)
-        return np.sqrt(found) if self.root else found
+        return self._pixels(slice(None), step=max(1, int((self.file.size[0] * self.file.size[1] / SHOWN) ** 0.5)))
 
 
 def write_sample(
@@ -113,19 +117,19 @@ def write_sample(
             if not firsts[key].is_map:  # one value for each image has no map to draw
                 continue
             end, first = _ending(key, tasks), firsts[key]
-            maps, unit = stored[key].maps, getattr(first, "unit", "nats")
-            found = [*_quantities(maps, first, unit)]
+            file, unit = stored[key], getattr(first, "unit", "nats")
+            found = [*_quantities(file, first, unit)]
             if key in sets:
                 name, of = ("set_size", "classes") if kinds[key] else ("interval_width", unit)
-                found.append(Quantity(name, sets[key].maps["size"][0], of))
+                found.append(Quantity(name, sets[key], "size", of))
             if isinstance(first, ClassPrediction):
-                entries[f"{path.name}{end}_label.png"] = _write_labels(
-                    maps["label"][0], first, task, opened(f"{end}_label.png")
-                )
+                name = f"{end}_label.png"
+                labels = file.array("label")[0]
+                entries[path.name + name] = _write_labels(labels, first, task, opened(name))
             for each in found:
                 name = f"{end}_{each.name}.png"
                 entries[path.name + name] = {"task": key, **_write_map(each, opened(name))}
-            save_figure(_panels(image, first, task, maps, found), opened(f"{end}_figure.png"))
+            save_figure(_panels(image, first, task, file, found), opened(f"{end}_figure.png"))
         about = {"height": height, "width": width, "maps": entries}
         opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
 
@@ -134,19 +138,19 @@ def _ending(key: str, tasks: Mapping[str, Task]) -> str:
     return f"_{key}" if len(tasks) > 1 else ""
 
 
-def _quantities(maps: Mapping[str, Map], first: TaskPrediction, unit: str) -> Iterator[Quantity]:
+def _quantities(file: MapFile, first: TaskPrediction, unit: str) -> Iterator[Quantity]:
     """The maps of a prediction that are written in 16 bits."""
     values = isinstance(first, ValuePrediction)
     if values:
-        channels = maps["mean"][0]
-        for number, channel in enumerate(channels):
-            yield Quantity(f"mean_{number}" if len(channels) > 1 else "mean", channel, unit)
+        several = first.mean.shape[1] > 1
+        for channel in range(first.mean.shape[1]):
+            yield Quantity(f"mean_{channel}" if several else "mean", file, "mean", unit, channel)
     else:
-        yield Quantity("probability", maps["confidence"][0], "")
+        yield Quantity("probability", file, "confidence", "")
     for name in ("total", "aleatoric", "epistemic"):
-        yield Quantity(name, maps[name][0], unit, root=values)
+        yield Quantity(name, file, name, unit, root=values)
     if first.novelty is not None:
-        yield Quantity("novelty", maps["novelty"][0], "")
+        yield Quantity("novelty", file, "novelty", "")
 
 
 def _write_map(quantity: Quantity, path: Path) -> dict[str, Json]:
@@ -156,23 +160,22 @@ def _write_map(quantity: Quantity, path: Path) -> dict[str, Json]:
         How to read it: ``value = offset + scale × pixel`` in ``unit``; and the smallest, mean and largest value.
     """
     low, high, total = np.inf, -np.inf, 0.0
-    for rows in quantity.blocks():
-        block = quantity.rows(rows)
+    for _, block in quantity.blocks():
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         total += float(block.sum(dtype=np.float64))
     offset = low if quantity.name.startswith("mean") else min(0.0, low)
     scale = (high - offset) / LARGEST or 1.0
-    pixels = np.empty(quantity.values.shape, np.uint16)
-    for rows in quantity.blocks():
-        pixels[rows] = ((quantity.rows(rows) - offset) / scale).round().clip(0, LARGEST)
+    pixels = np.empty(quantity.file.size, np.uint16)
+    for rows, block in quantity.blocks():
+        pixels[rows] = ((block - offset) / scale).round().clip(0, LARGEST)
     Image.fromarray(pixels).save(path, "PNG", compress_level=QUICK)
     return {
         "quantity": quantity.name, "standard_deviation": quantity.root, "unit": quantity.unit, "scale": scale,
-        "offset": offset, "min": low, "mean": total / quantity.values.size, "max": high,
+        "offset": offset, "min": low, "mean": total / pixels.size, "max": high,
     }  # fmt: skip
 
 
-def _write_labels(labels: Map, first: ClassPrediction, task: Task, path: Path) -> dict[str, Json]:
+def _write_labels(labels: np.ndarray, first: ClassPrediction, task: Task, path: Path) -> dict[str, Json]:
     """Write class ids as they are: the indices of a palette, or in 16 bits if there are more than 256."""
     names: list[Json] = [str(name) for name in getattr(task, "names", ())]
     if labels.dtype == np.uint8:
@@ -185,7 +188,7 @@ def _write_labels(labels: Map, first: ClassPrediction, task: Task, path: Path) -
 
 
 def _panels(
-    image: torch.Tensor, first: TaskPrediction, task: Task, maps: Mapping[str, Map], found: Iterable[Quantity]
+    image: torch.Tensor, first: TaskPrediction, task: Task, file: MapFile, found: Iterable[Quantity]
 ) -> Iterable[Panel]:
     """What the figure shows."""
     step = max(1, image.shape[-1] // 1024)
@@ -193,10 +196,10 @@ def _panels(
     pixels = (pixels.float() * (1 if image.dtype == torch.uint8 else 255)).round().byte().cpu()
     yield Panel("image", pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
     if isinstance(first, ClassPrediction):
-        labels = torch.from_numpy(np.asarray(maps["label"][0, ::step, ::step]).astype(np.int64))
+        labels = torch.from_numpy(file.array("label")[0, ::step, ::step].astype(np.int64))
         yield Panel(task.key, task.color(labels).numpy(), key=color_key(first, task, task.display_range))
     else:
-        means = torch.from_numpy(np.array(maps["mean"][0, :, ::step, ::step]))
+        means = torch.from_numpy(np.array(file.array("mean")[0, :, ::step, ::step]))
         ends = (quantile(means, 0.005), quantile(means, 0.995))
         yield Panel(task.key, task.color(means).numpy(), key=color_key(first, task, ends))
     for each in found:
