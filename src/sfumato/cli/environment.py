@@ -48,7 +48,7 @@ def resource_errors() -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise ResourceError(
-            "there is not enough memory: take a smaller --batch, --crop or --size to train, --tile to predict"
+            "there is not enough memory: take a smaller --batch, --crop, --size or network to train, --tile to predict"
         ) from error
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)

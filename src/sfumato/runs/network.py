@@ -173,6 +173,8 @@ def _called(plan: Plan, heads: int | Mapping[str, int]) -> nn.Module:
     except SfumatoError:
         raise
     except Exception as error:  # the code of a network may fail in any way
+        if out_of_memory(error):
+            raise
         call = ", ".join([*map(str, positional), *(f"{key}={value!r}" for key, value in arguments.items())])
         raise ConfigError(
             f"{name}({call}) failed: {type(error).__name__}: {one_line(error)}. Give its arguments with "

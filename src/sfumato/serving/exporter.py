@@ -57,14 +57,20 @@ def export(
     _check_choices(format, input)
     graph = Graph(run.to("cpu"), deterministic).eval()
     stride = int(getattr(run.networks[0], "stride", 1))
-    grids = dict.fromkeys([Grid(stride, 2), Grid(stride, max(2, SMALL // stride)), Grid(math.lcm(stride, COARSE), 2)])
+    grids = dict.fromkeys([Grid(stride, max(2, SMALL // stride)), Grid(math.lcm(stride, COARSE), 2)])
+    if stride > 1:  # the network says which sizes it takes, so small ones need no more padding
+        grids = {Grid(stride, 2): None} | grids
     *first, last = grids
     for grid in first:
         try:
             return _export(run, graph, Path(path), format, input, grid, odd=format == "onnx")
         except SizesError:
             continue
-    return _export(run, graph, Path(path), format, input, last, odd=format == "onnx" and last.multiple == stride)
+    try:
+        return _export(run, graph, Path(path), format, input, last, odd=format == "onnx" and last.multiple == stride)
+    except SizesError as error:
+        advice = "Adaptive pooling, and code that depends on the size of the image, often cannot be exported"
+        raise ExportError(f"{error}. {advice}") from error
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Grid:
 
     def sizes(self, odd: bool) -> list[tuple[int, int]]:
         """Three sizes, the second the smallest. The last two are no multiples if ``odd``."""
-        rows = ((1, 3), (0, 1), (2, 0))
+        rows = ((1, 3), (0, 1), (2, self.least))
         return [
             ((self.least + a) * self.multiple + odd * n, (self.least + b) * self.multiple + odd * n)
             for n, (a, b) in enumerate(rows)
