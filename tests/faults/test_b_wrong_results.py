@@ -3,13 +3,18 @@
 import csv
 import json
 import math
+import warnings
 from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from sfumato import ClassPrediction, ValuePrediction
 from sfumato.calibration import (
@@ -25,7 +30,7 @@ from sfumato.calibration import (
 )
 from sfumato.cli import main
 from sfumato.data.scenes import Scenes, dataset
-from sfumato.errors import ExportError, NotFiniteError
+from sfumato.errors import ConfigError, ExportError, NotFiniteError
 from sfumato.evaluation import CalibrationReport
 from sfumato.likelihoods import (
     L1,
@@ -42,12 +47,26 @@ from sfumato.likelihoods import (
     Tempered,
     standardized,
 )
+from sfumato.methods import MCDropout
+from sfumato.metrics import sparsification
 from sfumato.metrics.values import gaussian_crps, gaussian_nll
 from sfumato.predictions import ClassMoments
-from sfumato.runs import Config, Facts, Plan, build_network, save_weights, task_and_likelihood, weights_path
-from sfumato.serving import reduce_precision
+from sfumato.runs import (
+    Config,
+    Facts,
+    Plan,
+    Run,
+    build_network,
+    run_state,
+    save_weights,
+    task_and_likelihood,
+    weights_path,
+)
+from sfumato.serving import open_predictor, reduce_precision
 from sfumato.serving.exporter import compare
+from sfumato.serving.files import find_sources
 from sfumato.serving.graph import outputs_of
+from sfumato.serving.metadata import input_kinds, metadata
 from sfumato.storage import read_tensors, write_tensors
 from sfumato.tasks import Depth
 
@@ -423,3 +442,318 @@ def test_calibrators_of_many_classes_see_their_targets():
     for kind in (Temperature, ClassTemperature):
         found = kind.fit(held)(held[0][0])
         assert torch.equal(found.label, held[0][0].label)
+
+
+# B9: two sources, one output name
+
+
+@pytest.mark.parametrize(
+    ("names", "clash"),
+    [
+        (("a/x.png", "b/x.png"), True), (("a/x.png", "a/x.jpg"), True), (("a/x.png", "a/X.png"), True),
+        (("a/x.png", "a/x_sets.png"), True), (("a/caf\u00e9.png", "a/cafe\u0301.png"), True),
+        (("a/x.png", "a/y.png"), False), (("a/x.png", "a/x_label.png"), False),
+    ],
+)  # fmt: skip
+def test_two_results_or_a_refusal_before_anything_is_predicted(run, tmp_path, lines, names, clash):
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((*SIZE, 3), 90 * number, np.uint8)).save(tmp_path / name)
+    folders = sorted({str((tmp_path / name).parent) for name in names})
+    out = tmp_path / "out"
+    assert main(["predict", str(run), *folders, "--out", str(out), *QUIET]) == (2 if clash else 0)
+    if clash:
+        line = lines()
+        assert all(Path(name).name in line for name in names)
+        assert not out.exists()
+        assert main(["predict", str(run), *(str(tmp_path / name) for name in names), f"--out={out}", *QUIET]) == 2
+    else:
+        assert len(list(out.glob("*.safetensors"))) == 2
+
+
+def test_frames_of_a_video_and_images_do_not_share_a_name(tmp_path):
+    for name in ("clip.mp4", "clip_000003.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match="would both be written"):
+        find_sources([str(tmp_path)], ("image",), tmp_path / "out")
+
+
+def test_folders_of_equal_files_keep_their_tree(run, tmp_path):
+    for folder in ("in/a", "in/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / folder / "x.png")
+    for _ in range(2):  # the second time the outputs lie below the inputs
+        assert main(["predict", str(run), str(tmp_path / "in"), f"--out={tmp_path / 'in' / 'out'}", *QUIET]) == 0
+    found = sorted(
+        str(path.relative_to(tmp_path / "in")) for path in tmp_path.rglob("*.safetensors") if "in" in str(path)
+    )
+    assert [name for name in found if name.startswith("out")] == ["out/a/x.safetensors", "out/b/x.safetensors"]
+
+
+# B11: frozen batch normalization
+
+
+FROZEN = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, channels, how="both"):
+        super().__init__()
+        self.first, self.norm, self.drop = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Dropout2d(0.5)
+        self.head = nn.Conv2d(8, channels, 1)
+        self.norm.running_mean += 1
+        self.norm.requires_grad_(False).eval()
+    def forward(self, image):
+        return self.head(self.drop(self.norm(self.first(image)).relu()))
+"""
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["deterministic", "mc-dropout", "ensemble", "snapshot", "swag", "batch-ensemble", "multi-head", "variational",
+     "concrete-dropout", "latent"],
+)  # fmt: skip
+def test_frozen_statistics_stay_whatever_the_method(tmp_path, monkeypatch, method):
+    (tmp_path / "frozen_net.py").write_text(FROZEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [word for word in QUICK if not word.startswith(("--network", "--method"))]
+    out = tmp_path / "run"
+    words += [
+        f"--method={method}",
+        "--network=frozen_net.Net",
+        f"--epochs={40 if method == 'swag' else 1}",
+        "--out",
+        str(out),
+        "--members=2",
+    ]
+    if method in ("deterministic", "mc-dropout", "swag", "variational", "concrete-dropout", "latent"):
+        words.remove("--members=2")
+    assert main(["fit", *words]) == 0
+    stored = [read_tensors(path)[0] for path in sorted(out.glob("weights-*.safetensors"))]
+    means = [value for each in stored for name, value in each.items() if name.endswith("norm.running_mean")]
+    assert means
+    assert all(torch.equal(value, torch.ones(8)) for value in means)
+
+
+# B12: dropout that is not seen is named
+
+
+class Tokens(nn.Module):
+    """A layer for sequences, applied to the pixels of a map (B, 8, H, W)."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        pixels = x.flatten(2).transpose(1, 2)
+        found = self.inner(*[pixels] * (3 if isinstance(self.inner, nn.MultiheadAttention) else 1))
+        found = found[0] if isinstance(found, tuple) else found
+        return found.transpose(1, 2).reshape(x.shape)
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return F.dropout(self.layer(x), 0.5, self.training)
+
+
+class Masked(nn.Dropout):
+    def forward(self, input):
+        return input * (torch.rand_like(input) > self.p) / (1 - self.p) if self.training else input
+
+
+class Rate(nn.Module):
+    """It holds no number that is called a probability."""
+
+    def __init__(self, rate=0.5):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        return x * (torch.rand_like(x) > self.rate) if self.training else x
+
+
+class Scaled(Rate):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+class Connections(nn.Conv2d):
+    def __init__(self):
+        super().__init__(8, 8, 1)
+
+    def forward(self, input):
+        kept = torch.bernoulli(torch.full_like(self.weight, 0.5)) if self.training else 1.0
+        return F.conv2d(input, self.weight * kept, self.bias)
+
+
+BESIDE = {
+    "lstm": lambda: Tokens(nn.LSTM(8, 8, 2, dropout=0.5, batch_first=True)),
+    "gru": lambda: Tokens(nn.GRU(8, 8, 2, dropout=0.5, batch_first=True)),
+    "attention": lambda: Tokens(nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)),
+    "function": Functional, "subclass": lambda: Masked(0.5), "rate": Rate, "scaled": Scaled, "weights": Connections,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_dropout_beside_another_one_is_active_or_named(name):
+    torch.manual_seed(0)
+    inner = BESIDE[name]()
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout2d(1e-4), inner, nn.Conv2d(8, 4, 1)).eval()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        draws = torch.cat(list(MCDropout(network, samples=6).draws(torch.rand(1, 3, 6, 6))))
+    active = float((draws - draws[:1]).abs().max()) > 1e-3
+    named = any("inside 2" in str(each.message) and "stays inactive" in str(each.message) for each in caught)
+    assert active != named
+
+
+def test_what_never_drops_is_not_named():
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout2d(0.5), Tokens(nn.LSTM(8, 8, 1, batch_first=True))).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(MCDropout(network, samples=2).draws(torch.rand(1, 3, 6, 6)))
+
+
+# B14: every artifact knows the state of the run it was made from
+
+
+def test_what_was_made_before_a_later_calibration_is_noticed(run, tmp_path, image, capsys):
+    assert main(["evaluate", str(run), "--split=val[50%:]", "--workers=0", *QUIET]) == 0
+    assert main(["predict", str(run), image, f"--out={tmp_path / 'p'}", *QUIET]) == 0
+    state = run_state(Run.open(run))
+    assert json.loads((run / "evaluation.json").read_text())["run_state"] == state
+    assert json.loads((tmp_path / "p" / "image.json").read_text())["run_state"] == state
+    states = [state]
+    for words in ([], ["--method=conformal", "--level=0.5", "--split=val[50%:75%]"], ["--method=isotonic"]):
+        assert main(["calibrate", str(run), *words, *QUIET]) == 0
+        states.append(run_state(Run.open(run)))
+        capsys.readouterr()
+        assert main(["report", str(run), "--device=cpu"]) == 2
+        assert "after its evaluation" in capsys.readouterr().err
+    assert len(set(states)) == 4
+    assert main(["report", str(run), "--device=cpu", "--allow-stale"]) == 0
+    assert "scores on this page are older than the run" in (run / "report.html").read_text()
+    assert main(["calibrate", str(run), "--reset"]) == 0
+    assert main(["report", str(run), "--device=cpu"]) == 0  # the run is as it was evaluated
+    (run / "plan.yaml").write_text((run / "plan.yaml").read_text().replace("samples: 2", "samples: 3"))
+    assert main(["report", str(run), "--device=cpu"]) == 2
+
+
+def test_an_exported_file_that_is_older_than_its_run_is_named(run, image, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    opened = Run.open(run)
+    prediction = opened.predict(torch.rand(1, 3, *SIZE))
+    about = metadata(opened, input_kinds(opened, "uint8"), 32, prediction)
+    assert about["run_state"] == run_state(opened)
+    ends = (onnx.helper.make_tensor_value_info(name, 1, ["b", 3, "h", "w"]) for name in ("image", "probs"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["probs"])], "g", *([e] for e in ends))
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.helper.set_model_props(model, {"sfumato": json.dumps(about)})
+    onnx.save(model, run / "model.onnx")
+    open_predictor(run / "model.onnx")
+    assert capsys.readouterr().err == ""
+    assert main(["calibrate", str(run), *QUIET]) == 0
+    open_predictor(run / "model.onnx")
+    assert "model.onnx is older than the run beside it: export it again" in capsys.readouterr().err
+
+
+# B15: numbers are checked where they enter
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fit --limit=-1", "fit --members=-1", "fit --epochs=-1", "fit --batch=0", "fit --samples=0", "fit --seed=-1",
+        "fit --seed=99999999999999999999", "fit --crop=0x5", "fit --crop=-3x4", "fit --size=5x0", "fit --scale=2,1",
+        "fit --scale=0,1", "fit --color=2", "fit --ema=1", "fit --ema=-0.1", "fit --learning-rate=0",
+        "fit --learning-rate=nan", "fit --weight-decay=-1", "fit --log-variance=1e9", "fit --precision=64-true",
+        "fit --devices=0", "fit --num-nodes=0", "fit --parallel-members=0", "fit --workers=-2", "fit --cache-gb=-1",
+        "fit --tasks=classes,depth --weighting=fixed --weights=-1,1", "evaluate RUN --samples=0",
+        "evaluate RUN --workers=-1", "evaluate RUN --seed=4294967296", "evaluate RUN --devices=0",
+        "evaluate RUN --split=val[:0%]", "evaluate RUN --split=val[60%:40%]", "evaluate RUN --split=val[:200%]",
+        "compare RUN RUN --samples=0", "predict RUN IMAGE --samples=0", "predict RUN IMAGE --tile=-1",
+        "predict RUN IMAGE --seed=-1", "calibrate RUN --method=conformal --level=1",
+        "calibrate RUN --method=conformal --level=0", "calibrate RUN --method=conformal --level=nan",
+        "calibrate RUN --method=conformal --delta=1", "calibrate RUN --method=conformal --delta=-0.1",
+        "calibrate RUN --samples=0", "posthoc RUN laplace --limit=-1", "posthoc RUN laplace --samples=0",
+        "distill RUN --epochs=-1", "distill RUN --batch=-1", "distill RUN --learning-rate=-1", "report RUN --samples=0",
+        "demo --epochs=-1", "demo --seed=-1",
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_one_line(run, image, tmp_path, monkeypatch, lines, words):
+    monkeypatch.chdir(tmp_path)
+    before = files_in(tmp_path)
+    names = {"RUN": str(run), "IMAGE": image}
+    assert main([names.get(word, word) for word in words.split()]) == 2
+    lines()
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"seed": 2**40}, {"log_variance": math.nan}, {"weights": (math.nan,)}, {"weights": (-1.0,)},
+        {"color": math.nan}, {"color": -math.inf}, {"ema": math.nan}, {"weight_decay": math.inf},
+        {"precision": "16"}, {"crop": (5, 0)},
+    ],
+)  # fmt: skip
+def test_a_choice_out_of_range_is_refused_in_python_and_in_plans(choices):
+    with pytest.raises(ConfigError, match=f"{next(iter(choices))} is"):
+        Config(**choices)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"images": -1}, {"counts": [-1]}, {"original_size": [-4, 4]},
+        {"normalization": {"image": {"mean": [0.5] * 3, "std": [0.0] * 3}}},
+        {"normalization": {"image": {"mean": [math.nan] * 3, "std": [1.0] * 3}}},
+        {"normalization": {"image": {"mean": [0.5] * 3, "std": [math.inf] * 3}}},
+        {"normalization": {"image": {"mean": [0.5] * 3}}}, {"normalization": {"image": [1.0]}},
+        {"scales": {"classes": [0.0, 0.0]}}, {"scales": {"classes": [math.nan, 1.0]}},
+    ],
+)  # fmt: skip
+def test_facts_out_of_range_are_refused_by_their_file(run, image, lines, facts):
+    sections = yaml.safe_load((run / "plan.yaml").read_text())
+    sections["facts"].update(facts)
+    (run / "plan.yaml").write_text(yaml.safe_dump(sections))
+    assert main(["predict", str(run), image, *QUIET]) == 2
+    assert "plan.yaml" in lines()
+
+
+# B17: sparsification of few pixels
+
+
+def area(key, errors):
+    """The area under one curve by exact arithmetic: 50 steps, percentiles interpolated, equal keys kept."""
+    count, order = len(key), np.argsort(key, kind="stable")
+    ordered, curve = [Fraction(float(value)) for value in key[order]], []
+    for step in range(50):
+        place = Fraction((count - 1) * (50 - step), 50)
+        low, high = ordered[int(place)], ordered[min(int(place) + 1, count - 1)]
+        kept = [value <= low + (high - low) * (place - int(place)) for value in ordered]
+        curve.append(np.sqrt(errors[order][kept].mean()))
+    return np.trapezoid([*curve, 0.0], dx=0.02), curve[0]
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3])
+def test_ause_and_aurg_of_few_pixels_are_those_of_exact_arithmetic(levels):
+    """Also where keys are equal: all of ``levels`` values."""
+    random = np.random.default_rng(levels)
+    for count in (1, 2, 3, 17, 33, 51, 64):
+        key, square = (random.exponential(size=count).astype(np.float32) for _ in range(2))
+        key = key if not levels else np.floor(random.random(count) * levels).astype(np.float32)
+        found = sparsification.poggi(*(torch.tensor(each) for each in (key, square, square, square)))
+        wide = square.astype(np.float64)
+        (by_key, full), (oracle, _) = area(key, wide), area(square, wide)
+        assert found[0].item() == pytest.approx(by_key - oracle, abs=1e-9)
+        assert found[3].item() == pytest.approx(full - by_key, abs=1e-9)

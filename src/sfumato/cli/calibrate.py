@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sfumato.calibration import ConformalIntervals, ConformalSets
 
 CONFORMAL = "conformal"
+LEVEL = 0.9
 
 
 def calibrate(
@@ -22,7 +23,7 @@ def calibrate(
     data: str = "",
     root: str = "",
     split: str = "val[:50%]",
-    level: float = 0.9,
+    level: float = LEVEL,
     delta: float = 0.0,
     class_: str = "",
     task: str = "",
@@ -59,6 +60,10 @@ def calibrate(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
+    if method != CONFORMAL and (level != LEVEL or delta or class_):
+        raise ConfigError("level, delta and class are for --method conformal: add it, or leave them out")
+    if reset and (method or data or root or class_):
+        raise ConfigError("--reset removes all calibration of the run: leave out the other options")
     opened = Run.open(run, device=device, trust=Trust.of(trust).naming(method, data))
     if reset:
         evaluation.reset(opened)

@@ -49,6 +49,8 @@ def compare(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
+    if json and markdown:
+        raise ConfigError("both --json and --markdown are given: leave one out")
     if len(runs) < 2:
         raise ConfigError(f"{len(runs)} run is given, expected two or more to compare")
     allowed = Trust.of(trust).naming(data)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.console import echo
+from sfumato.errors import ConfigError
 
 if TYPE_CHECKING:
     from sfumato.sections import Json
@@ -75,6 +76,8 @@ def distill(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
+    if unlabeled_root and not unlabeled:
+        raise ConfigError(f"unlabeled_root is {unlabeled_root}, but no --unlabeled is given: add it, or leave this out")
     allowed = Trust.of(trust).naming(network, unlabeled.partition(":")[0], *likelihood.split(","))
     teacher = Run.open(run, device=device, trust=allowed)
     teacher = teacher.select_task(task) if task else teacher

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.console import echo, first_process, print_table
+from sfumato.errors import ConfigError
 
 if TYPE_CHECKING:
     from sfumato.evaluation import Evaluation, TaskEvaluation, Value
@@ -67,6 +68,8 @@ def evaluate(
     from sfumato.runs import Run
     from sfumato.storage import check_writable
 
+    if ood_root and not ood:
+        raise ConfigError(f"ood_root is {ood_root}, but no --ood is given: add it, or leave this out")
     names = [name.strip() for name in scores.split(",") if name.strip()]
     path = out or run / evaluation.FILE
     opened = Run.open(run, device=device, trust=Trust.of(trust).naming(data, ood.partition(":")[0], *names))

@@ -7,6 +7,8 @@ from pathlib import Path
 from sfumato.cli.console import echo
 from sfumato.errors import ConfigError, MissingFileError
 
+SPLIT = "val"
+
 
 def export(
     run: Path,
@@ -16,7 +18,7 @@ def export(
     deterministic: bool = False,
     task: str = "",
     precision: str = "float32",
-    split: str = "val",
+    split: str = SPLIT,
     trust: str = "",
     quiet: bool = False,
 ) -> None:
@@ -43,6 +45,8 @@ def export(
     if precision not in serving.PRECISIONS or (format != "onnx" and precision != "float32"):
         known = ", ".join(serving.PRECISIONS)
         raise ConfigError(f"precision is {precision!r} with format {format}, expected one of {known} with onnx")
+    if split != SPLIT and precision == "float32":
+        raise ConfigError(f"split is {split!r}, which is for --precision float16 or int8: leave it out")
     opened = Run.open(run, trust=Trust.of(trust)).select_task(task)
     path = out or run / ("model.onnx" if format == "onnx" else "model.pt2")
     if not path.parent.is_dir():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.console import echo
+from sfumato.errors import ConfigError
 
 if TYPE_CHECKING:
     from sfumato.runs import Config
@@ -53,6 +54,8 @@ def fit(
     from sfumato.runs import Config
 
     chosen = Config(**config)  # pyright: ignore[reportArgumentType] options.read checks the types
+    if chosen.teacher:
+        raise ConfigError(f"teacher is {chosen.teacher}: a student is trained by `sfumato distill {chosen.teacher}`")
     plan, train, val = training.make_plan(chosen, trust=Trust.of(trust), device=device, progress=not quiet)
     folder = out or default_folder(plan.config)
     training.fit(

@@ -12,8 +12,8 @@ from sfumato.evaluation.results import (
     ScoreTable,
     TaskEvaluation,
     Value,
-    run_state,
 )
+from sfumato.runs import run_state
 
 __all__ = [
     "FILE",

@@ -16,9 +16,9 @@ from sfumato.data.loading import SelectedDataset
 from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
 from sfumato.evaluation.data import TRUTH
-from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation, run_state
+from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation
 from sfumato.predictions import AnyPrediction
-from sfumato.runs import Predictor, Run, RunBackend
+from sfumato.runs import Predictor, Run, RunBackend, run_state
 from sfumato.tasks import CenterOffsets
 
 if TYPE_CHECKING:

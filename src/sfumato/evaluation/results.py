@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Self
 
 from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.evaluation.typed_json import decode, encode, schema
-from sfumato.runs import Run
+from sfumato.runs import Run, run_state
 from sfumato.sections import Json
 from sfumato.storage import atomic_write
 
@@ -201,16 +200,3 @@ class Evaluation:
     def is_current(self, run: Run) -> bool:
         """Whether the run is still as it was evaluated: not calibrated or trained since."""
         return self.run_state == run_state(run)
-
-
-STATE_FILES = ("weights-*.safetensors", "*method.safetensors", "*calibrator.safetensors", "*conformal.safetensors")
-
-
-def run_state(run: Run) -> str:
-    """A digest of the files that the predictions of a run depend on: weights, method, calibrators, conformal sets."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for pattern in STATE_FILES for path in run.folder.glob(pattern)):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from sfumato.runs.resolve import (
     task_arguments,
 )
 from sfumato.runs.run import Run, generator_for, image_key
+from sfumato.runs.state import folder_state, run_state
 
 __all__ = [
     "DEVICES",
@@ -28,6 +29,7 @@ __all__ = [
     "RunBackend",
     "build_network",
     "calibrator_classes",
+    "folder_state",
     "generator_for",
     "image_key",
     "likelihood_names",
@@ -37,6 +39,7 @@ __all__ = [
     "probe_network",
     "resolve_device",
     "resolve_tasks",
+    "run_state",
     "save_weights",
     "task_and_likelihood",
     "task_arguments",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -21,6 +22,7 @@ from sfumato.predictions import (
 from sfumato.registry import Trust
 from sfumato.runs.run import Run
 from sfumato.runs.sizes import Scaling
+from sfumato.runs.state import run_state
 from sfumato.targets import Image
 
 Sets = Mapping[str, PredictionSet | PredictionInterval]
@@ -35,6 +37,11 @@ class Backend(Protocol):
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """The state of the run that predicts, see :func:`sfumato.runs.run_state`."""
         ...
 
     @property
@@ -76,6 +83,11 @@ class RunBackend:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
         return self.run.facts.inputs
+
+    @cached_property
+    def state(self) -> str:
+        """The state of the run, see :func:`sfumato.runs.run_state`."""
+        return run_state(self.run)
 
     @property
     def factors(self) -> tuple[float, float]:

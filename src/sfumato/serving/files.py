@@ -76,7 +76,7 @@ def predict_files(
         for name, inputs in _frames(source, max_pixels):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             bands = predictor.bands(*inputs, samples=samples, seed=seed, index=written, tile=tile)
-            write_sample(bands, predictor.backend.tasks, inputs[0], out / name)
+            write_sample(bands, predictor.backend.tasks, inputs[0], out / name, predictor.backend.state)
             written += 1
     return written
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import sfumato
 from sfumato.predictions import ClassPrediction, ValuePrediction
-from sfumato.runs import Run
+from sfumato.runs import Run, run_state
 from sfumato.sections import Json, plain
 from sfumato.serving.graph import outputs_of
 from sfumato.targets import ENTRIES, Image, kind_of
@@ -88,6 +88,7 @@ def metadata(
         "network": config.network,
         "calibrator": "" if run.calibrator is None else type(run.calibrator).__name__,
         "conformal": None if run.conformal is None else _stored(run.conformal),
+        "run_state": run_state(run),
         "trained_on": {"data": config.data, "images": run.plan.images_used, "fingerprint": facts.fingerprint},
         "citation": CITATION,
     }

@@ -66,7 +66,11 @@ class Quantity:
 
 
 def write_sample(
-    bands: Iterable[tuple[slice, Predicted]], tasks: Mapping[str, Task], image: torch.Tensor, path: Path
+    bands: Iterable[tuple[slice, Predicted]],
+    tasks: Mapping[str, Task],
+    image: torch.Tensor,
+    path: Path,
+    state: str = "",
 ) -> None:
     """Write all files of a sample. If anything fails, none of them appears.
 
@@ -84,6 +88,7 @@ def write_sample(
         tasks: The tasks by name.
         image: The first input (1, C, H, W), for the figure.
         path: Path of the files, without an ending.
+        state: The state of the run that predicts, which ``NAME.json`` repeats. Default: not known.
 
     Raises:
         NotFiniteError: If a number of the prediction is not finite.
@@ -130,7 +135,7 @@ def write_sample(
                 name = f"{end}_{each.name}.png"
                 entries[path.name + name] = {"task": key, **_write_map(each, opened(name))}
             save_figure(_panels(image, first, task, file, found), opened(f"{end}_figure.png"))
-        about = {"height": height, "width": width, "maps": entries}
+        about = {"height": height, "width": width, "run_state": state, "maps": entries}
         opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
 
 

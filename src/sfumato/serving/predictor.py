@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from sfumato.calibration import conformal_for
 from sfumato.contracts import Task
-from sfumato.errors import ConfigError, DataError
+from sfumato.errors import ConfigError, DataError, plain
 from sfumato.predictions import AnyPrediction, ClassPrediction, ValuePrediction
 from sfumato.registry import NO_TRUST, Trust
+from sfumato.runs.plan import FILE as PLAN
 from sfumato.runs.predictor import Predictor, Sets
 from sfumato.runs.resolve import build_task
+from sfumato.runs.state import folder_state
 from sfumato.sections import Json
 from sfumato.serving.bundle import Bundle
 from sfumato.targets import Image
@@ -40,6 +43,11 @@ class OnnxBackend:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
         return self.bundle.inputs
+
+    @property
+    def state(self) -> str:
+        """The state of the run when it was exported, see :func:`sfumato.runs.run_state`."""
+        return str(self.bundle.metadata.get("run_state", ""))
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -128,10 +136,17 @@ def open_predictor(path: str | Path, *, device: str = "cpu", trust: Trust | bool
     if Path(path).suffix == ".onnx":
         backend = OnnxBackend(Bundle(path), Trust.of(trust))
         _ = backend.tasks  # a file that names code that is not trusted is refused here
+        _warn_outdated(Path(path), backend.state)
         return Predictor(backend)
     if Path(path).is_file():
         raise DataError(f"{path} is a file, expected the folder of a run or an exported .onnx file")
     return Predictor.open(path, device=device, trust=trust)
+
+
+def _warn_outdated(path: Path, state: str) -> None:
+    """Say so if the run beside an exported file has been trained or calibrated since."""
+    if (path.parent / PLAN).is_file() and folder_state(path.parent) != state:
+        print(plain(f"warning: {path} is older than the run beside it: export it again"), file=sys.stderr)
 
 
 def _floats(value: Json) -> list[float]:

@@ -11,7 +11,7 @@ from sfumato.data.cache import CachedDataset
 from sfumato.data.views import Samples
 from sfumato.runs import Plan, Run, weights_path
 from sfumato.training.devices import lightning_devices
-from sfumato.training.folder import PLAN, check_output_dir, is_first, locked
+from sfumato.training.folder import PLAN, check_output_dir, is_first, locked, warn_rank_zero
 from sfumato.training.job import CACHE, cached, check_job, make_job
 from sfumato.training.loggers import logger_names
 from sfumato.training.member import Hardware, Job, fit_member
@@ -49,7 +49,8 @@ def fit(
         resume: Whether an interrupted run is continued from the last checkpoint. Finished networks are not trained
             again. Default False.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Default ``auto``. The returned run is there, too.
-        devices: Number of processes or GPUs on this node. Default 1.
+        devices: Number of processes or GPUs on this node. Not more are used than there are training or validation
+            images. Default 1.
         num_nodes: Number of nodes. Default 1.
         parallel_members: Number of members of an ensemble that are trained at the same time, each in a process of its
             own with its share of the cores or a GPU in turn. They show no bar. Default 1.
@@ -74,6 +75,7 @@ def fit(
         SystemExit: With code 143, after SIGTERM. The checkpoint stays, and a note says how to go on.
     """
     folder = Path(folder)
+    devices = _useful(devices, num_nodes, min(plan.images_used, plan.images_used if val is None else len(val)))
     hardware = Hardware(*lightning_devices(device, devices), num_nodes, deterministic)
     logger_names(logger)  # a wrong one is refused here
     check_output_dir(plan, folder, resume)
@@ -96,6 +98,14 @@ def fit(
         if plan.training.post_hoc and is_first():
             add_method_state(Run.open(folder, device=device, trust=plan.trust), train, progress=progress)
     return Run.open(folder, device=device, trust=plan.trust)
+
+
+def _useful(devices: int, num_nodes: int, images: int) -> int:
+    """The number of processes that is used: not more than images, because each of them needs one."""
+    if num_nodes > 1 or devices <= images:
+        return devices
+    warn_rank_zero(f"{devices} processes are too many for {images} images: {images} are used")
+    return max(1, images)
 
 
 def _delete_caches(job: Job) -> None:

@@ -60,6 +60,8 @@ def fit_post_hoc(
     config = replace(run.config, method=method, members=1, samples=samples or run.config.samples)
     plan = Plan(config, run.facts, trust)
     _check(run, plan)
+    if limit and not plan.training.needs_training_data:
+        raise ConfigError(f"limit is {limit}, but {method} needs no training images: leave it out")
     check_output_dir(plan, folder, resume=False)
     data = train
     if data is None and plan.training.needs_training_data:

@@ -27,6 +27,7 @@ from sfumato.data.views import (
     tasks_of,
 )
 from sfumato.errors import ConfigError, DataError
+from sfumato.methods.training import MethodTraining
 from sfumato.objectives import build_objective
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Facts, Plan, probe_network, resolve_tasks, task_and_likelihood
@@ -75,6 +76,7 @@ def make_plan(
     """
     trusted = Trust.of(trust).naming(*config.code_paths())
     config = _with_members(_absolute(config), trusted)
+    _check_used(config, Plan(config, Facts(), trusted).training)
     config, original, train, val = _opened(config, train, val, trusted, device)
     config, task_args = resolve_tasks(config, _known_tasks(config, train, trusted))
     facts = Facts(inputs=inputs_of(train), original_size=original, images=len(train), task_args=task_args)
@@ -122,6 +124,25 @@ def _with_members(config: Config, trust: Trust) -> Config:
             f"members is {config.members}, but {config.method} has one network: leave it out, or use --method ensemble"
         )
     return replace(config, members=config.members or usual)
+
+
+def _check_used(config: Config, training: MethodTraining) -> None:
+    """Refuse choices that the method or the number of tasks would leave without effect.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    usual = Config()
+    if config.weight_decay != usual.weight_decay and training.penalty is not None:
+        raise ConfigError(f"weight_decay is {config.weight_decay}, but {config.method} has a prior in its place")
+    if config.ema != usual.ema and training.rate is not None:
+        raise ConfigError(
+            f"ema is {config.ema}, but {config.method} does not average weights in that way: leave it out"
+        )
+    if config.log_variance and not config.tasks:
+        raise ConfigError(f"log_variance is {config.log_variance}, which is for several tasks: leave it out")
+    if config.root and config.data == "scenes":
+        raise ConfigError(f"root is {config.root}, but scenes are generated: leave it out, or name other data")
 
 
 def _opened(

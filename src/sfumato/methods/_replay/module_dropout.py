@@ -70,7 +70,10 @@ def require_active_dropout(layers: bool) -> None:
 
 
 def undetected(network: nn.Module, active: set[nn.Module]) -> list[str]:
-    """The names of modules that hold a dropout probability, but in which no dropout was active.
+    """The names of modules that can drop, but in which no dropout was active.
+
+    They hold a dropout probability, or their ``forward`` reads ``self.training`` and draws numbers that a mask may be
+    made of.
 
     Args:
         network: The network that was run.
@@ -81,7 +84,7 @@ def undetected(network: nn.Module, active: set[nn.Module]) -> list[str]:
     return [
         name
         for name, module in network.named_modules()
-        if module not in active and not only_drops(module) and _holds_dropout(module)
+        if module not in active and not only_drops(module) and (_holds_dropout(module) or _masks_in_training(module))
     ]
 
 
@@ -90,3 +93,14 @@ def _holds_dropout(module: nn.Module) -> bool:
         "drop" in name and not re.search("path|depth", name, re.I) and isinstance(value, float) and 0 < value <= 1
         for name, value in vars(module).items()
     )
+
+
+MASKS = {"bernoulli", "bernoulli_", "rand", "rand_like", "dropout", "dropout1d", "dropout2d", "dropout3d", "uniform_"}
+
+
+def _masks_in_training(module: nn.Module) -> bool:
+    kinds = (kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch."))
+    codes = (getattr(vars(kind).get("forward"), "__code__", None) for kind in kinds)
+    names = {name for code in codes if code is not None for name in code.co_names}
+    depth = re.search("path|depth", type(module).__name__, re.I)
+    return not depth and "training" in names and bool(names & MASKS)
