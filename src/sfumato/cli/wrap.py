@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfumato.cli.console import echo
 from sfumato.errors import ConfigError
-from sfumato.sections import Json
+
+if TYPE_CHECKING:
+    from sfumato.sections import Json
 
 
 def wrap(

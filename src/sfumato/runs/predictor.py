@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -84,7 +83,7 @@ class RunBackend:
         """Names of the inputs, in order."""
         return self.run.facts.inputs
 
-    @cached_property
+    @property
     def state(self) -> str:
         """The state of the run, see :func:`sfumato.runs.run_state`."""
         return run_state(self.run)

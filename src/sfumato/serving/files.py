@@ -71,12 +71,12 @@ def predict_files(
     out = Path(out)
     sources = find_sources(given, predictor.backend.inputs, out)
     out.mkdir(parents=True, exist_ok=True)
-    written = 0
+    written, state = 0, predictor.backend.state
     for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
         for name, inputs in _frames(source, max_pixels):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             bands = predictor.bands(*inputs, samples=samples, seed=seed, index=written, tile=tile)
-            write_sample(bands, predictor.backend.tasks, inputs[0], out / name, predictor.backend.state)
+            write_sample(bands, predictor.backend.tasks, inputs[0], out / name, state)
             written += 1
     return written
 

@@ -141,8 +141,6 @@ def _check_used(config: Config, training: MethodTraining) -> None:
         )
     if config.log_variance and not config.tasks:
         raise ConfigError(f"log_variance is {config.log_variance}, which is for several tasks: leave it out")
-    if config.root and config.data == "scenes":
-        raise ConfigError(f"root is {config.root}, but scenes are generated: leave it out, or name other data")
 
 
 def _opened(

@@ -159,14 +159,15 @@ def open_scenes(root: str | Path = "", split: str = "train", size: tuple[int, in
     """The scenes of a split.
 
     Args:
-        root: Not used, because scenes need no files.
+        root: It must be empty, because scenes need no files.
         split: ``train``, ``val``, ``novel``, or a shift and its severity, as in ``fog-3``. Default ``train``.
         size: (height, width), pixels. None for 96 × 128. Default None.
 
     Raises:
-        ConfigError: If the split is unknown.
+        ConfigError: If the split is unknown, or a root is given.
     """
-    del root
+    if str(root) not in ("", "."):
+        raise ConfigError(f"root is {root}, but scenes are generated: leave it out, or name other data")
     if split not in SPLITS:
         raise ConfigError(f"split of scenes is {split!r}, expected one of {', '.join(SPLITS)}")
     return Scenes(size=size or SIZE, **asdict(SPLITS[split]))
