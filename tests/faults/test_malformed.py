@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from sfumato.cli import COMMANDS, _command
 from sfumato.cli.options import options_of
+from sfumato.cli.values import MISSING
 from sfumato.runs import Config, Facts
 from sfumato.training.callbacks import checkpoint_path
 from sfumato.training.folder import locked
@@ -195,15 +196,16 @@ def numbers():
 
 @pytest.mark.parametrize(("command", "flag", "kind"), list(numbers()))
 def test_every_number_on_the_command_line(attempt, command, flag, kind):
-    words = {"fit": ["--data=nowhere"], "compare": ["run", "run"], "predict": ["run", "i.png"], "demo": ["--out=run"],
-             "posthoc": ["run", "laplace"], "check": ["nowhere"]}.get(command, ["run"])  # fmt: skip
+    known = {"fit": ["--data=nowhere"], "demo": ["--out=run"], "wrap": ["--data=nowhere", "--network=torch.nn.Conv2d"]}
+    needed = [option for option in options_of(_command(command)) if option.default is MISSING]
+    words = known.get(command, [word for option in needed for word in ["run"] * (1 + option.kind.startswith("list"))])
     several = "..." in kind
     for value in ("text", "nan", "inf", "-inf", "1e400", *(["a,b"] if several else ["", "1,2,3,4,5"])):
         code, line = attempt([command, *words, f"{flag}={value}"])
         assert code == 2
         assert flag[2:].replace("-", "_") in line
     for value in ("-1", "0", "-2", "1" + "0" * 40):
-        attempt([command, *(["nowhere"] * len(words)), f"{flag}={value}"])
+        attempt([command, *(words if command in known else ["nowhere"] * len(words)), f"{flag}={value}"])
 
 
 ONCE = [
@@ -430,3 +432,19 @@ def test_every_command_on_the_files_of_another_run(attempt, words):
     code, line = attempt(words, change)
     assert code == 2
     assert "weights-0.safetensors holds another network" in line
+
+
+WRAP = (
+    "wrap", "--data=data", "--network=torch.nn.Conv2d", "--out=new", "--quiet",
+    "--network-args={in_channels: 3, kernel_size: 1}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*CHECKPOINTS, "missing", "folder", "fifo"])
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_weights_of_other_programs_that_are_damaged(attempt, name, ending):
+    path = f"weights{ending}"
+    change = written(path, CHECKPOINTS[name]) if name in CHECKPOINTS else special(path, name)
+    code, line = attempt((*WRAP, f"--weights={path}"), change)
+    assert code == 2
+    assert path in line
