@@ -448,3 +448,25 @@ def test_weights_of_other_programs_that_are_damaged(attempt, name, ending):
     code, line = attempt((*WRAP, f"--weights={path}"), change)
     assert code == 2
     assert path in line
+
+
+ABOUT = {
+    "task": "classes", "task_args": {"names": ["a", "b"], "palette": [[0, 0, 0], [1, 1, 1]]}, "kind": "class",
+    "unit": "", "inputs": [{"name": "image", "channels": 3, "map": True, "type": "uint8"}], "outputs": ["label"],
+    "map": True, "scale": [1, 1], "draws": 1, "quantiles": None, "conformal": None, "method": "x", "likelihood": "y",
+}  # fmt: skip
+ABOUTS = [None, "", "3", "[", "[]", "{}", json.dumps(ABOUT), json.dumps(ABOUT | {"kind": "magic"})]
+ABOUTS += [json.dumps(ABOUT | {name: value}) for name in ABOUT for value in (3.5, [0, 0], {"a": 1})]
+
+
+def test_onnx_files_that_say_something_else_about_themselves(attempt):
+    onnx = pytest.importorskip("onnx")
+    image, label = (onnx.helper.make_tensor_value_info(n, 2, ["b", 3, "h", "w"]) for n in ("image", "label"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["label"])], "g", [image], [label])
+    for about in ABOUTS:
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+        onnx.helper.set_model_props(model, {} if about is None else {"sfumato": about})
+        content = model.SerializeToString()
+        code, line = attempt(("predict", "f.onnx", "data/val/images", "--quiet"), written("f.onnx", content))
+        assert code == 2, about
+        assert "f.onnx" in line

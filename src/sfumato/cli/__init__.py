@@ -20,6 +20,10 @@ OPTIONS = (
     "options:",
     "  --version  show the version",
     "  --help     show this text, or after a command its options",
+    "  --debug    show the traceback of an error",
+    "",
+    "exit codes:",
+    "  0 done, 1 the machine lacks something, 2 the request cannot be met, 130 interrupted, 143 terminated",
 )
 CONTINUE = "`sfumato fit --resume` continues an interrupted training"
 

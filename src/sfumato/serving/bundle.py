@@ -52,7 +52,11 @@ class Bundle:
         text = self._session.get_modelmeta().custom_metadata_map.get("sfumato")
         if text is None:
             raise DataError(f"{path} was not written by `sfumato export`: it lacks the names of classes and units")
-        self.metadata = json.loads(text)
+        self._path = path
+        self.metadata = _metadata(text, path)
+        needed = NEEDED[str(self.metadata["kind"])]
+        if missing := set(needed) - {output.name for output in self._session.get_outputs()}:
+            raise DataError(f"{path} has no output {sorted(missing)[0]!r}: export again")
         self._inputs = {str(each["name"]): each for each in _entries(self.metadata["inputs"])}
         self.inputs = tuple(self._inputs)
 
@@ -84,7 +88,11 @@ class Bundle:
         if len(sizes) > 1:
             raise DataError(f"inputs of different sizes {sorted(sizes)}: expected one height and width")
         names = [output.name for output in self._session.get_outputs()]
-        found = self._session.run(names, dict(zip(self.inputs, inputs)))
+        try:
+            found = self._session.run(names, dict(zip(self.inputs, inputs)))
+        except Exception as error:  # onnxruntime has an exception of its own for every operation
+            reason = " ".join(str(error).split())
+            raise DataError(f"{self._path} fails on inputs of {sorted(sizes)} ({reason}): export again") from error
         return {name: np.asarray(values) for name, values in zip(names, found)}
 
     def _check(self, name: str, value: np.ndarray) -> None:
@@ -97,6 +105,38 @@ class Bundle:
             raise DataError(
                 f"{name} is {value.dtype} {value.shape}, expected {kind['type']} ({shape}) of at least one pixel"
             )
+
+
+NEEDED = {"class": ("probs", "aleatoric"), "value": ("mean", "aleatoric_variance", "epistemic_variance")}
+KINDS: dict[str, tuple[type, ...]] = {
+    "task": (str,), "task_args": (dict,), "kind": (str,), "unit": (str,), "inputs": (list,), "outputs": (list,),
+    "map": (bool,), "scale": (list,), "draws": (int,), "quantiles": (list, type(None)), "conformal": (dict, type(None)),
+    "method": (str,), "likelihood": (str,),
+}  # fmt: skip
+
+
+def _metadata(text: str, path: str | Path) -> dict[str, Json]:
+    """What a file says about itself.
+
+    Raises:
+        DataError: If an entry is missing or has another type.
+    """
+    wrong = f"{path} says something else about itself than `sfumato export` writes"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{wrong} ({error}): export again") from error
+    entries = found if isinstance(found, dict) else {}
+    for name, kinds in KINDS.items():
+        if not isinstance(entries.get(name, ...), kinds):
+            raise DataError(f"{wrong} (its entry {name!r} is missing or has another type): export again")
+    inputs = all(
+        isinstance(each, dict) and {"name", "channels", "map", "type"} <= each.keys() for each in found["inputs"]
+    )
+    scale = [each for each in found["scale"] if isinstance(each, int | float) and 0 < each < float("inf")]
+    if found["kind"] not in NEEDED or not inputs or len(scale) != len(found["scale"]) or len(scale) != 2:
+        raise DataError(f"{wrong} (its kind, inputs or scale are of another form): export again")
+    return found
 
 
 def quiet_options() -> SessionOptions:

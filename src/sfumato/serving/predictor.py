@@ -101,7 +101,10 @@ class OnnxBackend:
         values: dict[str, Any] = {  # a JSON value has the type of its field, which the checker cannot know
             key: torch.tensor(value) if isinstance(value, list) else value for key, value in stored.items()
         }
-        conformal = kind(**{key: value for key, value in values.items() if key in known})
+        try:
+            conformal = kind(**{key: value for key, value in values.items() if key in known})
+        except TypeError as error:
+            raise DataError(f"the conformal sets of the exported file lack an entry ({error}): export again") from error
         return {str(self.bundle.metadata["task"]): conformal(prediction)}  # pyright: ignore[reportArgumentType] kind fits
 
     def typed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
