@@ -149,6 +149,28 @@ def test_a_training_that_diverges_names_the_step_and_keeps_nothing(tmp_path, lin
         assert all(math.isfinite(float(cell)) for cell in cells)
 
 
+def test_finite_weights_whose_predictions_are_not_finite_are_not_stored(tmp_path, lines):
+    """The only step of a training: no later loss can show it."""
+    out = tmp_path / "run"
+    words = ["--learning-rate=1e30", "--epochs=1", *QUICK, "--batch=4", "--data", str(folder_without_val(tmp_path))]
+    assert main(["fit", "--out", str(out), *words]) == 2
+    assert "not finite after step 1" in lines()
+    assert not list(out.glob("*.safetensors"))
+
+
+def folder_without_val(root):
+    for kind in ("images", "labels"):
+        (root / kind).mkdir()
+    for number in range(4):
+        labels = np.zeros(SIZE, np.uint8)
+        labels[:8, number : number + 8] = 1
+        Image.fromarray(labels).save(root / "labels" / f"{number}.png")
+        Image.fromarray(np.dstack([labels * 200] * 3)).save(root / "images" / f"{number}.png")
+    splits = {"train": {"images": "images", "labels": "labels"}}
+    (root / "sfumato.yaml").write_text(yaml.safe_dump({"splits": splits, "classes": ["a", "b"]}))
+    return root
+
+
 STEEP = """
 import torch
 from torch import nn

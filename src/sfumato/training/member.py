@@ -121,6 +121,7 @@ def _fit_member(job: Job, member: int) -> None:
         trained = module.to(trainer.strategy.root_device).network
         if plan.training.finish is not None:
             trained = plan.training.finish(trained, module.augmented_inputs(data.train_dataloader()))
+        module.check_prediction(job.train[0])
         save_weights(trained, weights_path(job.folder, member))
         checkpoint.unlink(missing_ok=True)
         close(trainer.loggers)

@@ -11,12 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from sfumato.contracts import Inputs, Score
+from sfumato.contracts import Inputs, Sample, Score
+from sfumato.data.loading import collate
 from sfumato.data.transforms import Augmentation, to_float
 from sfumato.errors import NotFiniteError
 from sfumato.methods import Deterministic
+from sfumato.methods.base import evaluating
 from sfumato.objectives import BaseObjective
-from sfumato.predictions import JointPrediction, TaskPrediction
+from sfumato.predictions import AnyPrediction, JointPrediction, TaskPrediction
 from sfumato.predictions.tiles import automatic_tile, predict_with_tile
 from sfumato.runs import Plan, task_and_likelihood
 from sfumato.targets import EntryKind
@@ -156,11 +158,7 @@ class TrainingModule(L.LightningModule):
         if not self.objective.needs_targets:
             losses, _ = self.objective(self.network, ready)
             self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, sync_dist=True)
-        networks = (self.network,)
-        method = self.method.build(networks, 1) if self.method.shared else Deterministic(self.network)
-        inputs = self.objective.inputs_of(ready)
-        tile = automatic_tile(inputs, self.task.parts.values())
-        prediction = predict_with_tile(method, *inputs, likelihood=self.likelihood, tile=tile)
+        prediction = self._predict(self.objective.inputs_of(ready))
         for name, task in self.task.parts.items():
             part = prediction[name] if isinstance(prediction, JointPrediction) else prediction
             target, valid = task.target_and_mask(ready)
@@ -168,6 +166,26 @@ class TrainingModule(L.LightningModule):
             self._scores[name].update(part, target, valid)
             if batch_idx == 0 and self.global_rank == 0:
                 self._log_panel(name, ready, part)
+
+    def _predict(self, inputs: Inputs) -> AnyPrediction:
+        """The prediction of a batch, which must be finite: finite weights may be too large for that."""
+        method = self.method.build((self.network,), 1) if self.method.shared else Deterministic(self.network)
+        tile = automatic_tile(inputs, self.task.parts.values())
+        found = predict_with_tile(method, *inputs, likelihood=self.likelihood, tile=tile)
+        for part in found.parts.values() if isinstance(found, JointPrediction) else (found,):
+            if not bool(part.channels.isfinite().all() and part.total.isfinite().all()):
+                raise NotFiniteError(
+                    f"the predictions are not finite after step {self.global_step}: {CAUSES}. They are not stored"
+                )
+        return found
+
+    @torch.no_grad()
+    def check_prediction(self, sample: Sample) -> None:
+        """Check that the trained network gives finite numbers for a sample, cut as in training."""
+        batch = collate([sample])
+        assert isinstance(batch, dict)
+        with evaluating(self):
+            self._predict(next(self.augmented_inputs([batch])))
 
     def _log_panel(self, name: str, batch: Tensors, prediction: TaskPrediction) -> None:
         """Log a picture of the first image of a batch."""
