@@ -20,6 +20,7 @@ from sfumato.methods._replay.module_dropout import DropoutInactive, dropout_modu
 from sfumato.methods._replay.record import NotRecordable, record
 from sfumato.methods._replay.replay import Recording
 from sfumato.methods.base import BaseMethod, evaluating, tensor
+from sfumato.methods.output import own_name
 from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, only
 
 T = TypeVar("T")
@@ -170,10 +171,11 @@ def _forward(network: nn.Module, inputs: Inputs, dropout: ForcedDropout, seeds: 
 
 def _without_dropout(network: nn.Module) -> str:
     depth = len(dropout_modules(network, True))
-    return f"{type(network).__name__} has no dropout with p > 0, so all its draws would be equal: " + (
+    return f"{own_name(network)} has no dropout with p > 0, so all its draws would be equal: " + (
         f"MCDropout(…, stochastic_depth=True) activates its {depth} modules of stochastic depth"
         if depth
-        else "add nn.Dropout2d and train with it, add it with inject_dropout, or use DeepEnsemble"
+        else "add nn.Dropout2d and train with it, add it with inject_dropout, or use DeepEnsemble (on the command line: "
+        "--method ensemble, or --method deterministic)"
     )
 
 

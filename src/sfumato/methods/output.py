@@ -14,6 +14,13 @@ from sfumato.errors import ConfigError
 Key = int | str | None
 
 
+def own_name(network: nn.Module) -> str:
+    """The name of the class of a network, without the modules around it that prepare inputs and select outputs."""
+    while isinstance(inner := getattr(network, "network", None), nn.Module):
+        network = inner
+    return type(network).__name__
+
+
 class Output(nn.Module):
     """One tensor of what a network returns, at the size of its first image.
 

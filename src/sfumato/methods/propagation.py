@@ -15,6 +15,7 @@ from sfumato.methods._propagation.corrections import Fitted, Fitting, correction
 from sfumato.methods._propagation.run import Propagation, run
 from sfumato.methods._propagation.sampling import sampled_variances
 from sfumato.methods.base import BaseMethod
+from sfumato.methods.output import own_name
 from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, only
 
 IMAGES = 16
@@ -127,7 +128,7 @@ class VariancePropagation(BaseMethod):
             ) from None
         if not mode.has_dropout:
             raise ConfigError(
-                f"{type(self.network).__name__} has no dropout with p > 0, so its variance would be 0: add nn.Dropout "
+                f"{own_name(self.network)} has no dropout with p > 0, so its variance would be 0: add nn.Dropout "
                 "and train with it, or use DeepEnsemble"
             )
         variance = mode.variances[output] if output in mode.variances else torch.zeros_like(output)

@@ -199,7 +199,9 @@ def _module(found: object, name: str) -> nn.Module:
 
 
 def network_class(name: str, trust: registry.Trust = registry.NO_TRUST) -> Callable[..., nn.Module]:
-    """The class, or the function, that makes a network. A function says in its annotation that it returns a module.
+    """The class, or the function, that makes a network.
+
+    A function says in its annotation that it returns a module. One that the user named in the current folder need not.
 
     Raises:
         PluginError: If there is no such name, or a class path leads to something else.
@@ -207,12 +209,23 @@ def network_class(name: str, trust: registry.Trust = registry.NO_TRUST) -> Calla
     """
     found = registry.load("models", name, trust)
     registered = name in registry.names("models") and callable(found)
-    if not (registered or _makes_module(found)):
+    if not (registered or _makes_module(found) or (trust.names(name) and _own_function(found))):
         raise PluginError(
             f"{name} is no nn.Module class but a {type(found).__name__}: give the class path of a network, or of a "
-            "function whose annotation says that it returns one"
+            "function whose annotation says that it returns one (in the current folder it needs no annotation)"
         )
     return cast(Callable[..., nn.Module], found)
+
+
+def _own_function(found: object) -> bool:
+    """Whether something is a function of a module in the current folder, without an annotation of what it returns.
+
+    Such a function was written by the user. One of an installed package, such as ``shutil.rmtree``, was not.
+    """
+    if not inspect.isfunction(found) or "return" in found.__annotations__:
+        return False
+    file = Path(inspect.getfile(found)).absolute()
+    return file.is_relative_to(Path.cwd()) and "site-packages" not in file.parts
 
 
 def _makes_module(found: object) -> bool:

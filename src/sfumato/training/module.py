@@ -161,6 +161,12 @@ class TrainingModule(L.LightningModule):
         prediction = self._predict(self.objective.inputs_of(ready))
         for name, task in self.task.parts.items():
             part = prediction[name] if isinstance(prediction, JointPrediction) else prediction
+            if not bool(part.total.isfinite().all()):
+                raise NotFiniteError(
+                    f"the prediction of a validation image is NaN or infinite after step {self.global_step}: the "
+                    "learning rate may be too high, or bf16-mixed too coarse for this likelihood. Lower "
+                    "--learning-rate, or use --precision 32-true. No weights of this epoch are stored"
+                )
             target, valid = task.target_and_mask(ready)
             self._scored[name] += int(valid.sum())
             self._scores[name].update(part, target, valid)
