@@ -174,8 +174,8 @@ def _without_dropout(network: nn.Module) -> str:
     return f"{own_name(network)} has no dropout with p > 0, so all its draws would be equal: " + (
         f"MCDropout(…, stochastic_depth=True) activates its {depth} modules of stochastic depth"
         if depth
-        else "add nn.Dropout2d and train with it, add it with inject_dropout, or use DeepEnsemble (--method ensemble), or "
-        "one pass (--method deterministic)"
+        else "add nn.Dropout2d and train with it, add it with inject_dropout, or use DeepEnsemble (on the command line "
+        "--method ensemble or deterministic)"
     )
 
 
