@@ -1,7 +1,7 @@
 """Whether the defaults of `sfumato fit` suit short and long trainings on two data sets.
 
     python benchmarks/defaults.py --camvid DIR --out runs/defaults     # resumes; about an hour on two cores
-    python benchmarks/defaults.py --camvid DIR --only short
+    python benchmarks/defaults.py --camvid DIR --only sizes     # crops of whole images, or images at half the size
 
 Each row changes one default. All trainings of a column see the same number of images. Scores are of val, at its
 original size, with the seed 0. The last line is JSON.
@@ -23,7 +23,10 @@ DATA: dict[str, dict[str, Any]] = {
     "scenes": {"data": "scenes", "size": (64, 96), "limit": 256},
     "camvid": {"data": "camvid", "size": (120, 160)},
 }
-EPOCHS = {"short": {"scenes": 10, "camvid": 7}, "long": {"scenes": 47, "camvid": 33}}  # 320 and 1,500 steps
+EPOCHS = {"sizes": {"camvid": 16}, "short": {"scenes": 10, "camvid": 7}, "long": {"scenes": 47, "camvid": 33}}
+"""Passes over the data: 720 steps, 320 and 1,500."""
+
+SIZES: dict[str, dict[str, Any]] = {"native": {"size": (0, 0)}, "half": {"size": (180, 240)}}
 ROWS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "learning_rate 0.001": {"learning_rate": 1e-3},
@@ -43,7 +46,7 @@ GENERATED = ("no zoom", "zoom 0.5 to 2", "no color")  # scenes declare that they
 
 def score(name: str, length: str, change: dict[str, Any], root: Path, folder: Path) -> dict[str, float]:
     """Train one run, unless it is there, and score it."""
-    choices = DATA[name] | ({"root": str(root)} if name == "camvid" else {}) | change
+    choices: dict[str, Any] = DATA[name] | ({"root": str(root)} if name == "camvid" else {}) | change
     if (folder / "weights-0.safetensors").exists():
         run = sfumato.Run.open(folder)
     else:
@@ -62,9 +65,9 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for length in options.only:
-        for name in DATA:
+        for name in EPOCHS[length]:
             table = found.setdefault(f"{name}_{length}", {})
-            for row, change in ROWS.items():
+            for row, change in (SIZES if length == "sizes" else ROWS).items():
                 if row in table or (name == "scenes" and row in GENERATED):
                     continue
                 folder = options.out / f"{name}-{length}-{row.replace(' ', '-')}"
