@@ -14,7 +14,10 @@ from PIL import Image
 from sfumato.cli import main
 from sfumato.cli.demo import MARKER, clear
 from sfumato.data.scenes import Scenes, dataset
-from sfumato.errors import RunExistsError
+from sfumato.errors import NotFiniteError, RunExistsError
+from sfumato.likelihoods import Categorical
+from sfumato.methods import Deterministic
+from sfumato.predictions import predict_streamed
 from sfumato.runs import Config, Facts, Plan, build_network, save_weights, task_and_likelihood, weights_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -234,12 +237,14 @@ def test_a_file_of_options_is_not_trusted(tmp_path, mark, lines, entry):
 def test_an_exported_file_names_no_code(tmp_path, image, mark, lines):
     onnx = pytest.importorskip("onnx")
     about = {
-        "inputs": [{"name": "image", "channels": 3, "map": True, "type": "float32"}], "outputs": ["probs"], "map": True,
+        "inputs": [{"name": "image", "channels": 3, "map": True, "type": "float32"}], "map": True,
+        "outputs": ["probs", "aleatoric"], "unit": "nats", "method": "deterministic", "likelihood": "categorical",
         "multiple": 1, "scale": [1.0, 1.0], "draws": 1, "quantiles": None, "kind": "class", "conformal": None,
     }  # fmt: skip
-    shape = ["b", 3, "h", "w"]
-    ends = (onnx.helper.make_tensor_value_info(name, 1, shape) for name in ("image", "probs"))
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["probs"])], "g", *([e] for e in ends))
+    outputs = ("probs", "aleatoric")
+    ends = [onnx.helper.make_tensor_value_info(name, 1, ["b", 3, "h", "w"]) for name in ("image", *outputs)]
+    nodes = [onnx.helper.make_node("Identity", ["image"], [name]) for name in outputs]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])
     for task, arguments in (("evil_code.Thing", {}), ("sfumato.cli.demo.demo", {"out": "victim"})):
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
         onnx.helper.set_model_props(model, {"sfumato": json.dumps(about | {"task": task, "task_args": arguments})})
@@ -285,6 +290,19 @@ def test_a_training_deletes_no_folder_that_it_did_not_make(tmp_path):
 
 QUICK = ["--epochs=1", "--batch=1", "--quiet", "--device=cpu", "--workers=0", "--method=deterministic",
          '--network-args={"widths": [4, 8]}']  # fmt: skip
+
+
+def test_a_streamed_prediction_deletes_no_folder_of_others_and_keeps_nothing_that_is_not_finite(tmp_path):
+    pytest.importorskip("zarr")
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "notes.txt").write_text("mine")
+    image = np.zeros((3, 8, 8), np.float32)
+    method, likelihood = Deterministic(torch.nn.Conv2d(3, 2, 1)), Categorical(2)
+    predict_streamed(method, image, tmp_path / "out", likelihood=likelihood, tile=(8, 8), overlap=2)
+    with pytest.raises(NotFiniteError):
+        predict_streamed(method, image + np.nan, tmp_path / "two", likelihood=likelihood, tile=(8, 8), overlap=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.part"]
+    assert (tmp_path / "out.part" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

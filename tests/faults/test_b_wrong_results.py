@@ -676,8 +676,10 @@ def test_an_exported_file_that_is_older_than_its_run_is_named(run, image, tmp_pa
     prediction = opened.predict(torch.rand(1, 3, *SIZE))
     about = metadata(opened, input_kinds(opened, "uint8"), 32, prediction)
     assert about["run_state"] == run_state(opened)
-    ends = (onnx.helper.make_tensor_value_info(name, 1, ["b", 3, "h", "w"]) for name in ("image", "probs"))
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["probs"])], "g", *([e] for e in ends))
+    outputs = ("probs", "aleatoric")
+    ends = [onnx.helper.make_tensor_value_info(name, 1, ["b", 3, "h", "w"]) for name in ("image", *outputs)]
+    nodes = [onnx.helper.make_node("Identity", ["image"], [name]) for name in outputs]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.helper.set_model_props(model, {"sfumato": json.dumps(about)})
     onnx.save(model, run / "model.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ from sfumato.predictions.canvas import ClassCanvas, ValueCanvas, task_canvas
 from sfumato.predictions.classes import ClassPrediction
 from sfumato.predictions.tiles import predicted_tiles
 from sfumato.predictions.values import ValuePrediction
+from sfumato.storage import check_finite
 
 if TYPE_CHECKING:
     from zarr import Group
@@ -73,6 +75,7 @@ def predict_streamed(
 
     Raises:
         RunExistsError: If ``out`` exists.
+        NotFiniteError: If a prediction is not finite.
         MissingDependencyError: If zarr is not installed.
         DataError: If the image has not three dimensions, or other numbers than uint8 or float.
         ConfigError: If :func:`predict_tiled` would refuse, or the prediction is of several tasks.
@@ -82,8 +85,9 @@ def predict_streamed(
         raise RunExistsError(f"{out} exists: delete it, or give the name of a new folder")
     if len(image.shape) != 3 or (image.dtype.kind != "f" and image.dtype != "uint8"):
         raise DataError(f"image is {tuple(image.shape)} {image.dtype}, expected (C, H, W), uint8 or float in [0, 1]")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    if part.exists():
+        raise RunExistsError(f"{part} is in the way: move it")
     size = (int(image.shape[1]), int(image.shape[2]))
 
     def window(rows: slice, columns: slice, own: torch.Generator) -> P:
@@ -95,6 +99,8 @@ def predict_streamed(
         for drawn, rows, columns, weight in tiles:
             if not isinstance(drawn, ClassPrediction | ValuePrediction):
                 raise ConfigError(f"a {type(drawn).__name__} cannot be streamed: predict its tasks one by one")
+            tensors = {name: value for name, value in vars(drawn).items() if isinstance(value, Tensor)}
+            check_finite(tensors, f"the prediction for {out}")
             empty = task_canvas(drawn, (weight.shape[0], weight.shape[1]))
             canvas = replace(empty, **_read(sums, (rows, columns))) if len(sums) else empty
             canvas.add(drawn, slice(None), slice(None), weight)
