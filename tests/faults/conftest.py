@@ -108,16 +108,15 @@ class OneSize(nn.Module):
         return self.head(image + self.place)
 
 
-class Pools(nn.Module):
-    """Pools to 3 x 3, which ONNX can do for one size only."""
+class Sized(nn.Module):
+    """Computes something else for wide images, which a graph cannot."""
 
     def __init__(self, channels):
         super().__init__()
         self.head = nn.Conv2d(3, channels, 1)
 
     def forward(self, image):
-        small = F.adaptive_avg_pool2d(image, 3)
-        return self.head(image + F.interpolate(small, size=image.shape[-2:]))
+        return self.head(image) * (2 if image.shape[-1] > 80 else 1)
 
 
 class Bessel(nn.Module):

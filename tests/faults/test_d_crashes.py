@@ -139,7 +139,7 @@ def test_plain_onnxruntime_takes_any_size_and_gives_class_probabilities(fit, nam
 
 
 def test_a_graph_that_is_right_for_some_sizes_only_is_refused(here, fit, capfd):
-    assert fit("Pools") == 0
+    assert fit("Sized") == 0
     capfd.readouterr()
     assert main(["export", "run", TRUST]) == 2
     (line,) = capfd.readouterr().err.splitlines()

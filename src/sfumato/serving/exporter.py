@@ -87,7 +87,7 @@ class Grid:
 
     def sizes(self, odd: bool) -> list[tuple[int, int]]:
         """Three sizes, the second the smallest. The last two are no multiples if ``odd``."""
-        rows = ((1, 3), (0, 1), (2, self.least))
+        rows = ((1, 3), (0, 0), (2, self.least))
         return [
             ((self.least + a) * self.multiple + odd * n, (self.least + b) * self.multiple + odd * n)
             for n, (a, b) in enumerate(rows)
