@@ -94,5 +94,5 @@ def _other_images(split: str) -> str:
 def _conformal_text(found: ConformalSets | ConformalIntervals, names: Sequence[str]) -> str:
     from sfumato.calibration import risk_statement
 
-    kind, promised = type(found).__name__, risk_statement(found, names)
-    return f"{kind} fitted on {found.images} images. Risk for images like these: {promised}"
+    kind, stated = type(found).__name__, risk_statement(found, names)
+    return f"{kind} fitted on {found.images} images. Risk for images like these: {stated}"

@@ -123,12 +123,12 @@ def _set_size(run: Run, task: Task) -> tuple[str, str, str]:
     if run.conformal is None:
         return "", "", ""
     names: Sequence[str] = getattr(task, "names", ())
-    promised = f"This is as large as it has to be for the risk: {risk_statement(run.conformal, names)}."
+    stated = f"This is as large as it has to be for the risk: {risk_statement(run.conformal, names)}."
     if task.kind == "value":
         unit = getattr(task, "unit", "")
-        return "interval width", unit, f"The width of the conformal interval of a pixel. {promised}"
+        return "interval width", unit, f"The width of the conformal interval of a pixel. {stated}"
     words = "How many classes the conformal set of a pixel holds beside the best guess; 0 is the best guess alone."
-    return "further classes", "classes", f"{words} {promised}"
+    return "further classes", "classes", f"{words} {stated}"
 
 
 def _ood_section(found: TaskEvaluation, images: Sequence[ReportImage]) -> OODSection | None:
