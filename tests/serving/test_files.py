@@ -80,6 +80,10 @@ def test_outputs_are_no_inputs_the_next_time(run, tmp_path):
         with pytest.raises(ConfigError, match="predictions would be inputs the next time"):
             predict(run, [given], tmp_path / "in")
     out = tmp_path / "in" / "out"
+    picture(out / "mine.png")
+    with pytest.raises(ConfigError, match=r"mine\.png lies in --out"):  # it is no output, so it is not skipped
+        predict(run, [str(tmp_path / "in")], out)
+    (out / "mine.png").unlink()
     assert predict(run, [str(tmp_path / "in")], out) == 1
     assert predict(run, [str(tmp_path / "in")], out) == 1  # those of the first call are skipped
 

@@ -145,14 +145,19 @@ def _files(given: str, out: Path) -> list[tuple[Path, str]]:
         found = [(Path(path), Path(Path(path).name)) for path in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207
     files = [(path, str(name.with_suffix(""))) for path, name in found if _readable(path)]
     inside = [path for path, _ in files if path.resolve().is_relative_to(out.resolve())]
-    if inside and not (root.is_dir() and root.resolve() in out.resolve().parents):
-        raise ConfigError(f"{inside[0]} lies in --out {out}, where predictions would be inputs the next time")
+    if own := [path for path in inside if not (root.is_dir() and _is_output(path))]:
+        raise ConfigError(f"{own[0]} lies in --out {out}, where predictions would be inputs the next time")
     files = [(path, name) for path, name in files if path not in inside]
     if not files:
         raise MissingFileError(
             f"{given} names no image: expected a file, folder or glob of {' '.join((*PICTURES, *VIDEOS))}"
         )
     return files
+
+
+def _is_output(path: Path) -> bool:
+    """Whether an image is an output of an earlier call, which wrote a JSON file of its sample beside it."""
+    return any(path.name.startswith(f"{about.stem}_") for about in path.parent.glob("*.json"))
 
 
 def _readable(path: Path) -> bool:
