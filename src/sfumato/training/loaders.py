@@ -70,8 +70,11 @@ class TrainingData(L.LightningDataModule):
         )  # fmt: skip
 
     def val_dataloader(self) -> SampleLoader:
-        """Every whole image once, each in one process, one after another because sizes may differ."""
+        """Every whole image once, each in one process, one after another because sizes may differ.
+
+        On a CPU they are read in the main process: a pass takes much longer than reading, and a process more memory.
+        """
         assert self.val is not None
-        world, rank = self._ranks()
+        (world, rank), device = self._ranks(), self._device()
         share = DatasetView(self.val, range(rank, len(self.val), world))
-        return loader(share, 1, workers=self.reading.workers, device=self._device())
+        return loader(share, 1, workers=0 if device.type == "cpu" else self.reading.workers, device=device)
