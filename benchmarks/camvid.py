@@ -28,7 +28,7 @@ from sfumato.runs import Run
 
 HERE = Path(__file__).parent
 SEEDS, SAMPLES = (0, 1, 2), 20
-CAMVID = ["--data=camvid", "--crop=[128,176]", "--epochs=44", "--batch=4"]
+CAMVID = ["--data=camvid", "--size=[180,240]", "--crop=[128,176]", "--epochs=44", "--batch=4"]
 SEVENSCENES = ["--data=sevenscenes", "--likelihood=laplace", "--size=[96,128]", "--epochs=16", "--batch=4"]
 SETTINGS = {
     "camvid-categorical": [*CAMVID, "--likelihood=categorical"],
