@@ -44,7 +44,14 @@ from sfumato.runs import Run
 HERE = Path(__file__).parent
 SAMPLES, FITTED = 10, 60  # draws; training images on which Laplace and feature densities are fitted
 SCORES = ("miou", "nll", "ece", "error_auroc", "aurc")
-CAMVID = ["--data=camvid", "--crop=[128,176]", "--epochs=44", "--batch=4", "--likelihood=categorical"]
+CAMVID = [
+    "--data=camvid",
+    "--size=[180,240]",
+    "--crop=[128,176]",
+    "--epochs=44",
+    "--batch=4",
+    "--likelihood=categorical",
+]
 TRAINED = ("swag", "snapshot", "variational", "concrete-dropout", "batch-ensemble", "multi-head")
 
 
