@@ -52,8 +52,8 @@ class ClassCanvas:
         _add_novelty(self.novelty, drawn, rows, columns, weight)
 
     def prediction(self) -> ClassPrediction:
-        """The prediction of the whole image."""
-        probs = self.probs / self.weight
+        """The prediction of the whole image. It takes the memory of the sums."""
+        probs = self.probs.div_(self.weight)
         aleatoric = torch.minimum(self.aleatoric / self.weight, entropy(probs))
         return ClassPrediction(probs, aleatoric, self.draws, novelty=_mean_novelty(self.novelty, self.weight))
 

@@ -14,6 +14,7 @@ from sfumato.likelihoods import has_location
 from sfumato.likelihoods.links import LINKS
 from sfumato.targets import EntryKind, Image
 
+CHUNK = 1 << 18  # numbers of each channel that are added at a time
 MOST_IMAGES = 200  # statistics of more images differ by less than what matters
 
 
@@ -25,9 +26,10 @@ class Running:
 
     def add(self, numbers: Tensor) -> None:
         """Add numbers (C, N)."""
-        wide = numbers.double()
-        self.count += wide.shape[1]
-        self._first, self._second = self._first + wide.sum(1), self._second + wide.square().sum(1)
+        self.count += numbers.shape[1]
+        for part in numbers.split(CHUNK, 1):  # a whole large image in double precision would leave a large heap behind
+            wide = part.double()
+            self._first, self._second = self._first + wide.sum(1), self._second + wide.square().sum(1)
 
     @property
     def mean(self) -> Tensor:
