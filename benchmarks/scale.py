@@ -4,8 +4,8 @@
     python benchmarks/scale.py --only predict logit_normal     # some parts
     python benchmarks/scale.py --only fit evaluate --folder DIR --images 40     # a quick look; keeps data and run
 
-Parts: ``fit`` and ``evaluate`` measure the peak resident memory of the commands, ``evaluate_time``, ``predict`` and
-``logit_normal`` measure times relative to the bare forward passes. Each part writes its numbers to
+Parts: ``fit``, ``epoch`` and ``evaluate`` measure the peak resident memory of the commands, ``evaluate_time``,
+``predict`` and ``logit_normal`` measure times relative to the bare forward passes. Each part writes its numbers to
 benchmarks/results/scale.json as soon as it is done, unless --images is given. The last line is JSON.
 
 Resident memory (``rss_gb``) is the sum over the process of the command and its worker processes, read 20 times in a
@@ -40,6 +40,7 @@ from sfumato.serving import predict_files
 HERE = Path(__file__).parent
 SIZE, CLASSES, IMAGES, VAL, FILES = (1024, 2048), 19, 3000, 200, 32
 DRAWS = 2  # of evaluate, where only memory is measured: memory does not depend on the number of draws
+SOME = 400  # training images of the part `fit`: 50 steps
 FEW, MANY = 25, 100  # percent of the validation images
 DESCRIPTION = f"""splits:
   train: {{images: train/images, labels: train/labels}}
@@ -112,9 +113,15 @@ def train(folder: Path, images: int, out: Path, *options: str) -> dict[str, floa
 
 
 def fit_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
-    """One epoch over all images at the default size: by its end the cache of decoded images is full."""
-    found = train(folder, images, folder / f"run-{images}")
+    """Some steps of a training on all images, and a validation."""
+    found = train(folder, images, folder / f"run-{images}", f"--limit={SOME}")
     return {f"{key}_fit": value for key, value in found.items()}
+
+
+def epoch_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
+    """One epoch over all images at the default size: the heap of a long training has more holes."""
+    found = train(folder, images, folder / f"epoch-{images}")
+    return {f"{key}_fit_epoch": value for key, value in found.items()}
 
 
 def evaluate_part(folder: Path, images: int, repeats: int) -> dict[str, float]:
@@ -183,6 +190,7 @@ def logit_normal_part(folder: Path, images: int, repeats: int) -> dict[str, floa
 
 PARTS: dict[str, Callable[[Path, int, int], dict[str, float]]] = {
     "fit": fit_part,
+    "epoch": epoch_part,
     "evaluate": evaluate_part,
     "evaluate_time": evaluate_time_part,
     "predict": predict_part,
