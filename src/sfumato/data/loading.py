@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +19,7 @@ from sfumato.data.views import DatasetView, Samples, entries_of, name_of
 from sfumato.errors import DataError, ResourceError, SfumatoError
 from sfumato.targets import MASK
 
+MMAP_THRESHOLD = -3  # the number of M_MMAP_THRESHOLD in <malloc.h>
 Batch = dict[str, "Tensor | list[str]"]
 
 
@@ -92,7 +95,7 @@ def loader(
         persistent_workers=workers > 0,
         generator=generator,
         collate_fn=collate,
-        worker_init_fn=_end_quietly,
+        worker_init_fn=_start_worker,
         pin_memory=torch.device(device).type == "cuda",
     )
 
@@ -104,6 +107,16 @@ def _end_quietly(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+
+
+def _start_worker(worker: int) -> None:
+    """Prepare a worker: how it ends, and that it gives the memory of decoded images back to the system.
+
+    Else its heap grows with large images, by 8 MB for each of 2 megapixels.
+    """
+    _end_quietly(worker)
+    with suppress(OSError, AttributeError, TypeError):  # only the C library of most Linux systems has this
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 1 << 20)
 
 
 class SampleLoader(DataLoader["Sample | _Failure"]):
