@@ -3,13 +3,20 @@
 import shutil
 import sys
 import warnings
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from sfumato.cli import main
+from sfumato.data.scenes import Scenes, dataset
+from sfumato.runs import Config, Facts, Plan, build_network, save_weights, task_and_likelihood, weights_path
+
+SIZE = (16, 24)
+COLORS = {"image": {"mean": (0.5,) * 3, "std": (0.25,) * 3}}
 
 NETWORKS = '''
 import torch
@@ -183,6 +190,58 @@ def complaint(capsys):
         return found
 
     return line
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    """The generated scenes, four of each split."""
+    for split, choices in dataset.SPLITS.items():
+        monkeypatch.setitem(dataset.SPLITS, split, replace(choices, count=4))
+
+
+@pytest.fixture
+def write_run():
+    """Makes a run that was never trained: ``write_run(folder, task, …)`` gives its folder."""
+
+    def written(folder, task="classes", task_args=None, **choices):
+        usual = {
+            "task": task, "method": "deterministic", "likelihood": "categorical" if task == "classes" else "gaussian",
+            "network_args": {"widths": (4, 8), "dropout": 0.2}, "members": 1, "samples": 2, "size": SIZE, "crop": SIZE,
+            "epochs": 1, "precision": "32-true", "scale": (1.0, 1.0), "color": 0.0,
+        }  # fmt: skip
+        known = asdict(Scenes(1, size=SIZE).tasks[task]) if task_args is None else task_args
+        facts = Facts(normalization=COLORS, original_size=SIZE, images=8, counts=(1,), task_args={task: known})
+        plan = Plan(Config(**{**usual, **choices}), facts)
+        folder.mkdir(parents=True)
+        plan.save(folder / "plan.yaml")
+        for member in range(plan.networks):
+            torch.manual_seed(member)
+            save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, member))
+        return folder
+
+    return written
+
+
+@pytest.fixture
+def run(tmp_path, write_run):
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def image(tmp_path):
+    """The path of an image of the size of the runs."""
+    Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(tmp_path / "image.png")
+    return str(tmp_path / "image.png")
+
+
+@pytest.fixture
+def files_in():
+    """Gives the bytes of every file below a folder, by name."""
+
+    def found(folder):
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return found
 
 
 @pytest.fixture(scope="session")

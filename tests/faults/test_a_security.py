@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +12,13 @@ from PIL import Image
 
 from sfumato.cli import main
 from sfumato.cli.demo import MARKER, clear
-from sfumato.data.scenes import Scenes, dataset
 from sfumato.errors import NotFiniteError, RunExistsError
 from sfumato.likelihoods import Categorical
 from sfumato.methods import Deterministic
 from sfumato.predictions import predict_streamed
-from sfumato.runs import Config, Facts, Plan, build_network, save_weights, task_and_likelihood, weights_path
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("few_scenes")]
 SIZE = (16, 24)
-COLORS = {"image": {"mean": (0.5,) * 3, "std": (0.25,) * 3}}
-
-
-def write_run(folder, task="classes", task_args=None, **choices):
-    """A run that was never trained."""
-    usual = {
-        "task": task, "method": "deterministic", "likelihood": "categorical" if task == "classes" else "gaussian",
-        "network_args": {"widths": (4, 8), "dropout": 0.2}, "members": 1, "samples": 2, "size": SIZE, "crop": SIZE,
-        "epochs": 1, "precision": "32-true", "scale": (1.0, 1.0), "color": 0.0,
-    }  # fmt: skip
-    known = asdict(Scenes(1, size=SIZE).tasks[task]) if task_args is None else task_args
-    facts = Facts(normalization=COLORS, original_size=SIZE, images=8, counts=(1,), task_args={task: known})
-    plan = Plan(Config(**{**usual, **choices}), facts)
-    folder.mkdir(parents=True)
-    plan.save(folder / "plan.yaml")
-    for member in range(plan.networks):
-        torch.manual_seed(member)
-        save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, member))
-    return folder
 
 
 def write_data(root, names=("a.png",), classes=("bg", "fg")):
@@ -57,36 +35,6 @@ def write_data(root, names=("a.png",), classes=("bg", "fg")):
     text = yaml.safe_dump({"splits": splits, "classes": list(classes)}, allow_unicode=False)
     (root / "sfumato.yaml").write_text(text)
     return root
-
-
-@pytest.fixture(autouse=True)
-def few_scenes(monkeypatch):
-    """The same scenes, fewer of them."""
-    for split, choices in dataset.SPLITS.items():
-        monkeypatch.setitem(dataset.SPLITS, split, replace(choices, count=4))
-
-
-@pytest.fixture
-def run(tmp_path):
-    return write_run(tmp_path / "run")
-
-
-@pytest.fixture
-def image(tmp_path):
-    Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(tmp_path / "image.png")
-    return str(tmp_path / "image.png")
-
-
-@pytest.fixture
-def lines(capsys):
-    """The only line of the standard error."""
-
-    def only():
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("sfumato: ")
-        return line
-
-    return only
 
 
 @pytest.fixture
@@ -131,16 +79,16 @@ EVALUATION = {
 
 
 @pytest.mark.parametrize("command", commands("", "", ""))
-def test_no_command_runs_the_code_that_a_run_names(run, image, mark, tmp_path, lines, command):
+def test_no_command_runs_the_code_that_a_run_names(run, image, mark, tmp_path, complaint, command):
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
     edited(run, network="evil_code.Thing")
     assert main(commands(str(run), image, str(tmp_path))[command]) == 2
-    assert "evil_code.Thing is code outside sfumato" in lines()
+    assert "evil_code.Thing is code outside sfumato" in complaint()
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("entry", ["network", "objective", "method", "likelihood", "task", "data"])
-def test_no_entry_of_a_plan_runs_code(run, mark, lines, entry):
+def test_no_entry_of_a_plan_runs_code(run, mark, complaint, entry):
     edited(run, **{entry: "evil_code.Thing"})
     if entry == "task":
         edited(run, "facts", task_args={"evil_code.Thing": {}})
@@ -148,7 +96,7 @@ def test_no_entry_of_a_plan_runs_code(run, mark, lines, entry):
     assert main(["evaluate", str(run), "--device=cpu", "--quiet", "--workers=0"]) == (2 if used else 0)
     assert not mark.exists()
     if used:
-        assert "evil_code.Thing is code outside sfumato" in lines()
+        assert "evil_code.Thing is code outside sfumato" in complaint()
 
 
 @pytest.mark.parametrize(
@@ -171,20 +119,20 @@ def test_no_entry_of_a_plan_runs_code(run, mark, lines, entry):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("trust", [[], ["--trust"]])
-def test_a_network_that_is_no_module_is_never_called(run, image, mark, tmp_path, lines, path, arguments, trust):
+def test_a_network_that_is_no_module_is_never_called(run, image, mark, tmp_path, complaint, path, arguments, trust):
     (tmp_path / "victim").mkdir()
     for name in (MARKER, "notes"):
         (tmp_path / "victim" / name).write_text("mine")
     edited(run, network=path, network_args=arguments)
     assert main(["predict", str(run), image, "--out=o", "--device=cpu", *trust]) == 2
-    lines()
+    complaint()
     assert not mark.exists()
     assert sorted(each.name for each in (tmp_path / "victim").iterdir()) == [MARKER, "notes"]
 
 
 @pytest.mark.parametrize("path", ["sfumato.cli.demo.demo", "sfumato.storage.atomic_write", "sfumato.serving.Bundle"])
 @pytest.mark.parametrize("entry", ["data", "task", "objective", "likelihood", "method"])
-def test_code_of_sfumato_is_only_used_for_what_it_is_made_for(run, tmp_path, monkeypatch, lines, path, entry):
+def test_code_of_sfumato_is_only_used_for_what_it_is_made_for(run, tmp_path, monkeypatch, complaint, path, entry):
     monkeypatch.chdir(tmp_path)
     clear(tmp_path / "victim")
     (tmp_path / "victim" / "plan.yaml").write_text("mine")
@@ -193,15 +141,15 @@ def test_code_of_sfumato_is_only_used_for_what_it_is_made_for(run, tmp_path, mon
     command = "distill" if entry == "objective" else "evaluate"
     code = main([command, str(run), "--device=cpu", "--quiet"])
     assert code == 2
-    lines()
+    complaint()
     assert (tmp_path / "victim" / "plan.yaml").read_text() == "mine"
 
 
-def test_the_data_in_an_evaluation_are_not_trusted(run, mark, lines):
+def test_the_data_in_an_evaluation_are_not_trusted(run, mark, complaint):
     for changes in ({"data": "evil_code.Thing"}, {"tasks": {"classes": task_with_ood("evil_code.Thing")}}):
         (run / "evaluation.json").write_text(json.dumps({**EVALUATION, **changes}))
         assert main(["report", str(run), "--device=cpu", "--allow-stale"]) == 2
-        assert "evil_code.Thing is code outside sfumato" in lines()
+        assert "evil_code.Thing is code outside sfumato" in complaint()
         assert not mark.exists()
 
 
@@ -212,29 +160,29 @@ def task_with_ood(name):
     }  # fmt: skip
 
 
-def test_a_teacher_is_trusted_no_more_than_its_student(tmp_path, mark, lines):
+def test_a_teacher_is_trusted_no_more_than_its_student(tmp_path, mark, complaint, write_run):
     teachers = [edited(write_run(tmp_path / "first"), network="evil_code.Thing")]
     teachers.append(write_run(tmp_path / "second", likelihood="distilled", teacher=str(teachers[0])))
     student = write_run(tmp_path / "student", likelihood="distilled", teacher=str(teachers[0]))
     assert main(["evaluate", str(student), "--device=cpu", "--quiet"]) == 2
-    assert "evil_code.Thing is code outside sfumato" in lines()
+    assert "evil_code.Thing is code outside sfumato" in complaint()
     edited(student, teacher=str(teachers[1]))
     main(["distill", str(teachers[1]), "--device=cpu", "--quiet", "--epochs=1", "--out", str(tmp_path / "o")])
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("entry", ["network", "data", "method", "objective", "likelihood", "task"])
-def test_a_file_of_options_is_not_trusted(tmp_path, mark, lines, entry):
+def test_a_file_of_options_is_not_trusted(tmp_path, mark, complaint, entry):
     (tmp_path / "options.yaml").write_text(f"{entry}: evil_code.Thing\nout: {tmp_path / 'o'}\n")
     assert main(["fit", "--config=options.yaml", "--quiet"]) == 2
-    assert "pass --trust evil_code.Thing" in lines()
+    assert "pass --trust evil_code.Thing" in complaint()
     (tmp_path / "options.yaml").write_text(f"{entry}: evil_code.Thing\ntrust: all\n")
     assert main(["fit", "--config=options.yaml", "--quiet"]) == 2
-    assert "only the command line can" in lines()
+    assert "only the command line can" in complaint()
     assert not mark.exists()
 
 
-def test_an_exported_file_names_no_code(tmp_path, image, mark, lines):
+def test_an_exported_file_names_no_code(tmp_path, image, mark, complaint):
     onnx = pytest.importorskip("onnx")
     about = {
         "inputs": [{"name": "image", "channels": 3, "map": True, "type": "float32"}], "map": True,
@@ -250,7 +198,7 @@ def test_an_exported_file_names_no_code(tmp_path, image, mark, lines):
         onnx.helper.set_model_props(model, {"sfumato": json.dumps(about | {"task": task, "task_args": arguments})})
         onnx.save(model, tmp_path / "evil.onnx")
         assert main(["predict", str(tmp_path / "evil.onnx"), image, "--out=o", "--quiet"]) == 2
-        assert task in lines()
+        assert task in complaint()
     assert not mark.exists()
 
 
@@ -319,14 +267,14 @@ def test_a_streamed_prediction_deletes_no_folder_of_others_and_keeps_nothing_tha
     ],
 )
 @pytest.mark.parametrize("place", ["plan", "data", "options"])
-def test_yaml_that_is_meant_to_hurt_is_one_line(run, image, tmp_path, monkeypatch, lines, place, text):
+def test_yaml_that_is_meant_to_hurt_is_one_line(run, image, tmp_path, monkeypatch, complaint, place, text):
     monkeypatch.chdir(tmp_path)
     file = {"plan": run / "plan.yaml", "data": tmp_path / "d" / "sfumato.yaml", "options": tmp_path / "o.yaml"}[place]
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
     words = {"plan": ["predict", str(run), image], "data": ["fit", "--data=d"], "options": ["fit", "--config=o.yaml"]}
     assert main(words[place]) == 2
-    assert len(lines()) < 700
+    assert len(complaint()) < 700
     assert not Path("RAN").exists()
 
 

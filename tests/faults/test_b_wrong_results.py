@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from sfumato.calibration import (
     local,
 )
 from sfumato.cli import main
-from sfumato.data.scenes import Scenes, dataset
 from sfumato.errors import ConfigError, ExportError, NotFiniteError
 from sfumato.evaluation import CalibrationReport
 from sfumato.likelihoods import (
@@ -53,14 +52,9 @@ from sfumato.metrics.values import gaussian_crps, gaussian_nll
 from sfumato.predictions import ClassMoments
 from sfumato.runs import (
     Config,
-    Facts,
-    Plan,
     Run,
-    build_network,
     run_state,
     save_weights,
-    task_and_likelihood,
-    weights_path,
 )
 from sfumato.serving import open_predictor, reduce_precision
 from sfumato.serving.exporter import compare
@@ -70,61 +64,9 @@ from sfumato.serving.metadata import input_kinds, metadata
 from sfumato.storage import read_tensors, write_tensors
 from sfumato.tasks import Depth
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("few_scenes")]
 SIZE = (16, 24)
-COLORS = {"image": {"mean": (0.5,) * 3, "std": (0.25,) * 3}}
 QUIET = ["--device=cpu", "--quiet"]
-
-
-def write_run(folder, task="classes", **choices):
-    """A run that was never trained."""
-    usual = {
-        "task": task, "method": "deterministic", "likelihood": "categorical" if task == "classes" else "gaussian",
-        "network_args": {"widths": (4, 8), "dropout": 0.2}, "members": 1, "samples": 2, "size": SIZE, "crop": SIZE,
-        "epochs": 1, "precision": "32-true", "scale": (1.0, 1.0), "color": 0.0,
-    }  # fmt: skip
-    known = asdict(Scenes(1, size=SIZE).tasks[task])
-    facts = Facts(normalization=COLORS, original_size=SIZE, images=8, counts=(1,), task_args={task: known})
-    plan = Plan(Config(**{**usual, **choices}), facts)
-    folder.mkdir(parents=True)
-    plan.save(folder / "plan.yaml")
-    torch.manual_seed(0)
-    save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, 0))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def few_scenes(monkeypatch):
-    """The same scenes, fewer of them."""
-    for split, choices in dataset.SPLITS.items():
-        monkeypatch.setitem(dataset.SPLITS, split, replace(choices, count=4))
-
-
-@pytest.fixture
-def run(tmp_path):
-    return write_run(tmp_path / "run")
-
-
-@pytest.fixture
-def image(tmp_path):
-    Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(tmp_path / "image.png")
-    return str(tmp_path / "image.png")
-
-
-@pytest.fixture
-def lines(capsys):
-    """The only line of the standard error."""
-
-    def only():
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("sfumato: ")
-        return line
-
-    return only
-
-
-def files_in(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # B5: not finite, yet kept
@@ -136,10 +78,10 @@ QUICK = ["--data=scenes", "--size=16x24", "--batch=2", "--workers=0", "--method=
 
 @pytest.mark.parametrize("options", [["--learning-rate=1e30"], ["--weight-decay=1e30"]])
 @pytest.mark.parametrize("likelihood", ["categorical", "logit-normal"])
-def test_a_training_that_diverges_names_the_step_and_keeps_nothing(tmp_path, lines, options, likelihood):
+def test_a_training_that_diverges_names_the_step_and_keeps_nothing(tmp_path, complaint, options, likelihood):
     out = tmp_path / "run"
     assert main(["fit", "--out", str(out), "--epochs=2", *options, f"--likelihood={likelihood}", *QUICK]) == 2
-    line = lines()
+    line = complaint()
     assert "step" in line
     assert "learning rate" in line
     assert not [*out.glob("*.safetensors"), *out.glob("*.ckpt")]
@@ -149,12 +91,12 @@ def test_a_training_that_diverges_names_the_step_and_keeps_nothing(tmp_path, lin
         assert all(math.isfinite(float(cell)) for cell in cells)
 
 
-def test_finite_weights_whose_predictions_are_not_finite_are_not_stored(tmp_path, lines):
+def test_finite_weights_whose_predictions_are_not_finite_are_not_stored(tmp_path, complaint):
     """The only step of a training: no later loss can show it."""
     out = tmp_path / "run"
     words = ["--learning-rate=1e30", "--epochs=1", *QUICK, "--batch=4", "--data", str(folder_without_val(tmp_path))]
     assert main(["fit", "--out", str(out), *words]) == 2
-    assert "not finite after step 1" in lines()
+    assert "not finite after step 1" in complaint()
     assert not list(out.glob("*.safetensors"))
 
 
@@ -183,13 +125,15 @@ class Steep(nn.Conv2d):
 """
 
 
-def test_a_finite_loss_with_an_infinite_gradient_is_found_before_the_weights_are_stored(tmp_path, monkeypatch, lines):
+def test_a_finite_loss_with_an_infinite_gradient_is_found_before_the_weights_are_stored(
+    tmp_path, monkeypatch, complaint
+):
     (tmp_path / "steep_net.py").write_text(STEEP)  # the square root has no finite gradient at 0
     monkeypatch.syspath_prepend(tmp_path)
     words = [word for word in QUICK if not word.startswith("--network")]
     out = tmp_path / "run"
     assert main(["fit", "--out", str(out), "--network=steep_net.Steep", "--epochs=1", *words, "--batch=4"]) == 2
-    assert "not finite after step 1" in lines()
+    assert "not finite after step 1" in complaint()
     assert not [*out.glob("*.safetensors"), *out.glob("*.ckpt")]
 
 
@@ -214,26 +158,28 @@ COMMANDS = {
 
 @pytest.mark.parametrize("task", ["classes", "depth"])
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "distill"])
-def test_outputs_that_are_not_finite_are_no_results(tmp_path, image, lines, command, task):
+def test_outputs_that_are_not_finite_are_no_results(tmp_path, image, complaint, command, task, files_in, write_run):
     run = overflowing(write_run(tmp_path / "run", task))
     before = files_in(run)
     names = {"RUN": str(run), "IMAGE": image, "--out=OUT": f"--out={tmp_path / 'out'}"}
     assert main([names.get(word, word) for word in COMMANDS[command]]) == 2
-    lines()
+    complaint()
     assert files_in(run) == before
     assert not list((tmp_path / "out").glob("*.*"))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_weights_that_are_not_finite_are_refused_by_their_file(run, tmp_path, image, lines, command, value):
+def test_weights_that_are_not_finite_are_refused_by_their_file(
+    run, tmp_path, image, complaint, command, value, files_in
+):
     tensors, metadata = read_tensors(run / "weights-0.safetensors")
     tensors["network.head.bias"][1] = value
     write_tensors(run / "weights-0.safetensors", tensors, metadata)
     before = files_in(run)
     names = {"RUN": str(run), "IMAGE": image, "--out=OUT": f"--out={tmp_path / 'out'}"}
     assert main([names.get(word, word) for word in COMMANDS[command]]) == 2
-    assert "weights-0.safetensors holds NaN or infinity" in lines()
+    assert "weights-0.safetensors holds NaN or infinity" in complaint()
     assert files_in(run) == before
 
 
@@ -246,10 +192,10 @@ def test_weights_that_are_not_finite_are_refused_by_their_file(run, tmp_path, im
         ("conformal", "ConformalSets", {"thresholds": torch.zeros(8)}, {"level": math.nan}),
     ],
 )
-def test_fitted_files_that_are_not_finite_are_refused_by_their_name(run, image, lines, name, kind, tensors, fields):
+def test_fitted_files_that_are_not_finite_are_refused_by_their_name(run, image, complaint, name, kind, tensors, fields):
     write_tensors(run / f"{name}.safetensors", tensors, {"type": kind, "fields": json.dumps(fields)})
     assert main(["predict", str(run), image, *QUIET]) == 2
-    assert f"{name}.safetensors" in lines()
+    assert f"{name}.safetensors" in complaint()
 
 
 def test_nothing_that_is_not_finite_is_fitted_or_saved(tmp_path):
@@ -477,7 +423,7 @@ def test_calibrators_of_many_classes_see_their_targets():
         (("a/x.png", "a/y.png"), False), (("a/x.png", "a/x_label.png"), False),
     ],
 )  # fmt: skip
-def test_two_results_or_a_refusal_before_anything_is_predicted(run, tmp_path, lines, names, clash):
+def test_two_results_or_a_refusal_before_anything_is_predicted(run, tmp_path, complaint, names, clash):
     for number, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((*SIZE, 3), 90 * number, np.uint8)).save(tmp_path / name)
@@ -485,7 +431,7 @@ def test_two_results_or_a_refusal_before_anything_is_predicted(run, tmp_path, li
     out = tmp_path / "out"
     assert main(["predict", str(run), *folders, "--out", str(out), *QUIET]) == (2 if clash else 0)
     if clash:
-        line = lines()
+        line = complaint()
         assert all(Path(name).name in line for name in names)
         assert not out.exists()
         assert main(["predict", str(run), *(str(tmp_path / name) for name in names), f"--out={out}", *QUIET]) == 2
@@ -713,12 +659,12 @@ def test_an_exported_file_that_is_older_than_its_run_is_named(run, image, tmp_pa
         "demo --epochs=-1", "demo --seed=-1",
     ],
 )  # fmt: skip
-def test_a_number_out_of_range_is_one_line(run, image, tmp_path, monkeypatch, lines, words):
+def test_a_number_out_of_range_is_one_line(run, image, tmp_path, monkeypatch, complaint, words, files_in):
     monkeypatch.chdir(tmp_path)
     before = files_in(tmp_path)
     names = {"RUN": str(run), "IMAGE": image}
     assert main([names.get(word, word) for word in words.split()]) == 2
-    lines()
+    complaint()
     assert files_in(tmp_path) == before
 
 
@@ -746,12 +692,12 @@ def test_a_choice_out_of_range_is_refused_in_python_and_in_plans(choices):
         {"scales": {"classes": [0.0, 0.0]}}, {"scales": {"classes": [math.nan, 1.0]}},
     ],
 )  # fmt: skip
-def test_facts_out_of_range_are_refused_by_their_file(run, image, lines, facts):
+def test_facts_out_of_range_are_refused_by_their_file(run, image, complaint, facts):
     sections = yaml.safe_load((run / "plan.yaml").read_text())
     sections["facts"].update(facts)
     (run / "plan.yaml").write_text(yaml.safe_dump(sections))
     assert main(["predict", str(run), image, *QUIET]) == 2
-    assert "plan.yaml" in lines()
+    assert "plan.yaml" in complaint()
 
 
 # B17: sparsification of few pixels

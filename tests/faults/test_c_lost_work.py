@@ -55,22 +55,6 @@ def run(tmp_path):
     return folder
 
 
-@pytest.fixture
-def lines(capsys):
-    """The only line of the standard error."""
-
-    def only():
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("sfumato: ")
-        return line
-
-    return only
-
-
-def files_in(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def calibrated(run, *words):
     return main(["calibrate", str(run), *words, *QUIET])
 
@@ -105,7 +89,9 @@ def stopped_at(step, error, patch):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "denied"), Killed()])
 @pytest.mark.parametrize("guarantee", [False, True])
-def test_a_calibration_that_is_stopped_anywhere_leaves_the_old_state_or_the_new_one(run, monkeypatch, error, guarantee):
+def test_a_calibration_that_is_stopped_anywhere_leaves_the_old_state_or_the_new_one(
+    run, monkeypatch, error, guarantee, files_in
+):
     assert calibrated(run, "--split=val[:50%]") == 0
     if guarantee:
         assert calibrated(run, "--method=conformal", "--level=0.5", "--split=val[50%:]") == 0
@@ -133,13 +119,13 @@ def test_a_calibration_that_is_stopped_anywhere_leaves_the_old_state_or_the_new_
     assert step > 4, "no step was stopped"
 
 
-def test_a_full_disk_changes_no_file_and_is_one_line(run, monkeypatch, lines):
+def test_a_full_disk_changes_no_file_and_is_one_line(run, monkeypatch, complaint, files_in):
     assert calibrated(run) == 0
     assert calibrated(run, "--method=conformal", "--level=0.5", "--split=val[50%:]") == 0
     before = files_in(run)
     lines_before = main(["calibrate", str(run), "--method=none", *QUIET])
     assert lines_before == 2
-    lines()
+    complaint()
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -147,7 +133,7 @@ def test_a_full_disk_changes_no_file_and_is_one_line(run, monkeypatch, lines):
     monkeypatch.setattr(storage, "save_file", full)
     for words in (["--method=isotonic"], ["--method=conformal", "--level=0.6", "--split=val[50%:]"]):
         assert calibrated(run, *words) == 1
-        assert "disk" in lines()
+        assert "disk" in complaint()
     assert files_in(run) == before
 
 
@@ -168,13 +154,13 @@ def test_several_files_are_renamed_before_any_is_deleted(tmp_path, monkeypatch):
     assert found == {"a": "new", "b": "new"}
 
 
-def test_a_method_that_cannot_be_stored_leaves_no_run(run, tmp_path, monkeypatch, lines):
+def test_a_method_that_cannot_be_stored_leaves_no_run(run, tmp_path, monkeypatch, complaint):
     out = tmp_path / "laplace"
     words = ["posthoc", str(run), "laplace", "--out", str(out), "--limit=2", *QUIET]
     with monkeypatch.context() as patch:
         patch.setattr(storage, "save_file", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         assert main(words) == 1
-    lines()
+    complaint()
     assert not [path for path in out.iterdir() if path.suffix in (".yaml", ".safetensors")]
     assert main(words) == 0
 
@@ -255,11 +241,11 @@ def test_a_signal_to_all_processes_ends_a_training_with_one_line_and_a_checkpoin
 # C21: one plan, one set of weights
 
 
-def test_weights_never_lie_beside_the_plan_of_another_training(run, tmp_path, lines):
+def test_weights_never_lie_beside_the_plan_of_another_training(run, tmp_path, complaint, files_in):
     (run / "plan.yaml").unlink()
     before = files_in(run)
     assert main(["fit", "--out", str(run), "--epochs=1", "--size=16x24", "--workers=0", *SMALL]) == 2
-    assert "has no plan.yaml, but weights-0.safetensors of another run" in lines()
+    assert "has no plan.yaml, but weights-0.safetensors of another run" in complaint()
     assert files_in(run) == before
 
 
@@ -295,7 +281,7 @@ def trained(folder, *words):
     return main(["fit", "--out", str(folder), "--size=16x24", "--workers=0", *SMALL, *words])
 
 
-def test_files_have_the_mode_of_any_new_file_and_equal_bytes_every_time(tmp_path):
+def test_files_have_the_mode_of_any_new_file_and_equal_bytes_every_time(tmp_path, files_in):
     before = os.umask(0o027)
     try:
         for name in ("a", "b"):

@@ -16,18 +16,6 @@ from sfumato.training.callbacks import warmed_decay
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def lines(capsys):
-    """The only line of the standard error."""
-
-    def only():
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("sfumato: ")
-        return line
-
-    return only
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_argument_of_a_command_is_read(name):
     command = getattr(import_module(f"sfumato.cli.{name}"), name)
@@ -72,10 +60,10 @@ def test_every_choice_of_a_training_is_read_somewhere():
         ("export r --format torch-export --precision int8", "with onnx"),
     ],
 )
-def test_an_option_without_effect_is_refused(tmp_path, monkeypatch, lines, words, message):
+def test_an_option_without_effect_is_refused(tmp_path, monkeypatch, complaint, words, message):
     monkeypatch.chdir(tmp_path)
     assert main(words.split()) == 2
-    assert message in lines()
+    assert message in complaint()
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.contracts import Sample
 from sfumato.data.transforms import known_entries, map_size, resize
 from sfumato.data.views import DatasetView, Samples, entries_of
-from sfumato.targets import EntryKind, Mask, Size, Warp
+from sfumato.targets import EntryKind, Mask, Size, Warp, scaled_size
 
 Place = int | tuple[int, int]
 """The number of an image; with the epoch, on which the place of a crop depends."""
@@ -40,7 +40,7 @@ def scaled(sample: Sample, factors: tuple[float, float], entries: Mapping[str, E
     if factors == (1.0, 1.0) or not any(kind.is_map for kind in kinds.values()):
         return sample
     height, width = map_size(tensors, kinds)
-    return resize(sample, (max(1, round(height * factors[0])), max(1, round(width * factors[1]))), entries)
+    return resize(sample, scaled_size((height, width), factors), entries)
 
 
 def at_factors(dataset: Samples, factors: tuple[float, float]) -> Samples:

@@ -20,6 +20,7 @@ from sfumato.contracts import Task
 from sfumato.predictions import UNCERTAINTIES
 from sfumato.report.data import ReportImage
 from sfumato.report.pictures import (
+    COLORS,
     ColorKey,
     color_key,
     colored,
@@ -31,7 +32,6 @@ from sfumato.report.pictures import (
 )
 from sfumato.storage import atomic_write
 
-COLORS = "magma"  # for every uncertainty and distance: perceptually uniform, dark is small
 RIGHT_WRONG = ListedColormap(["#e2e6ea", "#c43e1c"])
 STYLE: dict[Any, Any] = {  # the type of the keys differs between versions of matplotlib
     "font.size": 9,

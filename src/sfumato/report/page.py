@@ -11,8 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypeAlias
 
-import matplotlib
-import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -22,13 +20,13 @@ from sfumato.errors import ConfigError, plain
 from sfumato.predictions import UNCERTAINTIES
 from sfumato.report import curves
 from sfumato.report.data import ReportData, ReportImage
-from sfumato.report.figures import COLORS
 from sfumato.report.glossary import BY_CLASS, MEANINGS
 from sfumato.report.packing import Packed, data_uri, pack_image
 from sfumato.report.pictures import (
     ColorKey,
     Layers,
     color_key,
+    color_table,
     has_no_epistemic_part,
     layers_of,
     scale_end,
@@ -145,7 +143,6 @@ def _data(report: ReportData, tasks: int = 1) -> tuple[Json, ColorKey | None]:
         return {}, None
     layers = [layers_of(each.prediction, each.target) for each in shown]
     ends = _ends(shown, layers)
-    table = (matplotlib.colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(int)
     data: Json = {
         "images": _images(shown, layers, report.task, ends, tasks),
         "groups": _groups(report, len(outside)),
@@ -157,7 +154,7 @@ def _data(report: ReportData, tasks: int = 1) -> tuple[Json, ColorKey | None]:
         "sizes": report.set_size_name,
         "sizesUnit": report.set_size_unit,
         "sizesMeaning": report.set_size_meaning,
-        "colors": table.tolist(),
+        "colors": color_table().tolist(),
     }
     return data, color_key(shown[0].prediction, report.task, value_range(shown))
 

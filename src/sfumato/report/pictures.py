@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import cache, singledispatch
 
 import numpy as np
 import torch
@@ -15,6 +15,16 @@ from sfumato.contracts import Prediction, Task
 from sfumato.errors import ConfigError
 from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction, uncertainties
 from sfumato.report.data import ReportImage
+
+COLORS = "magma"  # for every uncertainty and distance: perceptually uniform, dark is small
+
+
+@cache
+def color_table() -> np.ndarray:
+    """The colors of evenly spaced values (256, 3) uint8, from the smallest to the largest."""
+    from matplotlib import colormaps  # takes a third of a second to import
+
+    return (colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -192,10 +202,12 @@ def has_no_epistemic_part(prediction: Prediction) -> bool:
 
 
 __all__ = [
+    "COLORS",
     "UNCERTAINTIES",
     "ColorKey",
     "Layers",
     "color_key",
+    "color_table",
     "colored",
     "display_maps",
     "has_no_epistemic_part",

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sfumato.report.pictures import ColorKey
+from sfumato.report.pictures import ColorKey, color_table
 from sfumato.storage import atomic_write
 
-COLORS = "magma"  # as in the report: dark is small
 WIDTH, GAP, LINE, BAR, NAME = 320, 12, 20, 10, 150  # pixels: panel, space, line of text, color bar, name of a class
 MANY = 5  # panels that are put into two rows
 INK, PAPER, OTHER = (30, 34, 40), (255, 255, 255), (225, 228, 232)
@@ -82,7 +81,7 @@ def save_figure(panels: Iterable[Panel], path: str | Path) -> Path:
 def _colored(panel: Panel) -> np.ndarray:
     if panel.pixels.ndim == 3:
         return panel.pixels
-    return _colors()[_levels(panel.pixels, panel.end)]
+    return color_table()[_levels(panel.pixels, panel.end)]
 
 
 def _levels(values: np.ndarray, end: float) -> np.ndarray:
@@ -96,7 +95,7 @@ def _bar(
     """The color bar of a panel with the values at its ends."""
     key = panel.key
     if panel.pixels.ndim == 2:
-        colors, low, high, unit = _colors(), 0.0, panel.end, panel.unit
+        colors, low, high, unit = color_table(), 0.0, panel.end, panel.unit
     elif key is not None and key.bar is not None:
         colors, (low, high), unit = key.bar, key.ends, key.unit
     else:
@@ -126,10 +125,3 @@ def _short(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str
 @cache
 def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(13)
-
-
-@cache
-def _colors() -> np.ndarray:
-    from matplotlib import colormaps  # takes a third of a second to import
-
-    return (colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)

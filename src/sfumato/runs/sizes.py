@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.contracts import Task
 from sfumato.errors import DataError
 from sfumato.predictions import JointPrediction, TaskPrediction, ValuePrediction
-from sfumato.targets import ENTRIES, Image, Size, kind_of
+from sfumato.targets import ENTRIES, Image, Size, kind_of, scaled_size
 
 P = TypeVar("P")
 
@@ -86,15 +86,6 @@ class Scaling:
             aleatoric_variance=found.aleatoric_variance * factor.square(),
             epistemic_variance=found.epistemic_variance * factor.square(),
         )
-
-
-def scaled_size(size: Size, factors: tuple[float, float]) -> Size:
-    """A size multiplied by factors for height and width, each at least 1 pixel.
-
-    >>> scaled_size((481, 640), (0.5, 0.5))
-    (240, 320)
-    """
-    return max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1]))
 
 
 def _is_map(name: str) -> bool:

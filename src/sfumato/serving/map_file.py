@@ -30,11 +30,6 @@ class MapFile:
         self.path, self.size = path, size
         self._layout: dict[str, tuple[int, tuple[int, ...], np.dtype]] = {}
 
-    @property
-    def names(self) -> list[str]:
-        """The names of its arrays."""
-        return list(self._layout)
-
     def array(self, name: str) -> np.ndarray:
         """An array of the file, on disk. It takes memory for what is read of it, until it is dropped."""
         start, shape, kind = self._layout[name]

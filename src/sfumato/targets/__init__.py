@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sfumato.targets.base import EntryKind, Size, Warp, per_image
+from sfumato.targets.base import EntryKind, Size, Warp, per_image, scaled_size
 from sfumato.targets.image_entries import ImageValue, Intrinsics, Pose
 from sfumato.targets.maps import (
     ClassMap,
@@ -49,6 +49,7 @@ __all__ = [
     "Warp",
     "kind_of",
     "per_image",
+    "scaled_size",
 ]
 
 MASK = "_valid"

@@ -100,3 +100,12 @@ def _nearest(old: int, new: int) -> Tensor:
 def per_image(factor: Tensor, value: Tensor) -> Tensor:
     """A number for each image (B,), with the dimensions of a batch (B, …), to be multiplied with it."""
     return factor.view(-1, *[1] * (value.ndim - 1))
+
+
+def scaled_size(size: Size, factors: tuple[float, float]) -> Size:
+    """A size multiplied by factors for height and width, each at least 1 pixel.
+
+    >>> scaled_size((481, 640), (0.5, 0.5))
+    (240, 320)
+    """
+    return max(1, round(size[0] * factors[0])), max(1, round(size[1] * factors[1]))
