@@ -92,6 +92,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "acquisitions": {},
     "models": {
         "unet": "sfumato.models:UNet",
+        "efficient-unet": "sfumato.models:EfficientUNet",
         "joint-unet": "sfumato.models:JointUNet",
         "fc-densenet56": "sfumato.models:fc_densenet56",
         "fc-densenet67": "sfumato.models:fc_densenet67",

@@ -131,6 +131,7 @@ def student_plan(
         "likelihood": ",".join(_student(*each) for each in pairs), "method": "deterministic", "members": 1,
         "objective": "", "objective_args": {}, "max_time": "", "init_from": "",
         "output": "" if "network" in given else config.output,
+        "encoder_rate": 0.0 if "network" in given else config.encoder_rate,
     }  # fmt: skip
     if config.tasks:  # the loss of a student has a noise of its own
         fixed |= {"weighting": "uncertainty", "weights": ()}

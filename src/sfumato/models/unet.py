@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sfumato.errors import ConfigError
 
 
-def _unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution, batch normalization, ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
@@ -21,21 +21,31 @@ def _unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1)
     )
 
 
-class _Rise(nn.Module):
-    """One step of the decoder: project, double the resolution, append the skip connection, convolve twice."""
+class Rise(nn.Module):
+    """One step of a decoder: project, enlarge, append the skip connection, convolve twice.
 
-    def __init__(self, below: int, width: int, dropout: float) -> None:
+    Args:
+        below: Number of channels of the coarse features.
+        skip: Number of channels of the skip connection.
+        width: Number of channels of the result.
+        dropout: Probability in [0, 1) that a feature of the result is dropped.
+        times: How much finer the skip connection is. Default 2.
+    """
+
+    def __init__(self, below: int, skip: int, width: int, dropout: float, times: int = 2) -> None:
         super().__init__()
-        # Projecting before doubling takes a quarter of the work, and the next unit reads half of the channels.
-        self.project = _unit(below, width, kernel=1)
-        self.block = nn.Sequential(_unit(2 * width, width), _unit(width, width), nn.Dropout(dropout))
+        # Projecting before enlarging takes a quarter of the work, and the next unit reads half of the channels.
+        self.project, self.times = unit(below, width, kernel=1), times
+        self.block = nn.Sequential(unit(skip + width, width), unit(width, width), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.block(torch.cat([skip, _doubled(self.project(x))], 1))
+        """Features (B, width, H, W) from coarse ones (B, below, H/times, W/times) and a skip connection."""
+        return self.block(torch.cat([skip, enlarged(self.project(x), self.times)], 1))
 
 
-def _doubled(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+def enlarged(x: Tensor, times: int = 2) -> Tensor:
+    """Features (B, C, H, W) at a multiple of their resolution, bilinearly interpolated."""
+    return F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False)
 
 
 class UNet(nn.Module):
@@ -76,18 +86,18 @@ class UNet(nn.Module):
             raise ConfigError(f"widths is {tuple(widths)}, expected at least 2 levels such as (16, 32)")
         first, detail, deepest = widths[0], 8, len(widths) - 1
         self.stride = 2 ** len(widths)
-        self.detail = _unit(in_channels, detail)
-        self.stem = _unit(detail, first, stride=2)
-        self.encoder = nn.ModuleList([nn.Sequential(_unit(first, first), _unit(first, first))])
+        self.detail = unit(in_channels, detail)
+        self.stem = unit(detail, first, stride=2)
+        self.encoder = nn.ModuleList([nn.Sequential(unit(first, first), unit(first, first))])
         self.decoder = nn.ModuleList()
         for level, (above, below) in enumerate(pairwise(widths), start=1):
             dropped = dropout if level == deepest else 0.0
             self.encoder.append(
-                nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropped), _unit(above, below), _unit(below, below))
+                nn.Sequential(nn.MaxPool2d(2), nn.Dropout(dropped), unit(above, below), unit(below, below))
             )
-            self.decoder.append(_Rise(below, above, dropout if level >= deepest - 1 else 0.0))
+            self.decoder.append(Rise(below, above, above, dropout if level >= deepest - 1 else 0.0))
         self.center = nn.Dropout(dropout)
-        self.sharpen = _unit(first + detail, first)
+        self.sharpen = unit(first + detail, first)
         self.head = nn.Conv2d(first, channels_out, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -111,5 +121,5 @@ class UNet(nn.Module):
         x = self.center(deepest)
         for rise in reversed(self.decoder):
             x = rise(x, skips.pop())
-        x = self.sharpen(torch.cat([detail, _doubled(x)], 1))
+        x = self.sharpen(torch.cat([detail, enlarged(x)], 1))
         return self.head(x[..., : size[0], : size[1]])

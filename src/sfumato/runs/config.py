@@ -59,6 +59,8 @@ class Config:
         max_time: Time after which training ends, in minutes or as 01:30:00; all networks of an ensemble together. The
             schedule of the learning rate ends with it. Empty for no limit.
         learning_rate: Largest learning rate of a one-cycle schedule (AdamW). Default 0.003.
+        encoder_rate: Learning rate of the network's module ``encoder``, as a share of ``learning_rate``. 0 for what the
+            network says (0.2 for a pretrained encoder), else 1.
         weight_decay: Weight decay of AdamW. Default 0.0001.
         ema: Decay per step of the averaged weights that are kept. Default 0.99.
         precision: ``32-true`` or ``bf16-mixed``. Empty for the faster of the two on this machine.
@@ -94,6 +96,7 @@ class Config:
     epochs: int = 0
     max_time: str = ""
     learning_rate: float = 3e-3
+    encoder_rate: float = 0.0
     weight_decay: float = 1e-4
     ema: float = 0.99
     precision: str = ""
@@ -102,7 +105,7 @@ class Config:
     init_from: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("members", "limit", "epochs", "seed", "weight_decay"):
+        for name in ("members", "limit", "epochs", "seed", "weight_decay", "encoder_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more")
         if self.fold < -1:

@@ -15,11 +15,13 @@ from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError, SfumatoError
 from sfumato.likelihoods import Joint
 from sfumato.methods.base import evaluating
+from sfumato.runs.config import Config, Facts
 from sfumato.runs.network import Normalized, build_network, network_errors
 from sfumato.runs.plan import Plan
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 14, 28)  # powers of two, then the patches of common transformers
 LEAST = 96  # side of the smallest images that are tried, pixels
+Normalization = Mapping[str, Mapping[str, tuple[float, ...]]]
 KNOWN_KEYS = ("out", "logits")  # of torchvision, and of transformers
 
 
@@ -62,8 +64,39 @@ def probe_network(
     if isinstance(output, Tensor) and (times := _enlargement(output, ready)) > 1:
         notes.append(f"the network's output has 1/{times} of the size of its input: it is enlarged bilinearly")
         stride = math.lcm(stride, times)  # else a pixel of the output would be enlarged to a fraction of pixels
-    facts = replace(plan.facts, stride=stride, network_takes_dict=takes_dict)
-    return replace(plan, config=replace(plan.config, output=key), facts=facts), tuple(notes)
+    normalization, more = _own_normalization(network.network, plan.facts)
+    facts = replace(plan.facts, stride=stride, network_takes_dict=takes_dict, normalization=normalization)
+    config = replace(plan.config, output=key, encoder_rate=_encoder_rate(network.network, plan.config))
+    return replace(plan, config=config, facts=facts), (*notes, *more)
+
+
+def _own_normalization(network: nn.Module, facts: Facts) -> tuple[Normalization, tuple[str, ...]]:
+    """How images are standardized: as the network says, for a pretrained encoder, else as the training images are.
+
+    With a sentence on it, if the network says so.
+    """
+    own = getattr(network, "input_normalization", None)
+    if own is None:
+        return facts.normalization, ()
+    found = {name: own if len(colors["mean"]) == len(own["mean"]) else colors
+             for name, colors in facts.normalization.items()}  # fmt: skip
+    numbers = [", ".join(f"{number:.3f}" for number in own[kind]) for kind in ("mean", "std")]
+    return found, (f"images are standardized as the encoder expects: mean {numbers[0]}, deviation {numbers[1]}",)
+
+
+def _encoder_rate(network: nn.Module, config: Config) -> float:
+    """The share of the learning rate for the encoder.
+
+    Raises:
+        ConfigError: If one is given and the network has no module ``encoder``.
+    """
+    has_encoder = isinstance(getattr(network, "encoder", None), nn.Module)
+    if config.encoder_rate and not has_encoder:
+        raise ConfigError(
+            f"encoder_rate is {config.encoder_rate}, but {type(network).__name__} has no module named encoder: leave "
+            "it out"
+        )
+    return config.encoder_rate or float(getattr(network, "encoder_rate", 1.0))
 
 
 def _tried(network: Normalized, inputs: tuple[Tensor, ...]) -> tuple[int, bool, tuple[Tensor, ...], object]:

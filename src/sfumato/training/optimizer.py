@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from sfumato.runs import Plan
+
+ENCODER = re.compile(r"(^|\.)network\.encoder\.")  # of the network, which other modules may stand around
 
 
 def log_variances(module: nn.Module) -> list[nn.Parameter]:
@@ -33,18 +37,23 @@ def configure(module: nn.Module, plan: Plan, steps: int) -> OptimizerLRScheduler
 
 
 def parameter_groups(module: nn.Module, plan: Plan) -> list[dict[str, object]]:
-    """Weights, which decay; biases, normalizations and factors of members, which do not; log variances of tasks."""
+    """Weights, which decay; biases, normalizations and factors of members, which do not; log variances of tasks.
+
+    Those of the encoder have a learning rate of their own.
+    """
     noise = log_variances(module)
     # A penalty is the prior of the method. Weight decay beside it would count the prior twice.
     decay = plan.config.weight_decay if plan.training.penalty is None else 0.0
-    decaying: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    rate = plan.config.learning_rate
+    # By weight decay and learning rate; the first group has the rate that is logged.
+    found: dict[tuple[float, float], list[nn.Parameter]] = {(decay, rate): [], (0.0, rate): []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and not any(parameter is each for each in noise):
-            (free if parameter.ndim <= 1 or ".rank_one." in name else decaying).append(parameter)
+            decays = parameter.ndim > 1 and ".rank_one." not in name
+            share = plan.config.encoder_rate if ENCODER.search(name) else 1.0
+            found.setdefault((decay if decays else 0.0, rate * (share or 1.0)), []).append(parameter)
     groups: list[dict[str, object]] = [
-        {"params": decaying, "weight_decay": decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": each, "weight_decay": decay, "lr": lr} for (decay, lr), each in found.items()
     ]
     if noise:
         # A step of Adam is about as long as the learning rate, and a log variance may have to change by several units.
