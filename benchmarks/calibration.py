@@ -1,6 +1,6 @@
 """What calibration changes on real images, and whether conformal risks are met there.
 
-    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR         # trains the networks
+    python benchmarks/camvid_small.py --camvid DIR --sevenscenes DIR         # trains the networks
     python benchmarks/calibration.py --camvid DIR --sevenscenes DIR
 
 Classes on CamVid val, depth on 7-Scenes frames 420 to 499. Calibrators are fitted on the first half of these frames (a

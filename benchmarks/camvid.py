@@ -1,131 +1,290 @@
-"""Kendall and Gal's tables on real images: plain, + aleatoric, + epistemic, both; in and out of distribution.
+"""Kendall and Gal's tables on CamVid with a pretrained encoder: plain, + aleatoric, + epistemic, both.
 
-    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR            # train missing runs, then score
-    python benchmarks/camvid.py --camvid DIR --sevenscenes DIR --score    # score the runs that exist
+    python benchmarks/camvid.py --camvid DIR --foreign DIR      # train and score what is missing, make the table
+    python benchmarks/camvid.py --camvid DIR --foreign DIR --jobs 8 --device cuda   # several at a time on a GPU
+    python benchmarks/foreign.py --data DIR --out DIR           # make the folder of foreign images
 
-Classes on CamVid train → val at 180 × 240, out of distribution on 7-Scenes frames. Depth on 7-Scenes frames 0–399 →
-420–499 at 96 × 128. Three seeds. One network gives two rows: one pass without dropout (plain, + aleatoric) and 20
-passes with dropout (+ epistemic, both). The last line is JSON.
+`efficient-unet` on CamVid train → val at 360 × 480, seeds 0, 100, 200 (five for the ensemble). No choice was made on
+val. One network gives two rows: one pass without dropout, or 20 passes with dropout. Foreign images are rooms
+(7-Scenes), stereo scenes (Middlebury), blood cells (BCCD) and chairs (FlyingChairs). The amount of data is a quarter, a
+half and all of the training images, with the same number of steps. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import subprocess
+import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
+from foreign import worlds
+from jobs import Job, run_jobs
+from torchmetrics import Metric
 
-from sfumato.contracts import DataSet
-from sfumato.data import DatasetView, load
-from sfumato.methods import Deterministic, MCDropout
-from sfumato.metrics import OODScores
-from sfumato.runs import Run
+from sfumato.contracts import DataSet, Method
+from sfumato.data import load
+from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
+from sfumato.metrics import FidelityScores, OODScores
+from sfumato.runs import Plan, Run
 
 HERE = Path(__file__).parent
-SEEDS, SAMPLES = (0, 1, 2), 20
-CAMVID = ["--data=camvid", "--size=[180,240]", "--crop=[128,176]", "--epochs=44", "--batch=4"]
-SEVENSCENES = ["--data=sevenscenes", "--likelihood=laplace", "--size=[96,128]", "--epochs=16", "--batch=4"]
-SETTINGS = {
-    "camvid-categorical": [*CAMVID, "--likelihood=categorical"],
-    "sevenscenes-heteroscedastic": SEVENSCENES,
-    "camvid-logit-normal": [*CAMVID, "--likelihood=logit-normal"],
-    "sevenscenes-homoscedastic": [*SEVENSCENES, "--network=homoscedastic.Homoscedastic"],
-}
-ROWS = {"plain": (0, False), "aleatoric": (1, False), "epistemic": (0, True), "both": (1, True)}
-CLASS_SCORES = ("miou", "accuracy", "class_accuracy", "nll", "ece", "error_auroc")
-DEPTH_SCORES = ("abs_rel", "rmse", "log10", "delta1", "delta2", "delta3", "nll", "ause")
+SIZE, SAMPLES, IMAGES = (360, 480), 20, 367
+SINGLES, MEMBERS = (0, 1, 2), 5
+EPOCHS = 60
+FIT = ("--data=camvid", "--network=efficient-unet", "--size=[360,480]", "--crop=[256,320]", "--batch=8",
+       "--learning-rate=0.002", "--method=mc-dropout")  # fmt: skip
+LIKELIHOODS = {"plain": "categorical", "aleatoric": "logit-normal"}
+PARTS = {"quarter": 4, "half": 2}  # by how much the training images are fewer
+SCORES = ("miou", "accuracy", "class_accuracy", "nll", "ece", "error_auroc", "aurc")
 
 
-def fit(name: str, seed: int, root: Path, runs: Path) -> None:
-    """Train with the command line. An interrupted run is continued, a finished one is left as it is."""
-    arguments = [*SETTINGS[name], f"--root={root}", f"--seed={100 * seed}", "--method=mc-dropout"]
-    arguments += ['--network-args={"dropout": 0.2}', f"--out={runs / f'{name}-{seed}'}", "--resume", "--quiet"]
-    subprocess.run([sys.executable, "-m", "sfumato", "fit", *arguments], check=True, cwd=HERE)
+def folder_of(runs: Path, name: str, seed: int) -> Path:
+    return runs / f"camvid-{name}-{seed}"
 
 
-def scored(run: Run, dataset: DataSet, ood_data: DataSet | None, dropout: bool) -> dict[str, float]:
-    """Scores of one network on every image, and of OOD detection where OOD images are given."""
-    network, task = run.networks[0], run.single_task
-    method = MCDropout(network, samples=SAMPLES) if dropout else Deterministic(network)
-    scores, ood = task.scores(), OODScores()
-    for data, is_ood in ((dataset, False), (ood_data, True)):
-        for index in range(len(data) if data is not None else 0):
-            sample = data[index]
-            prediction = run.predict_uncalibrated(method, *run.inputs_of(sample), index=index)
-            if not is_ood:
-                target, valid = task.target_and_mask(sample)
-                scores.update(prediction, target[None], valid[None])
+def weights_of(folder: Path) -> Path:
+    return folder / "weights-0.safetensors"
+
+
+def fit_job(name: str, seed: int, options: argparse.Namespace) -> Job:
+    """Train one network with the command line. ``name`` is a row, or a row and a part of the data."""
+    row, _, part = name.partition("-")
+    fewer = PARTS.get(part, 1)
+    folder = folder_of(options.runs, name, seed)
+    arguments = [*FIT, f"--likelihood={LIKELIHOODS[row]}", f"--epochs={options.epochs * fewer}",
+                 f"--limit={IMAGES // fewer if fewer > 1 else 0}", f"--seed={100 * seed}", f"--root={options.camvid}",
+                 f"--out={folder}", f"--device={options.device}", f"--workers={options.workers}", "--resume",
+                 "--quiet"]  # fmt: skip
+    return Job(f"fit-{name}-{seed}", ("-m", "sfumato", "fit", *arguments), weights_of(folder))
+
+
+def score_job(folder: Path, rows: str, options: argparse.Namespace, needs: tuple[str, ...]) -> Job:
+    """Score a run: ``rows`` are names with commas, of one pass, of draws, or of all members."""
+    arguments = (str(HERE / "camvid.py"), f"--camvid={options.camvid}", f"--foreign={options.foreign}",
+                 f"--device={options.device}", f"--score-run={folder}", f"--rows={rows}")  # fmt: skip
+    return Job(f"score-{folder.name}", arguments, scores_file(folder, rows.split(",")[-1]), needs)
+
+
+def scores_file(folder: Path, row: str) -> Path:
+    return folder / f"benchmark-{row}.json"
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """Everything that is trained and scored, the most important first."""
+    runs = options.runs
+    wanted = [("plain", seed) for seed in SINGLES] + [("aleatoric", seed) for seed in SINGLES]
+    wanted += [("plain", seed) for seed in range(len(SINGLES), MEMBERS)]
+    fits = [fit_job(*each, options) for each in wanted]
+    scores = [
+        score_job(folder_of(runs, name, seed), "one-pass,draws", options, (f"fit-{name}-{seed}",))
+        for name in LIKELIHOODS for seed in SINGLES
+    ]  # fmt: skip
+    return [*fits, *scores, *ensemble_jobs("plain", MEMBERS, options), *ensemble_jobs("aleatoric", 3, options)]
+
+
+def ensemble_jobs(name: str, members: int, options: argparse.Namespace) -> list[Job]:
+    """Gather networks into an ensemble, and score it."""
+    folder = options.runs / f"camvid-{name}-ensemble"
+    gather = Job(
+        f"gather-{name}",
+        (str(HERE / "camvid.py"), "--camvid=.", "--foreign=.", f"--runs={options.runs}", f"--gather={name}",
+         f"--members={members}"),
+        folder / "plan.yaml",
+        tuple(f"fit-{name}-{seed}" for seed in range(members)),
+    )  # fmt: skip
+    rows = "members" if members == 3 else "threes,members"
+    return [gather, score_job(folder, rows, options, (gather.name,))]
+
+
+def data_jobs(options: argparse.Namespace) -> list[Job]:
+    """Networks with both parts that are trained on a quarter and a half of the images."""
+    found = []
+    for part in PARTS:
+        name = f"aleatoric-{part}"
+        found += [fit_job(name, seed, options) for seed in SINGLES]
+        found += [score_job(folder_of(options.runs, name, seed), "draws", options, (f"fit-{name}-{seed}",))
+                  for seed in SINGLES]  # fmt: skip
+        found += ensemble_jobs(name, 3, options)
+    return found
+
+
+def gathered(runs: Path, name: str, members: int) -> Path:
+    """The networks of several runs as one run, an ensemble."""
+    folder = runs / f"camvid-{name}-ensemble"
+    sources = [folder_of(runs, name, seed) for seed in range(members)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for member, source in enumerate(sources):
+        shutil.copy(weights_of(source), folder / f"weights-{member}.safetensors")
+    plan = Plan.load(sources[0] / "plan.yaml")
+    replace(plan, config=replace(plan.config, method="ensemble", members=members)).save(folder / "plan.yaml")
+    return folder
+
+
+def methods(run: Run, row: str) -> list[Method]:
+    """The method of a row; for ``threes`` every ensemble of three members."""
+    if row == "threes":
+        return [DeepEnsemble([run.networks[member] for member in each])
+                for each in combinations(range(len(run.networks)), 3)]  # fmt: skip
+    if row == "members":
+        return [DeepEnsemble(run.networks)]
+    return [MCDropout(run.networks[0], samples=SAMPLES) if row == "draws" else Deterministic(run.networks[0])]
+
+
+def scored(
+    run: Run, method: Method, dataset: DataSet, foreign: Mapping[str, DataSet], teacher: Run | None = None
+) -> dict[str, float]:
+    """Scores of a method on every image of a data set, against its teacher, and against foreign images."""
+    task = run.single_task
+    scores, fidelity = _on(task.scores(), run), _on(FidelityScores(len(run.task.names)), run)
+    known = _on(OODScores(), run)
+    ood = {name: _on(OODScores(), run) for name in foreign}
+    for index, (prediction, sample) in enumerate(_predictions(run, method, dataset)):
+        target, valid = (value[None].to(run.device) for value in task.target_and_mask(sample))
+        scores.update(prediction, target, valid)
+        everywhere = torch.ones_like(prediction.total, dtype=torch.bool)
+        for each in (known, *ood.values()):
+            each.update(prediction, ~everywhere, everywhere)
+        if teacher is not None:
+            given = teacher.predict_uncalibrated(DeepEnsemble(teacher.networks), *teacher.inputs_of(sample),
+                                                 index=index)  # fmt: skip
+            fidelity.update(prediction, given, valid)
+    sums = known.statistics.sums[..., 0] / known.statistics.ranks[..., 0, :].sum(-1).double()
+    found = {name: float(value) for name, value in scores.compute().items() if value.ndim == 0}
+    found |= {f"mean_{kind}": float(value) for kind, value in zip(("total", "aleatoric", "epistemic"), sums)}
+    if teacher is not None:
+        found |= {f"fidelity_{name}": float(value) for name, value in fidelity.compute().items()}
+    for name, other in foreign.items():
+        for prediction, _ in _predictions(run, method, other):
             everywhere = torch.ones_like(prediction.total, dtype=torch.bool)
-            ood.update(prediction, everywhere & is_ood, everywhere)
-    found = {**scores.compute(), **(ood.compute() if ood_data is not None else {})}
-    return {name: float(value) for name, value in found.items()}
+            ood[name].update(prediction, everywhere, everywhere)
+        found |= {f"{name}_{key}": float(value) for key, value in ood[name].compute().items()}
+    return found
 
 
-def table(
-    names: tuple[str, str], dataset: DataSet, ood_data: DataSet | None, runs: Path, wanted: tuple[str, ...]
-) -> dict:
-    """Row → score → [mean, standard deviation] over the seeds whose runs exist."""
-    rows = {}
-    for row, (which, dropout) in ROWS.items():
-        each = []
-        for seed in SEEDS:
-            folder = runs / f"{names[which]}-{seed}"
-            if not (folder / "weights-0.safetensors").exists():
-                continue
-            kept = folder / f"benchmark-{row}.json"  # so that an interrupted scoring can be continued
-            if not kept.exists():
-                run = Run.open(folder, trust="homoscedastic")
-                kept.write_text(json.dumps(scored(run, dataset, ood_data, dropout)))
-            each.append(json.loads(kept.read_text()))
-        if not each:
-            continue
-        rows[row] = {"seeds": len(each)} | {name: _spread([e[name] for e in each]) for name in wanted}
-        print(row, rows[row], flush=True)
-    return rows
+def _predictions(run: Run, method: Method, dataset: DataSet) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        yield run.predict_uncalibrated(method, *run.inputs_of(sample), index=index), sample
 
 
-def _spread(values: list[float]) -> tuple[float, float | None] | None:
-    """Mean and standard deviation. None if a value is undefined, as the epistemic ratio of one pass."""
-    if not all(map(math.isfinite, values)):
+def _on(score: Any, run: Run) -> Any:
+    return score.to(run.device) if isinstance(score, Metric) else score
+
+
+def score_run(options: argparse.Namespace) -> None:
+    """Score the rows of one run that are missing. ``threes`` are several ensembles: a list."""
+    run = Run.open(options.score_run, device=options.device)
+    dataset = load("camvid", options.camvid, "val", SIZE)
+    foreign = worlds(options.foreign, SIZE)
+    for row in options.rows.split(","):
+        if not scores_file(options.score_run, row).exists():
+            others = {} if row == "threes" else foreign
+            found = [scored(run, method, dataset, others) for method in methods(run, row)]
+            scores_file(options.score_run, row).write_text(json.dumps(found if row == "threes" else found[0]))
+
+
+def spread(values: list[float]) -> tuple[float, float | None] | None:
+    """Mean and standard deviation; None where a value is undefined, as the epistemic ratio of one pass."""
+    finite = [value for value in values if value == value and abs(value) != float("inf")]
+    if len(finite) < len(values) or not values:
         return None
     return mean(values), stdev(values) if len(values) > 1 else None
 
 
+def read(folder: Path, row: str) -> Any:
+    with suppress(FileNotFoundError):
+        return json.loads(scores_file(folder, row).read_text())
+    return None
+
+
+def table_row(each: list[dict[str, float]]) -> dict[str, Any]:
+    """All scores of several runs: name → mean and standard deviation."""
+    return {"seeds": len(each)} | {name: spread([one[name] for one in each]) for name in each[0]} if each else {}
+
+
+def table(runs: Path) -> dict[str, Any]:
+    """Every row whose runs are scored, and the numbers that stand for them."""
+    rows: dict[str, Any] = {}
+    for name, (one, many) in {"plain": ("plain", "epistemic"), "aleatoric": ("aleatoric", "both")}.items():
+        for row, kind in ((one, "one-pass"), (many, "draws")):
+            found = [read(folder_of(runs, name, seed), kind) for seed in SINGLES]
+            rows[row] = table_row([each for each in found if each])
+    rows["ensemble"] = table_row([each for each in [read(runs / "camvid-plain-ensemble", "members")] if each])
+    rows["ensembles of 3"] = table_row(read(runs / "camvid-plain-ensemble", "threes") or [])
+    rows["both, ensemble of 3"] = table_row(
+        [each for each in [read(runs / "camvid-aleatoric-ensemble", "members")] if each]
+    )
+    by_data = {}
+    for part in (*PARTS, ""):
+        name = f"aleatoric-{part}" if part else "aleatoric"
+        found = [read(folder_of(runs, name, seed), "draws") for seed in SINGLES]
+        whole = read(runs / f"camvid-{name}-ensemble", "members")
+        by_data[part or "all"] = {
+            "draws": table_row([each for each in found if each]), "ensemble": table_row([whole] if whole else []),
+        }  # fmt: skip
+    rows = {name: row for name, row in rows.items() if row}
+    return {**headline(rows, by_data), "rows": rows, "by_data": by_data}
+
+
+def headline(rows: Mapping[str, Any], by_data: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that a reader looks for first."""
+    found: dict[str, Any] = {}
+    for name, row in (("plain", "plain"), ("aleatoric", "aleatoric"), ("ensemble", "ensemble")):
+        if row in rows:
+            found[f"miou_{name}"], found[f"miou_{name}_std"] = rows[row]["miou"]
+    if "ensembles of 3" in rows:
+        found["miou_ensemble_std"] = rows["ensembles of 3"]["miou"][1]
+    both = [each["ensemble"] for each in by_data.values()]
+    if all(both):
+        for kind in ("aleatoric", "epistemic"):
+            found[f"{kind}_by_data"] = [each[f"mean_{kind}"][0] for each in both]
+            ratios = [value[0] for key, value in both[-1].items() if key.endswith(f"_ood_ratio_{kind}")]
+            found[f"{kind}_ood_ratio"] = mean(ratios)
+    return found
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """The options that the benchmarks of these networks share."""
+    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--camvid", type=Path, required=True)
+    found.add_argument("--foreign", type=Path, required=True, help="folder that benchmarks/foreign.py made")
+    found.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "pretrained")
+    found.add_argument("--device", default="auto")
+    found.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
+    found.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
+    found.add_argument("--epochs", type=int, default=EPOCHS)
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--camvid", type=Path, required=True)
-    parser.add_argument("--sevenscenes", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
-    parser.add_argument("--score", action="store_true")
-    options = parser.parse_args()
-    sys.path.insert(0, str(HERE))  # for homoscedastic.py, a network outside of the package
-    roots = {"camvid": options.camvid.absolute(), "sevenscenes": options.sevenscenes.absolute()}
-    if not options.score:
-        for name in SETTINGS:
-            for seed in SEEDS:
-                fit(name, seed, roots[name.partition("-")[0]], options.runs.absolute())
-    camvid = load("camvid", roots["camvid"], "val", (180, 240))
-    rooms = load("sevenscenes", roots["sevenscenes"], "val", (180, 240))
-    rooms = DatasetView(rooms, range(0, len(rooms), 2))
-    ood = tuple(f"ood_{score}_{part}" for score in ("ratio", "auroc") for part in ("aleatoric", "epistemic"))
-    result = {
-        "samples": SAMPLES,
-        "classes": table(
-            ("camvid-categorical", "camvid-logit-normal"), camvid, rooms, options.runs, (*CLASS_SCORES, *ood)
-        ),
-        "depth": table(
-            ("sevenscenes-homoscedastic", "sevenscenes-heteroscedastic"),
-            load("sevenscenes", roots["sevenscenes"], "val", (96, 128)), None, options.runs, DEPTH_SCORES,
-        ),
-    }  # fmt: skip
+    made = parser(__doc__)
+    made.add_argument("--score-run", type=Path, help="score one run only")
+    made.add_argument("--rows", default="one-pass,draws")
+    made.add_argument("--gather", default="", help="make an ensemble of the runs of this name only")
+    made.add_argument("--members", type=int, default=MEMBERS)
+    options = made.parse_args()
+    for name in ("camvid", "foreign", "runs"):
+        setattr(options, name, getattr(options, name).absolute())
+    if options.score_run:
+        score_run(options)
+        return
+    if options.gather:
+        gathered(options.runs, options.gather, options.members)
+        return
+    run_jobs([*jobs(options), *data_jobs(options)], options.runs / "logs", options.jobs)
+    result = table(options.runs)
     (HERE / "results" / "camvid.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
     main()

@@ -4,8 +4,8 @@
     python benchmarks/methods.py --camvid DIR --sevenscenes DIR --train swag    # train a run that a method needs
     python benchmarks/methods.py … --seeds 0 1 2                                # of each method the seeds that exist
 
-CamVid val at 180 × 240, the networks of benchmarks/camvid.py and benchmarks/distillation.py. Methods that work on a
-trained network take those; others take a run of their own with the same network, epochs and batches. Out of
+CamVid val at 180 × 240, the networks of benchmarks/camvid_small.py and benchmarks/distillation_small.py. Methods that
+work on a trained network take those; others take a run of their own with the same network, epochs and batches. Out of
 distribution are 7-Scenes frames, and CamVid darkened, blurred and noisy at severity 3 (every fourth image). The scores
 of a seed are stored, so that an interrupted benchmark can be continued. The last line is JSON: means over seeds, and
 their standard deviations.
@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 import torch
-from distillation import SHIFTS, Shifted, gathered
+from distillation_small import SHIFTS, Shifted, gathered
 
 from sfumato.contracts import Batch, DataSet, Method
 from sfumato.data import DatasetView, load, subset
