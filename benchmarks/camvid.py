@@ -27,12 +27,14 @@ from typing import Any
 import torch
 from foreign import worlds
 from jobs import Job, run_jobs
+from torch import Tensor
 from torchmetrics import Metric
 
 from sfumato.contracts import DataSet, Method
 from sfumato.data import load
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.metrics import FidelityScores, OODScores
+from sfumato.predictions import UNCERTAINTIES
 from sfumato.runs import Plan, Run
 
 HERE = Path(__file__).parent
@@ -144,21 +146,21 @@ def scored(
     """Scores of a method on every image of a data set, against its teacher, and against foreign images."""
     task = run.single_task
     scores, fidelity = _on(task.scores(), run), _on(FidelityScores(len(run.task.names)), run)
-    known = _on(OODScores(), run)
+    means: list[Tensor] = []  # of the uncertainties of each image
     ood = {name: _on(OODScores(), run) for name in foreign}
     for index, (prediction, sample) in enumerate(_predictions(run, method, dataset)):
         target, valid = (value[None].to(run.device) for value in task.target_and_mask(sample))
         scores.update(prediction, target, valid)
         everywhere = torch.ones_like(prediction.total, dtype=torch.bool)
-        for each in (known, *ood.values()):
+        for each in ood.values():
             each.update(prediction, ~everywhere, everywhere)
+        means.append(torch.stack([getattr(prediction, kind).mean() for kind in UNCERTAINTIES]))
         if teacher is not None:
             given = teacher.predict_uncalibrated(DeepEnsemble(teacher.networks), *teacher.inputs_of(sample),
                                                  index=index)  # fmt: skip
             fidelity.update(prediction, given, valid)
-    sums = known.statistics.sums[..., 0] / known.statistics.ranks[..., 0, :].sum(-1).double()
     found = {name: float(value) for name, value in scores.compute().items() if value.ndim == 0}
-    found |= {f"mean_{kind}": float(value) for kind, value in zip(("total", "aleatoric", "epistemic"), sums)}
+    found |= {f"mean_{kind}": float(value) for kind, value in zip(UNCERTAINTIES, torch.stack(means).mean(0))}
     if teacher is not None:
         found |= {f"fidelity_{name}": float(value) for name, value in fidelity.compute().items()}
     for name, other in foreign.items():

@@ -2,7 +2,8 @@
 
     python benchmarks/gpu.py pack --data DIR --out packed                     # at most 50 MB, to take along
     python benchmarks/gpu.py run --data packed --out results --seconds 540    # on the machine with the GPU
-    python benchmarks/gpu.py run --data packed --out results --tiny           # a try on a CPU, in some minutes
+    python benchmarks/gpu.py pack --data DIR --out few --most 8               # few images, for a try on a CPU:
+    python benchmarks/gpu.py run --data few --out results --epochs 1 --tiny --jobs 2
 
 ``--data`` of ``pack`` holds camvid, sevenscenes, middlebury, bccd and flow. Images are packed as JPEG of quality 90,
 labels as they are. Trainings run side by side, the most important first. After each of them the tables of all that is
@@ -31,14 +32,14 @@ HERE = Path(__file__).parent
 SPLITS = ("train", "val")
 
 
-def pack(data: Path, out: Path) -> None:
-    """CamVid as JPEG, and the foreign images."""
+def pack(data: Path, out: Path, most: int) -> None:
+    """CamVid as JPEG, and the foreign images; of CamVid at most so many images of a split."""
     for split in SPLITS:
         for folder in (split, f"{split}annot"):
             (out / "camvid" / folder).mkdir(parents=True, exist_ok=True)
-        for file in sorted((data / "camvid" / split).glob("*.png")):
+        for file in sorted((data / "camvid" / split).glob("*.png"))[:most]:
             Image.open(file).convert("RGB").save(out / "camvid" / split / f"{file.stem}.jpg", quality=90)
-        for file in sorted((data / "camvid" / f"{split}annot").glob("*.png")):
+        for file in sorted((data / "camvid" / f"{split}annot").glob("*.png"))[:most]:
             (out / "camvid" / f"{split}annot" / file.name).write_bytes(file.read_bytes())
     foreign.gather(data, out / "foreign", camvid.SIZE)
 
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("command", choices=("pack", "run"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=1000, help="images of a split of CamVid that are packed")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "gpu")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=8, help="trainings at the same time")
@@ -103,12 +105,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=camvid.EPOCHS)
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--only-train", action="store_true", help="leave the speeds out")
-    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="small sizes where speed is measured")
     options = parser.parse_args()
     for name in ("data", "out", "runs"):
         setattr(options, name, getattr(options, name).absolute())
     if options.command == "pack":
-        pack(options.data, options.out)
+        pack(options.data, options.out, options.most)
         return
     print(json.dumps(run(options)))
 

@@ -19,7 +19,7 @@ from sfumato.tasks import Semantic
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FRAGMENTS = ("README", "extending")  # their code is taken from larger programs, so it is only compiled
+FRAGMENTS = ("README", "extending", "pretrained")  # their code is taken from larger programs, so it is only compiled
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
