@@ -191,8 +191,10 @@ def fit(
         data=str(train) if named else type(train).__name__,
         **{name: value for name, value in choices.items() if name in known},
     )
-    plan, train, val = training.make_plan(config, None if named else train, val, Trust.of(trust))
     options = {name: value for name, value in choices.items() if name not in known}
+    plan, train, val = training.make_plan(
+        config, None if named else train, val, Trust.of(trust), options.get("device", "auto")
+    )
     found = training.fit(plan, train, val, Path(out), **options)
     return Run.open(found.folder, device=found.device, trust=plan.trust)
 

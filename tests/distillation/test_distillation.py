@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from sfumato.data import Scenes
-from sfumato.data.transforms import Augmentation
+from sfumato.data.loading import collate
+from sfumato.data.transforms import Augmentation, to_float
 from sfumato.data.views import entries_of
 from sfumato.distillation import DistillationDataset, Teacher, distill, student_plan, students_of
 from sfumato.errors import ConfigError, DataError, RunError, RunExistsError
@@ -140,6 +142,28 @@ def test_void_pixels_teach_nothing_and_unlabeled_images_everywhere(teacher):
     assert float(known["classes"][1].min()) == 1
     assert float(unknown["classes"][:2].abs().max()) == 0
     assert list(dataset.names) == [*scenes().names, *scenes(1, 9).names]
+
+
+class Bytes(Dataset):
+    """Scenes whose images are bytes, as those of files are."""
+
+    inputs, entries, names = ("image",), Scenes.entries, scenes().names
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        sample = scenes()[index]
+        return {**sample, "image": (255 * sample["image"]).byte()}
+
+
+def test_bytes_and_numbers_are_not_mixed_in_a_batch(teacher):
+    dataset = DistillationDataset(teacher_for(teacher), Bytes(), scenes(2, 7), cached=False)
+    batch = collate([dataset[0], dataset[4]])
+    expected = torch.stack([Bytes()[0]["image"] / 255, scenes(2, 7)[0]["image"]])
+    assert torch.allclose(to_float(batch)["image"], expected)
+    alike = DistillationDataset(teacher_for(teacher), Bytes(), Bytes(), cached=False)
+    assert alike[5]["image"].dtype == torch.uint8
 
 
 def test_on_the_fly_stores_no_targets(tmp_path):

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from sfumato.calibration import ConformalIntervals, ConformalSets, Isotonic, QuantileMap, Temperature, VarianceScaling
+from sfumato.calibration import (
+    ConformalIntervals,
+    ConformalSets,
+    Isotonic,
+    QuantileMap,
+    Temperature,
+    VarianceScaling,
+    local,
+)
 from sfumato.errors import ConfigError, DataError, ResourceError, RunError
 from sfumato.evaluation import (
     CalibrationReport,
@@ -85,6 +93,13 @@ def test_one_image_is_enough_to_fit_but_not_to_check(run, images):
     fitted, report = calibrate(run, images(1, 1), **QUIET)
     assert fitted.calibrator is not None
     assert report.before == report.after == {}
+
+
+def test_a_temperature_of_each_pixel_is_fitted_to_the_image_too(run, images, monkeypatch):
+    monkeypatch.setattr(local, "STEPS", 5)
+    fitted, _ = calibrate(run, images(4, 1), "local", **QUIET)
+    assert fitted.calibrator.first.shape[1] == 8 + 3  # classes and colors
+    assert evaluate(fitted, images(1, 7), **FEW).tasks["classes"].scores["nll"].value > 0
 
 
 @pytest.mark.parametrize(

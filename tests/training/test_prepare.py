@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+import sfumato
+from sfumato import training
 from sfumato.data import Scenes
 from sfumato.errors import ConfigError, DataError, PluginError, UntrustedCodeError
 from sfumato.registry import Trust
 from sfumato.runs import Config
 from sfumato.tasks import Semantic
-from sfumato.training import default_crop, default_size, make_plan
+from sfumato.training import default_crop, default_size, make_plan, prepare
 
 
 def scenes(count=6, seed=0, **how):
@@ -252,3 +254,12 @@ def test_crops_of_large_images_are_small_on_a_cpu():
     assert default_crop((360, 480), "cpu") == (192, 256)
     assert default_crop((565, 584), "cpu") == (128, 160)
     assert default_crop((96, 128), "cpu") == (96, 128)
+
+
+def test_what_suits_a_device_is_chosen_for_the_device_that_trains(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(prepare, "fast_precision", lambda device: asked.append(device) or "32-true")
+    monkeypatch.setattr(training, "fit", lambda plan, *_, **__: pytest.fail("planned"))
+    with pytest.raises(pytest.fail.Exception, match="planned"):
+        sfumato.fit((scenes(2), None), out=tmp_path / "run", device="cpu")
+    assert asked == ["cpu"]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample, Task
+from sfumato.data.transforms import to_float
 from sfumato.data.views import Samples, augmentation_of, entries_of, name_of, names_of
 from sfumato.distillation.teacher import Teacher
 from sfumato.errors import ConfigError, DataError
@@ -39,6 +40,8 @@ class DistillationDataset(Dataset[Sample]):
         self.teacher, self.cached, self.labeled, self.unlabeled = teacher, cached, labeled, unlabeled
         self.tasks: Mapping[str, Task] = dict(teacher.run.task.parts)
         self.inputs, self.augmentation = teacher.run.facts.inputs, augmentation_of(labeled)
+        # A batch of bytes and of numbers in [0, 1] would be one of numbers, whose bytes were no longer recognized.
+        self._as_float = unlabeled is not None and len(unlabeled) > 0 and self._types(labeled) != self._types(unlabeled)
         self.entries: dict[str, EntryKind] = entries_of(labeled, list(self.tasks.values()))
         lengths = self._lengths()
         kinds = {key: self._kind(key, length) for key, length in lengths.items()}
@@ -69,7 +72,12 @@ class DistillationDataset(Dataset[Sample]):
         found = {name: value for name in self.inputs if isinstance(value := sample.get(name), Tensor)}
         if missing := [name for name in self.inputs if name not in found]:
             raise DataError(f"sample {sample.get('name', '')!r} has no {missing[0]!r}, an input of the teacher")
-        return found
+        return to_float(found, self.entries) if self._as_float else found
+
+    def _types(self, images: Samples) -> list[torch.dtype | None]:
+        """The types of the inputs in the first sample."""
+        sample = images[0]
+        return [value.dtype if isinstance(value := sample.get(name), Tensor) else None for name in self.inputs]
 
     def _lengths(self) -> dict[str, int]:
         """The number of channels of each distillation target; 0 if they are left out."""

@@ -73,7 +73,7 @@ class HeldPredictions:
                 found = scaling.prediction(found, {task.key: task})
             elif scaling.seen != scaling.original:
                 sample = resize(sample, scaling.seen, self._kinds)
-            prediction = replace(found, image=None).to("cpu")
+            prediction = (replace(found, image=None) if self.original else found).to("cpu")  # calibrators may read it
         target, valid = task.target_and_mask(task.entries(sample))
         held = prediction, target[None], valid[None]
         size = sum(_bytes(getattr(prediction, field.name)) for field in fields(prediction))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -47,9 +50,9 @@ def wrap(
     Args:
         config: Data, task, network and its arguments, ``output``, ``size``, ``samples``. Other fields are not used.
         folder: Folder of the run. It must not hold a run.
-        network: The trained network, if it exists already; then ``config.network`` names what makes an equal one, and
-            may be empty if the class of the network does so without further arguments. None to make it by
-            ``config.network``. Default None.
+        network: The trained network, on any device, if it exists already; then ``config.network`` names what makes an
+            equal one, and may be empty if the class of the network does so without further arguments. None to make it
+            by ``config.network``. Default None.
         weights: A checkpoint of another program, see :func:`~sfumato.training.checkpoint.read_checkpoint`. Empty for
             the weights that the network is made with.
         normalization: How images are given to the network: ``imagenet`` (standardized), ``unit`` ([0, 1]),
@@ -62,7 +65,7 @@ def wrap(
         progress: Whether a bar is shown. Default True.
 
     Returns:
-        The run, and what was found, one sentence each.
+        The run, on the device of the network, and what was found, one sentence each.
 
     Raises:
         ConfigError: If the network cannot be made, or its output does not fit the task.
@@ -78,6 +81,25 @@ def wrap(
     if not config.network:
         raise ConfigError("no network is named: give its class path, as in --network my_package.Net")
     config = replace(config, method=method or "deterministic", members=1, epochs=1)
+    place = torch.device("cpu") if network is None else _device(network)
+    with _on_cpu(network):
+        run, notes = _made(config, folder, network, weights, normalization, method, train, val, trusted, progress)
+    return run.to(place), notes
+
+
+def _made(
+    config: Config,
+    folder: Path,
+    network: nn.Module | None,
+    weights: str | Path,
+    normalization: str,
+    method: str,
+    train: Samples | None,
+    val: Samples | None,
+    trusted: Trust,
+    progress: bool,
+) -> tuple[Run, tuple[str, ...]]:
+    """The run on the CPU, where the network is tried. Arguments as of :func:`wrap`."""
     plan, train, val = make_plan(
         _with_likelihood(config, train, trusted), train, val, trusted, "cpu", progress, network=network
     )
@@ -100,6 +122,24 @@ def wrap(
         save_weights(whole, weights_path(folder, 0))
         plan.save(folder / PLAN)
     return Run(folder, plan, task, likelihood, (whole,)), (*notes, *more, f"the method is {chosen}")
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+
+
+@contextmanager
+def _on_cpu(network: nn.Module | None) -> Iterator[None]:
+    """Keep a network on the CPU, and take it back to its device afterwards."""
+    if network is None:
+        yield
+        return
+    place = _device(network)
+    try:
+        network.to("cpu")
+        yield
+    finally:
+        network.to(place)
 
 
 def _with_likelihood(config: Config, train: Samples | None, trust: Trust) -> Config:
