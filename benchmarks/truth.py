@@ -1,41 +1,51 @@
 """Are aleatoric and epistemic uncertainty right? Scenes hold the true distributions, to compare with.
 
-    python benchmarks/truth.py               # everything; continues where it was stopped
-    python benchmarks/truth.py --only fit    # train only
-    python benchmarks/truth.py --only score  # score the runs that exist
-    python benchmarks/truth.py --seeds 1     # fewer runs
+    python benchmarks/truth.py                    # everything; continues where it was stopped
+    python benchmarks/truth.py --seeds 1          # fewer runs
+    python benchmarks/truth.py --device cuda --jobs 3 --minutes 8  # three runs at a time on a GPU
 
-Trains with many steps on all scenes, and with few steps on ¼, ½ and all of them, for classes (logit-normal) and for
-depth (Gaussian on log depth). The predicted uncertainty is compared with the true distributions of other scenes. A
-third network learns the noise of depth only, so that errors of σ can be told from errors of depth. Each network gives
-MC dropout. Several seeds together give an ensemble. The last line is JSON.
+Trains with many steps on all scenes, for depth (Gaussian on log depth) and for classes (logit-normal), then with few
+steps on ¼, ½ and all of them. The predicted uncertainty is compared with the true distributions of other scenes. One
+more network learns the noise of depth only, so that errors of σ can be told from errors of depth. The networks of all
+seeds are an ensemble. Scenes are generated once. The last line is JSON, and results/truth.json, which is written after
+each run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from processes import finished
 from scipy.stats import spearmanr
+from stored_scenes import StoredScenes, stored
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from sfumato.contracts import DataSet, Method, Sample, Task
+from sfumato.contracts import Method, Sample, Task
 from sfumato.data import DatasetView, Scenes
-from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
+from sfumato.methods import DeepEnsemble, Deterministic
 from sfumato.runs import Config, Run
+from sfumato.storage import atomic_write
 from sfumato.tasks import Depth
 from sfumato.training import fit, make_plan
 
 HERE = Path(__file__).parent
-SIZE, TRAIN, SHOWN, DRAWN = (64, 96), 2048, 100, 30  # numbers of scenes scored by one pass, and by many draws
-PARTS_OF_DATA = (TRAIN // 4, TRAIN // 2, TRAIN)
-STEPS, SHORT, BATCH = 10_240, 2560, 4  # SHORT: for every amount of data, where amounts are compared
-TASKS = ("depth", "noise", "classes")
+SHOWN, DRAWN = 100, 30  # numbers of scenes that distributions are compared on, and that parts are averaged over
+BATCH, RATE, WIDTHS, DROPOUT = 16, 3e-3, (16, 32, 64, 96, 144), 0.0
+STEPS = {"depth": 10_240, "classes": 5_120, "noise": 5_120}
+SHORT = 2_560  # where amounts of data are compared
+ENTRIES = ("image", "classes", "classes_valid", "depth", "depth_valid", "depth_true")
 
 
 class Noise(DatasetView):
@@ -52,27 +62,72 @@ class Noise(DatasetView):
         return {**sample, "depth": sample["depth"] / true, "depth_true": torch.ones_like(true)}
 
 
-def folder_of(runs: Path, name: str, images: int, steps: int, seed: int) -> Path:
-    return runs / f"truth-{name}-{images}-{steps}-{seed}"
+@dataclass(frozen=True)
+class Job:
+    """One run: what it learns, on how many scenes, in how many steps, and its seed."""
+
+    task: str
+    images: int
+    steps: int
+    seed: int
+    size: tuple[int, int]
+    runs: Path
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        height, width = self.size
+        return self.runs / f"truth-{self.task}-{self.images}-{self.steps}-{height}x{width}-{self.seed}"
+
+    @property
+    def scores(self) -> Path:
+        """The file with the scores of a run."""
+        return self.folder / "scores.json"
+
+    @property
+    def key(self) -> str:
+        """The task whose uncertainty is predicted."""
+        return "classes" if self.task == "classes" else "depth"
 
 
-def trained(runs: Path, name: str, images: int, steps: int, seed: int) -> Run:
-    """The run of so many steps on so many images. It is trained if it does not exist."""
-    folder = folder_of(runs, name, images, steps, seed)
-    if (folder / "weights-0.safetensors").exists():
-        return Run.open(folder)
-    scenes = Scenes(TRAIN, size=SIZE, seed=0)
-    train, task, likelihood = {
-        "depth": (scenes, "depth", "gaussian"),
-        "noise": (Noise(scenes), "depth", "gaussian"),
-        "classes": (scenes, "classes", "logit-normal"),
-    }[name]
+def trained(scenes: StoredScenes, job: Job) -> dict[str, Any]:
+    """Train and score one run. Its scores are kept beside its weights."""
+    start = time.perf_counter()
     config = Config(
-        task=task, likelihood=likelihood, method="mc-dropout", limit=images, batch=BATCH,
-        epochs=max(1, steps * BATCH // images), network_args={"dropout": 0.1}, seed=100 * seed,
+        task=job.key, likelihood="logit-normal" if job.key == "classes" else "gaussian", method="deterministic",
+        limit=job.images, batch=BATCH, epochs=max(1, round(job.steps / max(1, job.images // BATCH))), seed=job.seed,
+        learning_rate=RATE, precision="32-true", network_args={"dropout": DROPOUT, "widths": list(WIDTHS)},
     )  # fmt: skip
-    plan, train, _ = make_plan(config, train)
-    return fit(plan, train, None, folder, resume=True, progress=False)
+    data = Noise(scenes) if job.task == "noise" else scenes
+    plan, train, _ = make_plan(config, data, device=job.device)
+    run = fit(plan, train, None, job.folder, resume=True, device=job.device, progress=False, cache="memory",
+              logger="csv")  # fmt: skip
+    seconds = time.perf_counter() - start
+    row = {"seconds": round(seconds, 1), "scores": distribution(run, Deterministic(run.networks[0]), job)}
+    with atomic_write(job.scores) as part:
+        part.write_text(json.dumps(row))
+    return row
+
+
+@cache
+def shown(count: int, size: tuple[int, int], novel: bool = False) -> Sequence[Sample]:
+    """Scenes to score on, which no run was trained on."""
+    scenes = Scenes(count, size, 1, novel=novel)
+    return [scenes[index] for index in range(count)]
+
+
+def distribution(run: Run, method: Method, job: Job) -> dict[str, float]:
+    """How close the predicted distribution is to the true one."""
+    if job.key == "classes":
+        return class_error(run, method, job.size)
+    return sigma(run, method, job)
+
+
+def predictions(run: Run, method: Method, samples: Sequence[Sample]) -> Iterator[tuple[Any, Any]]:
+    """Each sample with its prediction, on the CPU."""
+    for index, sample in enumerate(samples):
+        yield sample, run.predict_uncalibrated(method, *run.inputs_of(sample), index=index).to("cpu")
 
 
 def relative(prediction: Any) -> tuple[Tensor, Tensor]:
@@ -83,37 +138,40 @@ def relative(prediction: Any) -> tuple[Tensor, Tensor]:
     return prediction.aleatoric[0] / square, prediction.epistemic[0] / square
 
 
-def parts(run: Run, method: Method, key: str) -> dict[str, float]:
-    """Mean aleatoric and epistemic part over the pixels of known scenes, and over those of unseen objects."""
-    seen: dict[str, list[Tensor]] = {"known": [], "novel": []}
-    for name, scenes in (("known", Scenes(DRAWN, SIZE, 1)), ("novel", Scenes(DRAWN, SIZE, 1, novel=True))):
-        for index in range(DRAWN):
-            sample = scenes[index]
-            found = run.predict_uncalibrated(method, *run.inputs_of(sample), index=index)
-            where = sample["novel"] if name == "novel" else sample[f"{key}_valid"]
-            seen[name].append(torch.stack(relative(found))[:, where])
-    known, novel = (torch.cat(seen[name], 1).double().mean(1).tolist() for name in ("known", "novel"))
-    return {"aleatoric": known[0], "epistemic": known[1], "aleatoric_novel": novel[0], "epistemic_novel": novel[1]}
+def parts(run: Run, method: Method, job: Job) -> dict[str, float]:
+    """Mean aleatoric and epistemic part over the pixels of known scenes, and over those of unseen objects.
+
+    For depth also the median size of the error of its logarithm.
+    """
+    found = {}
+    for ending, novel in (("", False), ("_novel", True)):
+        every, errors = [], []
+        for sample, prediction in predictions(run, method, shown(DRAWN, job.size, novel)):
+            where = sample["novel"] if novel else sample[f"{job.key}_valid"]
+            every.append(torch.stack(relative(prediction))[:, where])
+            if job.key == "depth":
+                errors.append((prediction.mean[0, 0].log() - sample["depth_true"][0].log()).abs()[where])
+        means = torch.cat(every, 1).double().mean(1).tolist()
+        found |= {f"aleatoric{ending}": means[0], f"epistemic{ending}": means[1]}
+        if errors:
+            found[f"error{ending}"] = torch.cat(errors).median().item()
+    return found
 
 
-def one_pass(run: Run, dataset: DataSet) -> Iterator[tuple[Any, Any]]:
-    """Each sample with its prediction by one pass."""
-    method = Deterministic(run.networks[0])
-    for sample in (dataset[index] for index in range(SHOWN)):
-        yield sample, run.predict_uncalibrated(method, *run.inputs_of(sample))
-
-
-def sigma(run: Run, scenes: DataSet) -> dict[str, float]:
+def sigma(run: Run, method: Method, job: Job) -> dict[str, float]:
     """Learned against true σ of log depth, over every valid pixel of scenes that were not trained on."""
-    learned, true, residual = [], [], []
-    for sample, found in one_pass(run, scenes):
+    learned, true, residual, nearby = [], [], [], []
+    for sample, found in predictions(run, method, shown(SHOWN, job.size)):
         valid = sample["depth_valid"]
         spread = torch.log1p(found.aleatoric[0] / found.mean[0, 0].square()).sqrt()  # of a normal logarithm
         middle = found.mean[0, 0].log() - spread.square() / 2
+        true_depth = sample["depth_true"][0].where(valid & (job.task != "noise"), 1)
+        error = (middle - true_depth.log()).where(valid, 0)
         learned.append(spread[valid])
         true.append(sample["depth_sigma"][0][valid])
-        residual.append((middle - sample["depth_true"][0].log())[valid])
-    a, b, r = torch.cat(learned), torch.cat(true), torch.cat(residual)
+        residual.append(error[valid])
+        nearby.append((_blurred(error.square()) / _blurred(valid.float()))[valid])
+    a, b, r, near = torch.cat(learned), torch.cat(true), torch.cat(residual), torch.cat(nearby)
     misfit = (b.square() + r.square()).sqrt()  # the best σ of a network with error r where the noise is b
     right = r.abs() < 0.3 * b
     return {
@@ -124,73 +182,145 @@ def sigma(run: Run, scenes: DataSet) -> dict[str, float]:
         "ratio_where_right": (a / b)[right].median().item(),
         "misfit": r.abs().median().item(),
         "ratio_with_misfit": (a / misfit).median().item(),
+        # of a σ that explains the noise and the mean square error of the pixels around, as the likelihood asks for
+        "spearman_of_best": float(spearmanr((b.square() + near).sqrt().numpy(), b.numpy()).statistic),
     }
 
 
-def class_error(run: Run) -> dict[str, float]:
+def _blurred(values: Tensor) -> Tensor:
+    """The mean over 7 × 7 pixels of a map (H, W), with zeros around it."""
+    return avg_pool2d(values[None], 7, stride=1, padding=3)[0]
+
+
+def class_error(run: Run, method: Method, size: tuple[int, int]) -> dict[str, float]:
     """|predicted − true| probability where a material has several classes: over its possible classes, and over all."""
     possible, every = [], []
-    for sample, found in one_pass(run, Scenes(SHOWN, SIZE, 1)):
-        open_ = sample["class_probs"].amax(0) < 1
-        wrong = (found.probs[0] - sample["class_probs"]).abs()[:, open_]
-        possible.append(wrong[(sample["class_probs"] > 0)[:, open_]])
+    for sample, found in predictions(run, method, shown(SHOWN, size)):
+        ambiguous = sample["class_probs"].amax(0) < 1
+        wrong = (found.probs[0] - sample["class_probs"]).abs()[:, ambiguous]
+        possible.append(wrong[(sample["class_probs"] > 0)[:, ambiguous]])
         every.append(wrong.flatten())
-    return {"possible": torch.cat(possible).mean().item(), "every": torch.cat(every).mean().item()}
+    return {"mae": torch.cat(possible).mean().item(), "mae_all_classes": torch.cat(every).mean().item()}
 
 
-def spread(runs: list[Run], task: str, ensemble: bool) -> dict[str, float]:
-    """The parts by an ensemble of all seeds, or the mean over seeds by MC dropout."""
-    if ensemble:
-        return parts(runs[0], DeepEnsemble(run.networks[0] for run in runs), task)
-    each = [parts(run, MCDropout(run.networks[0], samples=20), task) for run in runs]
-    return {name: mean(row[name] for row in each) for name in each[0]}
+def ensembles(jobs: Sequence[Job], least: int) -> None:
+    """Score the runs that differ in their seed only as an ensemble, where at least so many of them exist."""
+    for group in grouped(jobs):
+        path = together(group)
+        if len(group) >= max(2, least) and not path.exists():
+            runs = [Run.open(job.folder, device=job.device) for job in group]
+            method = DeepEnsemble(run.networks[0] for run in runs)
+            row = parts(runs[0], method, group[0])
+            if group[0].images == max(job.images for job in jobs):
+                row |= distribution(runs[0], method, group[0])
+            with atomic_write(path) as part:
+                part.write_text(json.dumps(row))
+
+
+def grouped(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs whose runs were scored, those that differ in their seed only together."""
+    groups: dict[tuple[str, int, int], list[Job]] = {}
+    for job in jobs:
+        if job.scores.exists():
+            groups.setdefault((job.task, job.images, job.steps), []).append(job)
+    return list(groups.values())
+
+
+def together(group: Sequence[Job]) -> Path:
+    """The file with the scores of an ensemble."""
+    return group[0].folder / f"ensemble-{len(group)}.json"
+
+
+def row_of(group: Sequence[Job]) -> dict[str, Any]:
+    """All scores of runs that differ in their seed only: each, their mean, and those of the ensemble."""
+    job, each = group[0], [json.loads(job.scores.read_text()) for job in group]
+    path = together(group)
+    return {
+        "task": job.task,
+        "images": job.images,
+        "steps": job.steps,
+        "mean": {name: mean(row["scores"][name] for row in each) for name in each[0]["scores"]},
+        "each": each,
+        "ensemble": json.loads(path.read_text()) if path.exists() else {},
+    }
+
+
+def summary(rows: Sequence[dict[str, Any]], most: int, steps: dict[str, int], short: int) -> dict[str, Any]:
+    """The numbers of the page: those of the long runs, and those over amounts of data."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        if (row["images"], row["steps"]) != (most, steps[row["task"]]):
+            continue
+        prefix = {"depth": "sigma", "noise": "sigma_known_median", "classes": "class"}[row["task"]]
+        for ending, scores in (("", row["mean"]), ("_ensemble", row["ensemble"])):
+            found |= {f"{prefix}_{name}{ending}": value for name, value in scores.items() if name in row["mean"]}
+        if row["ensemble"] and row["task"] != "noise":
+            whole = row["ensemble"]
+            ratios = {
+                f"{part}_ood_ratio": whole[f"{part}_novel"] / whole[part]
+                for part in ("epistemic", "aleatoric", "error")
+                if part in whole
+            }
+            found[f"{row['task']}_ensemble"] = ratios
+    for task, score in (("depth", "spearman"), ("classes", "mae")):
+        parted = [row for row in rows if (row["task"], row["steps"]) == (task, short)]
+        parted.sort(key=lambda row: row["images"])
+        found[f"{task}_{score}_by_data"] = {row["images"]: row["mean"][score] for row in parted}
+        for part in ("epistemic", "aleatoric"):
+            found[f"{task}_{part}_by_data"] = {
+                row["images"]: row["ensemble"][part] for row in parted if row["ensemble"]
+            }
+    return found
+
+
+def write(out: Path, jobs: Sequence[Job], steps: dict[str, int], short: int) -> dict[str, Any]:
+    """Write what is known so far."""
+    rows = [row_of(group) for group in grouped(jobs)]
+    result = {
+        "size": jobs[0].size, "images": sorted({job.images for job in jobs}), "steps": [steps, short], "batch": BATCH,
+        "learning_rate": RATE, "widths": WIDTHS, "dropout": DROPOUT, "seeds": len({job.seed for job in jobs}),
+        "shown": [SHOWN, DRAWN], **summary(rows, max(job.images for job in jobs), steps, short), "runs": rows,
+    }  # fmt: skip
+    with atomic_write(out) as part:
+        part.write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
-    parser.add_argument("--only", choices=("fit", "score"), help="train only, or score the runs that exist")
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 192), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, nargs="+", default=PARTS_OF_DATA, help="numbers of training scenes")
-    parser.add_argument("--task", choices=TASKS, action="append")
-    options = parser.parse_args()
+    parser.add_argument("--images", type=int, nargs="+", default=(512, 1024, 2048), help="numbers of training scenes")
+    parser.add_argument("--length", type=float, default=1.0, help="factor of the numbers of steps")
+    parser.add_argument("--task", choices=STEPS, nargs="+", default=list(STEPS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no run is begun after this time")
+    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "truth.json")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    seeds, most = range(options.seeds), max(options.images)
-    wanted = [(task, most, STEPS) for task in TASKS]
-    wanted += [(task, images, SHORT) for task in ("depth", "classes") for images in options.images]
-    runs: dict[tuple[str, int, int], list[Run]] = {}
-    for seed in seeds:
-        for key in wanted:
-            there = (folder_of(options.runs, *key, seed) / "weights-0.safetensors").exists()
-            if there or (options.only != "score" and key[0] in (options.task or TASKS)):
-                runs.setdefault(key, []).append(trained(options.runs, *key, seed))
-    if options.only == "fit":
-        return
-    result: dict[str, Any] = {"size": SIZE, "images": options.images, "steps": [STEPS, SHORT], "seeds": options.seeds}
-    shown = Scenes(SHOWN, SIZE, 1)
-    for prefix, task, data in (("sigma", "depth", shown), ("sigma_known_median", "noise", Noise(shown))):
-        found = [sigma(run, data) for run in runs[task, most, STEPS]]
-        result |= {f"{prefix}_{name}": mean(each[name] for each in found) for name in found[0]}
-    errors = [class_error(run) for run in runs["classes", most, STEPS]]
-    result |= {
-        "class_mae": mean(e["possible"] for e in errors),
-        "class_mae_all_classes": mean(e["every"] for e in errors),
-    }
-    for task in ("depth", "classes"):  # the keys without a task are those of the classes, which are written last
-        for ensemble in (True, False)[len(seeds) < 2 :]:  # those of MC dropout, which are written last
-            whole = spread(runs[task, most, STEPS], task, ensemble)
-            name = f"{task}_{'ensemble' if ensemble else 'mc_dropout'}"
-            result[name] = {
-                f"{part}_ood_ratio": whole[f"{part}_novel"] / whole[part] for part in ("epistemic", "aleatoric")
-            }
-            print(name, result[name], flush=True)
-            if all((task, images, SHORT) in runs for images in options.images):
-                rows = [spread(runs[task, images, SHORT], task, ensemble) for images in options.images]
-                for part in ("epistemic", "aleatoric"):
-                    result[name][f"{part}_by_data"] = [row[part] for row in rows]
-            result |= result[name]
-    (HERE / "results" / "truth.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    end = time.time() + 60 * given.minutes
+    size, most = (given.size[0], given.size[1]), max(given.images)
+    steps = {task: max(1, round(given.length * count)) for task, count in STEPS.items()}
+    short = max(1, round(given.length * SHORT))
+    wanted = [(task, most, steps[task], seed) for seed in range(given.seeds) for task in STEPS]
+    wanted = [job for job in wanted if job[0] != "noise" or job[3] == 0]  # one run of it is enough
+    wanted += [
+        (task, images, short, seed)
+        for task in ("classes", "depth")
+        for seed in range(given.seeds)
+        for images in given.images
+    ]
+    jobs = [Job(*job, size, given.runs, given.device) for job in wanted if job[0] in given.task]
+    scenes = stored(Scenes(most, size, 0), ENTRIES, given.runs, os.cpu_count() or 1)
+    missing = [job for job in jobs if not job.scores.exists()]
+    for job, row in finished(partial(trained, scenes), missing, given.jobs, end):
+        print(f"{job.folder.name}: {json.dumps(row)}", flush=True)
+        ensembles(jobs, given.seeds)
+        write(given.out, jobs, steps, short)
+    ensembles(jobs, 2)
+    print(json.dumps(write(given.out, jobs, steps, short)))
 
 
 if __name__ == "__main__":
