@@ -1,4 +1,7 @@
-"""Jobs that run in several processes, one thread each, until a time is over."""
+"""Jobs in several processes that stay, with one thread each, until a time is over.
+
+Starting a process and its GPU takes as long as a short run. For commands, and jobs that need others, see jobs.py.
+"""
 
 from __future__ import annotations
 
