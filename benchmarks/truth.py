@@ -4,11 +4,11 @@
     python benchmarks/truth.py --seeds 1          # fewer runs
     python benchmarks/truth.py --device cuda --jobs 3 --minutes 8  # three runs at a time on a GPU
 
-Trains with many steps on all scenes, for depth (Gaussian on log depth) and for classes (logit-normal), then with few
-steps on ¼, ½ and all of them. The predicted uncertainty is compared with the true distributions of other scenes. One
-more network learns the noise of depth only, so that errors of σ can be told from errors of depth. The networks of all
-seeds are an ensemble. Scenes are generated once. The last line is JSON, and results/truth.json, which is written after
-each run.
+Trains with many steps on 8192 scenes, for depth (Gaussian on log depth) and for classes (logit-normal), then with few
+steps on 512, 1024 and 2048 of them. The predicted uncertainty is compared with the true distributions of other scenes.
+One more network learns the noise of depth only, so that errors of σ can be told from errors of depth. The networks of
+all seeds are an ensemble. Scenes are generated once. The last line is JSON, and results/truth.json, which is written
+after each run.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from sfumato.training import fit, make_plan
 
 HERE = Path(__file__).parent
 SHOWN, DRAWN = 100, 30  # numbers of scenes that distributions are compared on, and that parts are averaged over
-BATCH, RATE, WIDTHS, DROPOUT = 16, 3e-3, (16, 32, 64, 96, 144), 0.0
-STEPS = {"depth": 10_240, "classes": 5_120, "noise": 5_120}
-SHORT = 2_560  # where amounts of data are compared
+BATCH, RATE, WIDTHS, DROPOUT = 32, 6e-3, (16, 32, 64, 96, 144), 0.0
+TASKS = ("depth", "classes", "noise")
+STEPS = (10_240, 5_120, 2_560, 2_560)  # of each task, and where amounts of data are compared
 ENTRIES = ("image", "classes", "classes_valid", "depth", "depth_valid", "depth_true")
 
 
@@ -290,9 +290,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 192), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, nargs="+", default=(512, 1024, 2048), help="numbers of training scenes")
-    parser.add_argument("--length", type=float, default=1.0, help="factor of the numbers of steps")
-    parser.add_argument("--task", choices=STEPS, nargs="+", default=list(STEPS))
+    parser.add_argument("--scenes", type=int, default=8192, help="number of training scenes")
+    parser.add_argument("--images", type=int, nargs="+", default=(512, 1024, 2048), help="amounts that are compared")
+    parser.add_argument("--steps", type=int, nargs=4, default=STEPS, metavar=("DEPTH", "CLASSES", "NOISE", "SHORT"),
+                        help="SHORT is for the amounts that are compared")  # fmt: skip
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=TASKS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--minutes", type=float, default=math.inf, help="no run is begun after this time")
@@ -301,10 +303,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     end = time.time() + 60 * given.minutes
-    size, most = (given.size[0], given.size[1]), max(given.images)
-    steps = {task: max(1, round(given.length * count)) for task, count in STEPS.items()}
-    short = max(1, round(given.length * SHORT))
-    wanted = [(task, most, steps[task], seed) for seed in range(given.seeds) for task in STEPS]
+    size, most = (given.size[0], given.size[1]), given.scenes
+    steps, short = dict(zip(TASKS, given.steps)), given.steps[-1]
+    wanted = [(task, most, steps[task], seed) for seed in range(given.seeds) for task in TASKS]
     wanted = [job for job in wanted if job[0] != "noise" or job[3] == 0]  # one run of it is enough
     wanted += [
         (task, images, short, seed)
