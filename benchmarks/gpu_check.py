@@ -18,6 +18,7 @@ import io
 import json
 import logging
 import math
+import os
 import sys
 import tempfile
 import time
@@ -194,8 +195,10 @@ class Checks:
             )
         found |= {
             "fit-workers-cache": partial(self._fits, "workers", task="classes", workers=2, cache="auto"),
-            "fit-deterministic": partial(self._fits, "sure", task="classes", likelihood="logit-normal",
+            "fit-deterministic": partial(self._fits, "sure", scores=True, task="classes", likelihood="categorical",
                                          deterministic=True),
+            "fit-deterministic-noise": partial(self._fits, "sure-noise", task="classes", likelihood="logit-normal",
+                                               deterministic=True),
             "fit-deterministic-depth": partial(self._fits, "sure-depth", task="depth", deterministic=True),
             "fit-tensorboard": partial(self._fits, "board", task="classes", logger="tensorboard"),
             "fit-init-from": self._starts_from,
@@ -523,8 +526,6 @@ def run_all(table: Mapping[str, Work], seconds: float) -> list[dict[str, Any]]:
                 text, state = work() or "", "ok"
         except Exception:
             text, state = "\n".join(traceback.format_exc().strip().splitlines()[-9:]), "FAILED"
-        if torch.are_deterministic_algorithms_enabled():
-            torch.use_deterministic_algorithms(False)
         taken = time.perf_counter() - begin
         found.append({"name": name, "state": state, "seconds": round(taken, 2), "text": text})
         shown = f"\n{text}" if state == "FAILED" else text
@@ -544,6 +545,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     local.STEPS = 40  # of 400, which do not differ
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic training after other checks
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         table = Checks(options.device, Path(folder)).table()

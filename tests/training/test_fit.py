@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import torch
 
 from sfumato.data import Scenes
 from sfumato.errors import ConfigError, NotFiniteError, PluginError, ResourceError, RunError, RunExistsError
+from sfumato.metrics import ClassScores
 from sfumato.runs import Config, Run
-from sfumato.training import fit, make_plan
+from sfumato.training import TrainingModule, fit, make_plan
+from sfumato.training.devices import check_deterministic
 from sfumato.training.folder import locked
 from sfumato.training.parallel import clean_context
 
@@ -119,9 +122,34 @@ def test_ensemble_trains_members_of_their_own(tmp_path):
     assert prediction.epistemic.mean() > 0
 
 
-def test_training_twice_gives_the_same_weights(run, tmp_path):
+def test_training_twice_gives_the_same_weights(run, tmp_path, monkeypatch):
+    modes = {}
+
+    def noting(name, function):
+        @wraps(function)  # the trainer looks at the signature
+        def noted(*args):
+            modes[name] = torch.are_deterministic_algorithms_enabled()
+            return function(*args)
+
+        return noted
+
+    monkeypatch.setattr(TrainingModule, "training_step", noting("training", TrainingModule.training_step))
+    for name in ("update", "compute"):
+        monkeypatch.setattr(ClassScores, name, noting(name, getattr(ClassScores, name)))
     again = fitted(tmp_path / "again", plan(), val=scenes(3, 1), deterministic=True)
     assert same(weights(again), weights(run))
+    # On a GPU the scores need algorithms that are not deterministic.
+    assert modes == {"training": True, "update": False, "compute": False}
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_gpu_that_was_used_before_cannot_become_deterministic(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    check_deterministic("cuda")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    check_deterministic("cpu")
+    with pytest.raises(ConfigError, match=r"set it to :4096:8"):
+        check_deterministic("cuda")
 
 
 def test_workers_and_caches_change_nothing(run, tmp_path):

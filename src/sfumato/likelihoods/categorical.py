@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from sfumato.likelihoods.class_likelihood import ClassLikelihood
+from sfumato.likelihoods.class_likelihood import ClassLikelihood, class_nll
 from sfumato.predictions import ClassMoments
 
 
@@ -36,8 +35,7 @@ class Categorical(ClassLikelihood):
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """``−log softmax(output)_target`` (B, *event) in nats, 0 where not valid."""
-        target = target.where(valid, -100)  # cross_entropy ignores this class: its loss and gradient are 0
-        return cross_entropy(output, target, ignore_index=-100, reduction="none")
+        return class_nll(output, target, valid)
 
     def probabilities(self, output: Tensor) -> Tensor:
         """The softmax (B, K, *event), with a gradient."""

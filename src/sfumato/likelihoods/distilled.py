@@ -8,10 +8,10 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sfumato.errors import ConfigError, DataError
-from sfumato.likelihoods.class_likelihood import ClassLikelihood
+from sfumato.likelihoods.class_likelihood import ClassLikelihood, class_nll
 from sfumato.likelihoods.for_task import ClassTarget
 from sfumato.predictions import ClassMoments, ClassPrediction, entropy
 
@@ -73,8 +73,7 @@ class DistilledClasses(ClassLikelihood):
         target = target.float().where(known, 0.0)
         output = output.where(known, 0.0)
         label, labeled, lesson = target[:, 0], target[:, 1] > 0, target[:, 2:]
-        label = label.long().where(labeled & valid, -100)
-        loss = cross_entropy(output[:, :-1], label, ignore_index=-100, reduction="none")
+        loss = class_nll(output[:, :-1], label.long(), labeled & valid)
         if self.published:
             return loss.where(valid, 0.0) + valid * rmsle(self._spread(output), lesson[:, 0], valid)
         probs, share = lesson[:, 1:], (lesson[:, 0] / math.log(self.classes)).clamp(0, 1)

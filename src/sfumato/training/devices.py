@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from sfumato.errors import ConfigError
 from sfumato.runs import resolve_device
 
 MOST_PIXELS = 1 << 22  # of the image that a network sees, unless a person chooses another size
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # the variable that a trainer sets for deterministic matrix products
 CROP_ON_CPU, CROP_ON_GPU = 48_000, 1 << 19  # pixels of a crop; with more an epoch takes minutes on a few cores
 
 
@@ -49,6 +52,37 @@ def quiet_lightning() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels):
                 logger.setLevel(level)
+
+
+@contextmanager
+def same_algorithms() -> Iterator[None]:
+    """Whether torch may use only deterministic algorithms is afterwards as it was. A trainer leaves it changed."""
+    before = torch.get_deterministic_debug_mode()
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+@contextmanager
+def any_algorithm() -> Iterator[None]:
+    """Every algorithm is allowed, for what does not change the weights: on a GPU sums by class have no other one."""
+    with same_algorithms():
+        torch.set_deterministic_debug_mode("default")
+        yield
+
+
+def check_deterministic(accelerator: str) -> None:
+    """Check that matrix products can be deterministic. On a GPU this is decided before its first one.
+
+    Raises:
+        ConfigError: If they cannot in this process.
+    """
+    if accelerator == "cuda" and torch.cuda.is_initialized() and WORKSPACE not in os.environ:
+        raise ConfigError(
+            f"deterministic is True, but this process has used the GPU without {WORKSPACE}: set it to :4096:8 in the "
+            "environment, or train in a new process"
+        )
 
 
 def fast_precision(device: str = "auto") -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sfumato.data.cache import CachedDataset
 from sfumato.data.views import Samples
 from sfumato.runs import Plan, Run, weights_path
-from sfumato.training.devices import lightning_devices
+from sfumato.training.devices import check_deterministic, lightning_devices
 from sfumato.training.folder import PLAN, check_output_dir, is_first, locked, warn_rank_zero
 from sfumato.training.job import CACHE, cached, check_job, make_job
 from sfumato.training.loggers import logger_names
@@ -77,6 +77,8 @@ def fit(
     folder = Path(folder)
     devices = _useful(devices, num_nodes, min(plan.images_used, plan.images_used if val is None else len(val)))
     hardware = Hardware(*lightning_devices(device, devices), num_nodes, deterministic)
+    if deterministic:
+        check_deterministic(hardware.accelerator)
     logger_names(logger)  # a wrong one is refused here
     check_output_dir(plan, folder, resume)
     job = make_job(plan, train, val, folder, hardware, workers, progress, batch_transform)

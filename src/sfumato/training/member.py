@@ -22,7 +22,7 @@ from sfumato.objectives import build_objective
 from sfumato.runs import Plan, build_network, save_weights, task_and_likelihood, weights_path
 from sfumato.targets import EntryKind
 from sfumato.training.callbacks import EMA, AfterSteps, WholeFiles, checkpoint_path
-from sfumato.training.devices import quiet_lightning
+from sfumato.training.devices import quiet_lightning, same_algorithms
 from sfumato.training.loaders import Reading, TrainingData
 from sfumato.training.loggers import CSV, close, log_choices, make_loggers
 from sfumato.training.module import BatchTransform, TrainingModule
@@ -91,7 +91,7 @@ class Job:
 
 def fit_member(job: Job, member: int) -> None:
     """Train the network with this number and store its weights. A training that was interrupted is continued."""
-    with quiet_lightning():
+    with quiet_lightning(), same_algorithms():
         _fit_member(job, member)
 
 

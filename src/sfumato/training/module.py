@@ -22,6 +22,7 @@ from sfumato.predictions import AnyPrediction, JointPrediction, TaskPrediction
 from sfumato.predictions.tiles import automatic_tile, predict_with_tile
 from sfumato.runs import Plan, task_and_likelihood
 from sfumato.targets import EntryKind
+from sfumato.training.devices import any_algorithm
 from sfumato.training.loggers import log_picture
 from sfumato.training.optimizer import configure, log_variances
 from sfumato.training.panel import panel
@@ -169,7 +170,8 @@ class TrainingModule(L.LightningModule):
                 )
             target, valid = task.target_and_mask(ready)
             self._scored[name] += int(valid.sum())
-            self._scores[name].update(part, target, valid)
+            with any_algorithm():
+                self._scores[name].update(part, target, valid)
             if batch_idx == 0 and self.global_rank == 0:
                 self._log_panel(name, ready, part)
 
@@ -206,7 +208,9 @@ class TrainingModule(L.LightningModule):
             label = "val" if task is self.task else f"val_{name}"
             counted = self.trainer.strategy.reduce(torch.tensor(float(self._scored[name])), reduce_op="sum")
             if float(counted):  # in every process or in none: they add up what they counted
-                found, score = self._scores[name].compute(), self._scores[name]
+                score = self._scores[name]
+                with any_algorithm():
+                    found = score.compute()
                 wanted = dict.fromkeys([*score.headline[:3], "nll"])
                 headline = {f"{label}_{key}": float(found[key]) for key in wanted if key in found}
                 self.log_dict(headline, prog_bar=True, rank_zero_only=True)
