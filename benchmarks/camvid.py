@@ -64,7 +64,7 @@ def fit_job(name: str, seed: int, options: argparse.Namespace) -> Job:
     arguments = [*FIT, f"--likelihood={LIKELIHOODS[row]}", f"--epochs={options.epochs * fewer}",
                  f"--limit={IMAGES // fewer if fewer > 1 else 0}", f"--seed={100 * seed}", f"--root={options.camvid}",
                  f"--out={folder}", f"--device={options.device}", f"--workers={options.workers}", "--resume",
-                 "--quiet"]  # fmt: skip
+                 "--logger=csv", "--quiet"]  # fmt: skip
     return Job(f"fit-{name}-{seed}", ("-m", "sfumato", "fit", *arguments), weights_of(folder))
 
 

@@ -50,7 +50,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
             own = [each.replace(MEMBER, str(folder_of(options.runs, "plain", seed))) for each in arguments]
             command = ("-m", "sfumato", "distill", str(options.runs / "camvid-plain-ensemble"), *own,
                        f"--seed={100 * seed}", f"--out={folder}", f"--device={options.device}",
-                       f"--workers={options.workers}", "--resume", "--quiet")  # fmt: skip
+                       f"--workers={options.workers}", "--resume",
+                       "--quiet")  # fmt: skip
             fit = Job(f"fit-{kind}-{seed}", command, weights_of(folder), ("gather-plain",))
             arguments_of_score = (str(HERE / "distillation.py"), f"--camvid={options.camvid}",
                                   f"--foreign={options.foreign}", f"--device={options.device}",

@@ -1,11 +1,19 @@
-"""Run commands that depend on each other, several at a time, until all are done or the time is over."""
+"""Run commands that depend on each other, several at a time, until all are done or the time is over.
+
+Each slot is one process that stays: to start Python, torch and a GPU takes as long as a short training. For functions
+in the place of commands, see processes.py.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
+import select
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +27,44 @@ class Job:
 
     Args:
         name: Its name, also that of its log file.
-        command: Arguments of ``python``.
+        command: Arguments of ``python``: ``-m sfumato …``, or a script of this folder and its arguments.
         done: A file that exists when the command has succeeded, so that it is not run again.
         needs: Names of jobs that must be done before.
-        threads: Threads of one process. Default 1.
     """
 
     name: str
     command: tuple[str, ...]
     done: Path
     needs: tuple[str, ...] = ()
-    threads: int = 1
+
+
+class _Slot:
+    """A process that runs one command after another."""
+
+    def __init__(self) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "jobs.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=HERE, env=os.environ | threads | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        self.job: Job | None = None
+        self.since = 0.0
+
+    def begin(self, job: Job, logs: Path) -> None:
+        assert self.process.stdin is not None
+        self.job, self.since = job, time.monotonic()
+        self.process.stdin.write(json.dumps([str(logs / f"{job.name}.log"), *job.command]) + "\n")
+        self.process.stdin.flush()
+
+    def ended(self) -> bool:
+        """Whether its command has ended, or its process has."""
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], 0)[0])  # an answer, or the end of the process
+
+    def answer(self) -> str:
+        """What it answered; empty if its process has ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
 
 def run_jobs(
@@ -53,37 +88,36 @@ def run_jobs(
     """
     logs.mkdir(parents=True, exist_ok=True)
     start, took = time.monotonic(), {}
-    running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
-    waiting = [job for job in jobs if not job.done.exists()]
-    failed: set[str] = set()
     by_name = {job.name: job for job in jobs}
-    while (waiting or running) and time.monotonic() - start < seconds:
-        for name, (job, process, since) in list(running.items()):
-            if process.poll() is not None:
-                del running[name]
-                took[name] = time.monotonic() - since
-                good = process.returncode == 0 and job.done.exists()
-                failed |= set() if good else {name}
-                print(f"{time.monotonic() - start:6.1f} s  {'done' if good else 'FAILED'} {name} "
-                      f"({took[name]:.1f} s)", flush=True)  # fmt: skip
+    waiting = [job for job in jobs if not job.done.exists()]
+    workers = [_Slot() for _ in range(min(slots, len(waiting)))]
+    failed: set[str] = set()
+    while (waiting or any(slot.job for slot in workers)) and time.monotonic() - start < seconds:
+        for place, slot in enumerate(workers):
+            if slot.job is not None and slot.ended():
+                job, took[slot.job.name] = slot.job, time.monotonic() - slot.since
+                slot.job, answered = None, slot.answer()
+                good = job.done.exists()
+                print(f"{time.monotonic() - start:6.1f} s  {'done' if good else 'FAILED'} {job.name} "
+                      f"({took[job.name]:.1f} s)", flush=True)  # fmt: skip
                 if good:
                     after()
                 else:
-                    print((logs / f"{name}.log").read_text(errors="replace")[-2000:], flush=True)
+                    failed.add(job.name)
+                    print((logs / f"{job.name}.log").read_text(errors="replace")[-1500:], flush=True)
+                if not answered:
+                    workers[place] = _Slot()
         waiting = [job for job in waiting if not failed & _ancestors(job, by_name)]
-        ready = [job for job in waiting if all(by_name[need].done.exists() for need in job.needs)]
-        for job in ready[: max(0, slots - len(running))]:
-            waiting.remove(job)
-            running[job.name] = job, _start(job, logs), time.monotonic()
+        for slot in workers:
+            ready = next((job for job in waiting if all(by_name[need].done.exists() for need in job.needs)), None)
+            if slot.job is None and ready is not None:
+                waiting.remove(ready)
+                slot.begin(ready, logs)
         time.sleep(0.1)
-    for job, process, _ in running.values():
-        print(f"stopped {job.name}: the time is over", flush=True)
-        process.terminate()
-    for _, process, _ in running.values():
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    for slot in workers:
+        if slot.job is not None:
+            print(f"stopped {slot.job.name}: the time is over", flush=True)
+        slot.process.kill()
     return took
 
 
@@ -94,10 +128,39 @@ def _ancestors(job: Job, by_name: dict[str, Job]) -> set[str]:
     return found
 
 
-def _start(job: Job, logs: Path) -> subprocess.Popen[bytes]:
-    threads = str(job.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-    with (logs / f"{job.name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, *job.command], stdout=log, stderr=subprocess.STDOUT, cwd=HERE, env=environment
-        )
+def _work() -> None:
+    """Run the commands that come in, and answer each with a line. What they print goes to their log."""
+    answers = os.fdopen(os.dup(1), "w")
+    sys.path.insert(0, str(HERE))
+    for line in sys.stdin:
+        log, *command = json.loads(line)
+        with Path(log).open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            _run(command)
+        answers.write("done\n")
+        answers.flush()
+
+
+def _run(command: Sequence[str]) -> None:
+    module = command[0] == "-m"
+    sys.argv = list(command[1:] if module else command)
+    try:
+        if module:
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        print(f"ended with {end.code}", flush=True)
+    except Exception:  # the next command must run in any case
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "torch" in sys.modules:
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    _work()

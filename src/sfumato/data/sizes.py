@@ -107,9 +107,10 @@ class CroppedDataset(DatasetView):
         if not kind.is_map:
             matrix = torch.tensor([[[1.0, 0.0, -starts[1]], [0.0, 1.0, -starts[0]]]])
             return kind.warp(value[None], Warp(matrix, torch.ones(1), torch.ones(1), old, self.region.size))[0]
-        rows, columns = (
-            torch.arange(start, start + wanted) for start, wanted in zip(starts, self.region.size, strict=True)
-        )
+        ends = [start + wanted for start, wanted in zip(starts, self.region.size, strict=True)]
+        if ends[0] <= old[0] and ends[1] <= old[1]:  # a slice is many times as fast
+            return value[..., starts[0] : ends[0], starts[1] : ends[1]].contiguous()
+        rows, columns = (torch.arange(start, end) for start, end in zip(starts, ends, strict=True))
         found = value[..., _mirrored(rows, old[0])[:, None], _mirrored(columns, old[1])]
         if isinstance(kind, Mask):
             found = found & (rows < old[0])[:, None] & (columns < old[1])
