@@ -67,6 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",
+        "textures": "sfumato.data.textures:open_textures",
         "camvid": "sfumato.data:CamVid",
         "cityscapes": "sfumato.data:Cityscapes",
         "nyuv2": "sfumato.data:NYUv2",

@@ -210,9 +210,11 @@ def test_posthoc_and_distill_leave_runs(make_run, tmp_path, capsys):
     assert Run.open(f"{folder}-test-time-augmentation").config.method == "test-time-augmentation"
     teacher = make_run("teacher", method="mc-dropout")
     words = ["--quiet", "--device=cpu", "--workers=0", "--epochs=1", "--batch=4"]
+    words += ["--unlabeled=textures:val[:2%],scenes:val[:50%]", "--perturb=0.5"]
     assert main(["distill", str(teacher), *words]) == 0
     assert "The student is in" in capsys.readouterr().out
     student = Plan.load(tmp_path / "teacher-student" / "plan.yaml")
+    assert student.facts.images == Plan.load(teacher / "plan.yaml").facts.images + 6
     assert (student.config.method, student.config.teacher) == ("deterministic", str(teacher.absolute()))
 
 

@@ -3,11 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
-from sfumato.data import Scenes
-from sfumato.data.loading import collate
-from sfumato.data.transforms import Augmentation, to_float
+from sfumato.data import DatasetView, JoinedDataset, Scenes, Textures
+from sfumato.data.transforms import Augmentation
 from sfumato.data.views import entries_of
 from sfumato.distillation import DistillationDataset, Teacher, distill, student_plan, students_of
 from sfumato.errors import ConfigError, DataError, RunError, RunExistsError
@@ -144,26 +142,31 @@ def test_void_pixels_teach_nothing_and_unlabeled_images_everywhere(teacher):
     assert list(dataset.names) == [*scenes().names, *scenes(1, 9).names]
 
 
-class Bytes(Dataset):
-    """Scenes whose images are bytes, as those of files are."""
-
-    inputs, entries, names = ("image",), Scenes.entries, scenes().names
-
-    def __len__(self):
-        return 4
+class Bytes(DatasetView):
+    """Images as 8-bit files hold them."""
 
     def __getitem__(self, index):
-        sample = scenes()[index]
-        return {**sample, "image": (255 * sample["image"]).byte()}
+        sample = self.whole[index]
+        return {**sample, "image": (255 * sample["image"]).round().byte()}
 
 
-def test_bytes_and_numbers_are_not_mixed_in_a_batch(teacher):
-    dataset = DistillationDataset(teacher_for(teacher), Bytes(), scenes(2, 7), cached=False)
-    batch = collate([dataset[0], dataset[4]])
-    expected = torch.stack([Bytes()[0]["image"] / 255, scenes(2, 7)[0]["image"]])
-    assert torch.allclose(to_float(batch)["image"], expected)
-    alike = DistillationDataset(teacher_for(teacher), Bytes(), Bytes(), cached=False)
-    assert alike[5]["image"].dtype == torch.uint8
+def test_unlabeled_images_have_the_type_of_the_labeled_ones(teacher):
+    """One batch holds both. Bytes beside floats would count as images that are 255 times brighter."""
+    texture = Textures(1, (16, 24))[0]["image"]
+    floats = DistillationDataset(teacher_for(teacher), scenes(), Textures(1, (16, 24)))
+    assert torch.equal(floats[4]["image"], texture.float() / 255)
+    others = JoinedDataset([Textures(1, (16, 24)), scenes(1, 9)])
+    whole = DistillationDataset(teacher_for(teacher), Bytes(scenes()), others, cached=False)
+    assert torch.equal(whole[4]["image"], texture)
+    assert whole[5]["image"].dtype == torch.uint8
+    torch.testing.assert_close(whole[5]["image"].float() / 255, scenes(1, 9)[0]["image"], atol=0.5 / 255, rtol=0)
+    assert all(not sample["classes"].any() and sample["classes_valid"].all() for sample in (whole[4], whole[5]))
+
+
+def test_an_unlabeled_image_without_an_input_is_refused(teacher, tmp_path):
+    with pytest.raises(DataError, match="has no 'image', an input of the teacher"):
+        distilled(teacher, tmp_path / "none", unlabeled=[{"name": "a"}], on_the_fly=True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_on_the_fly_stores_no_targets(tmp_path):

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from sfumato.errors import ConfigError
-from sfumato.evaluation import dataset_for, ood_dataset
+from sfumato.errors import ConfigError, MissingFileError
+from sfumato.evaluation import dataset_for, ood_dataset, unlabeled_dataset
 
 
 def test_the_data_of_the_run_at_its_size(run):
@@ -18,6 +20,33 @@ def test_another_data_set_has_other_images(run):
     assert "novel" in ood_dataset(run, "scenes:novel")[0]
     assert ood_dataset(run, "scenes")[0]["name"] == dataset_for(run)[0]["name"]
     assert len(ood_dataset(run, "scenes:val[:3%]")) == 3
+
+
+def test_unlabeled_images_of_several_sources(run, tmp_path):
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "photo.png")
+    found = unlabeled_dataset(run, f"scenes:train[:1%], textures:val[:2%],{tmp_path}")
+    assert found.names[-3:] == ["texture-1-000000", "texture-1-000001", "photo"]
+    assert found[0]["name"] == "scene-0-000000"
+    assert found[-2 + len(found)]["image"].shape == (3, 16, 24)  # generated at the size of the run's own images
+    assert len(unlabeled_dataset(run, "textures")) == 512  # those of train
+    assert ood_dataset(run, tmp_path.name, str(tmp_path.parent)).names == ["photo"]
+
+
+def test_the_root_is_that_of_what_is_read_from_files(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "photos" / "a.png")
+    assert len(unlabeled_dataset(run, "textures:val[:1%],photos", str(tmp_path))) == 2
+    with pytest.raises(ConfigError, match="textures are generated"):
+        unlabeled_dataset(run, "textures", str(tmp_path))
+
+
+def test_unlabeled_images_that_are_not_there(run, tmp_path):
+    with pytest.raises(ConfigError, match="expected names of data sets with commas"):
+        unlabeled_dataset(run, " ,")
+    with pytest.raises(MissingFileError, match="holds no image"):
+        unlabeled_dataset(run, str(tmp_path))
+    with pytest.raises(ConfigError, match="so it has no split 'val': leave :val out"):
+        unlabeled_dataset(run, f"scenes,{tmp_path}:val")
 
 
 def test_other_classes_are_refused(run):

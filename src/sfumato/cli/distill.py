@@ -27,6 +27,7 @@ def distill(
     unlabeled: str = "",
     unlabeled_root: str = "",
     on_the_fly: bool = False,
+    perturb: float = 0.0,
     task: str = "",
     resume: bool = False,
     device: str = "auto",
@@ -55,9 +56,12 @@ def distill(
         learning_rate: The largest learning rate. Default: as the teacher.
         seed: Seed of everything random. Default: as the teacher.
         samples: Number of draws of a stochastic teacher. Default: as in its plan.
-        unlabeled: Further images to learn the teacher's predictions on, as DATA or DATA:SPLIT.
+        unlabeled: Further images to learn the teacher's predictions on, as DATA or DATA:SPLIT, with commas: scenes and
+            textures (both generated), other data sets, or folders of images. Default split train.
         unlabeled_root: Folder where they lie.
         on_the_fly: Predict every augmented image with the teacher at every step, instead of every image once.
+        perturb: Share of images that get noise, blur, other colors and parts of other images before teacher and student
+            see them, such as 0.5. Turns on --on-the-fly. Default 0.
         task: For a teacher of several tasks, the one to learn. Default: all of them.
         resume: Continue an interrupted distillation.
         device: auto, cpu, cuda or mps. Default auto.
@@ -72,13 +76,14 @@ def distill(
     """
     from sfumato.data.views import splits_of
     from sfumato.distillation import distill as train_student
-    from sfumato.evaluation import dataset_for, ood_dataset
+    from sfumato.evaluation import dataset_for, unlabeled_dataset
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
     if unlabeled_root and not unlabeled:
         raise ConfigError(f"unlabeled_root is {unlabeled_root}, but no --unlabeled is given: add it, or leave this out")
-    allowed = Trust.of(trust).naming(network, unlabeled.partition(":")[0], *likelihood.split(","))
+    named = [name.strip().partition(":")[0] for name in unlabeled.split(",")]
+    allowed = Trust.of(trust).naming(network, *named, *likelihood.split(","))
     teacher = Run.open(run, device=device, trust=allowed)
     teacher = teacher.select_task(task) if task else teacher
     given = {"network": network, "epochs": epochs, "batch": batch, "learning_rate": learning_rate}
@@ -92,11 +97,11 @@ def distill(
     train = dataset_for(teacher, split="train")
     val = dataset_for(teacher, split="val") if "val" in (splits_of(train) or ("val",)) else None
     folder = out or run.with_name(f"{run.name}-student")
-    more = ood_dataset(teacher, unlabeled, unlabeled_root) if unlabeled else None
+    more = unlabeled_dataset(teacher, unlabeled, unlabeled_root) if unlabeled else None
     train_student(
         teacher, train, val, folder, likelihood=likelihood, unlabeled=more, samples=samples, on_the_fly=on_the_fly,
-        resume=resume, device=device, devices=devices, num_nodes=num_nodes, workers=workers, cache=cache,
-        cache_gb=cache_gb, deterministic=deterministic, trust=allowed, progress=not quiet,
+        perturb=perturb, resume=resume, device=device, devices=devices, num_nodes=num_nodes, workers=workers,
+        cache=cache, cache_gb=cache_gb, deterministic=deterministic, trust=allowed, progress=not quiet,
         **choices,  # pyright: ignore[reportArgumentType] entries of Config only
     )  # fmt: skip
     echo(f"The student is in {folder}. Next: sfumato evaluate {folder}")

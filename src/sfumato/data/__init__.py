@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from sfumato.data.catalog import load
     from sfumato.data.cityscapes import Cityscapes
     from sfumato.data.folder import Folder
+    from sfumato.data.joined import JoinedDataset
     from sfumato.data.loading import SelectedDataset
     from sfumato.data.nyuv2 import NYUv2
+    from sfumato.data.pictures import Pictures
     from sfumato.data.scenes import Scenes
     from sfumato.data.sevenscenes import SevenScenes
+    from sfumato.data.textures import Textures
     from sfumato.data.transforms import Augmentation
     from sfumato.data.views import DatasetSlice, DatasetView, subset
 
@@ -26,10 +29,13 @@ __all__ = [
     "DatasetSlice",
     "DatasetView",
     "Folder",
+    "JoinedDataset",
     "NYUv2",
+    "Pictures",
     "Scenes",
     "SelectedDataset",
     "SevenScenes",
+    "Textures",
     "load",
     "subset",
 ]
@@ -42,10 +48,13 @@ _MODULES = {
     "DatasetSlice": "views",
     "DatasetView": "views",
     "Folder": "folder",
+    "JoinedDataset": "joined",
     "NYUv2": "nyuv2",
+    "Pictures": "pictures",
     "Scenes": "scenes",
     "SelectedDataset": "loading",
     "SevenScenes": "sevenscenes",
+    "Textures": "textures",
     "load": "catalog",
     "subset": "views",
 }

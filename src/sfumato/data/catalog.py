@@ -41,8 +41,8 @@ def load(
     ``needs_root = True`` and ``any_size = True`` (images are generated at whatever size is requested).
 
     Args:
-        name: ``scenes``, ``camvid``, ``cityscapes``, ``nyuv2``, ``sevenscenes``; the name of a plug-in; the path of a
-            folder that holds ``sfumato.yaml``; or a class path such as ``my_package.MyData``.
+        name: ``scenes``, ``textures``, ``camvid``, ``cityscapes``, ``nyuv2``, ``sevenscenes``; the name of a plug-in;
+            the path of a folder that holds ``sfumato.yaml``; or a class path such as ``my_package.MyData``.
         root: Folder that holds the files. The path of a folder is relative to it. Default: none.
         split: ``train``, ``val`` or another split of the data set. ``val[:50%]`` is the first half of ``val``, and
             ``val[50%:]`` the second half. Default ``train``.

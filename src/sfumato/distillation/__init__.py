@@ -2,6 +2,7 @@
 
 from sfumato.distillation.dataset import DistillationDataset
 from sfumato.distillation.distill import distill, student_plan, students_of
+from sfumato.distillation.perturbation import Perturbation
 from sfumato.distillation.teacher import Teacher
 
-__all__ = ["DistillationDataset", "Teacher", "distill", "student_plan", "students_of"]
+__all__ = ["DistillationDataset", "Perturbation", "Teacher", "distill", "student_plan", "students_of"]

@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample, Task
-from sfumato.data.transforms import to_float
 from sfumato.data.views import Samples, augmentation_of, entries_of, name_of, names_of
 from sfumato.distillation.teacher import Teacher
 from sfumato.errors import ConfigError, DataError
-from sfumato.targets import MASK, EntryKind, ImageValue, ScalarMap, Stacked
+from sfumato.targets import MASK, EntryKind, Image, ImageValue, ScalarMap, Stacked
 
 LARGEST_HALF = 2048  # up to it, half precision holds every whole number
 
@@ -40,9 +39,12 @@ class DistillationDataset(Dataset[Sample]):
         self.teacher, self.cached, self.labeled, self.unlabeled = teacher, cached, labeled, unlabeled
         self.tasks: Mapping[str, Task] = dict(teacher.run.task.parts)
         self.inputs, self.augmentation = teacher.run.facts.inputs, augmentation_of(labeled)
-        # A batch of bytes and of numbers in [0, 1] would be one of numbers, whose bytes were no longer recognized.
-        self._as_float = unlabeled is not None and len(unlabeled) > 0 and self._types(labeled) != self._types(unlabeled)
         self.entries: dict[str, EntryKind] = entries_of(labeled, list(self.tasks.values()))
+        # A batch of bytes and of numbers in [0, 1] would be one of numbers, whose bytes were no longer recognized.
+        first = self._inputs_of(labeled[0]) if len(labeled) else {}
+        self._whole_numbers = {name for name, value in first.items() if value.dtype == torch.uint8}
+        if unlabeled is not None and len(unlabeled):
+            self._inputs_of(unlabeled[0])  # one that lacks an input is refused before training
         lengths = self._lengths()
         kinds = {key: self._kind(key, length) for key, length in lengths.items()}
         self.entries |= kinds
@@ -60,6 +62,7 @@ class DistillationDataset(Dataset[Sample]):
         known = index < first or self.unlabeled is None
         sample = self.labeled[index] if known or self.unlabeled is None else self.unlabeled[index - first]
         inputs = self._inputs_of(sample)
+        inputs = inputs if known else {name: self._like_labeled(name, value) for name, value in inputs.items()}
         targets = self.teacher.cached_targets(tuple(inputs.values())) if self.cached else {}
         found: Sample = {"name": name_of(sample, index), **inputs}
         for key, task in self.tasks.items():
@@ -72,12 +75,14 @@ class DistillationDataset(Dataset[Sample]):
         found = {name: value for name in self.inputs if isinstance(value := sample.get(name), Tensor)}
         if missing := [name for name in self.inputs if name not in found]:
             raise DataError(f"sample {sample.get('name', '')!r} has no {missing[0]!r}, an input of the teacher")
-        return to_float(found, self.entries) if self._as_float else found
+        return found
 
-    def _types(self, images: Samples) -> list[torch.dtype | None]:
-        """The types of the inputs in the first sample."""
-        sample = images[0]
-        return [value.dtype if isinstance(value := sample.get(name), Tensor) else None for name in self.inputs]
+    def _like_labeled(self, name: str, value: Tensor) -> Tensor:
+        """An input of an unlabeled image in the type of the labeled ones, with which it shares batches."""
+        kind = self.entries.get(name)
+        if not isinstance(kind, Image) or (value.dtype == torch.uint8) == (name in self._whole_numbers):
+            return value
+        return (255 * value).round().byte() if name in self._whole_numbers else kind.to_float(value)
 
     def _lengths(self) -> dict[str, int]:
         """The number of channels of each distillation target; 0 if they are left out."""

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import cast
 
 from rich.progress import track
+from torch import Tensor
 
 from sfumato.contracts import Task
 from sfumato.data.sizes import at_factors
 from sfumato.data.views import Samples, subset
 from sfumato.distillation.dataset import DistillationDataset
+from sfumato.distillation.perturbation import Perturbation
 from sfumato.distillation.teacher import Student, Teacher
 from sfumato.errors import ConfigError
 from sfumato.registry import NO_TRUST, Trust
@@ -33,6 +35,7 @@ def distill(
     unlabeled: Samples | None = None,
     samples: int | None = None,
     on_the_fly: bool = False,
+    perturb: float = 0.0,
     resume: bool = False,
     device: str = "",
     devices: int = 1,
@@ -60,6 +63,8 @@ def distill(
         samples: Number of samples of a stochastic teacher. None for that in its plan.
         on_the_fly: Whether the teacher predicts every augmented image, which costs its passes at every step, instead of
             every image once. Default False.
+        perturb: The share of the images of a batch that are changed by a :class:`Perturbation` before the teacher is
+            asked, in [0, 1]. Above 0 the teacher predicts on the fly. Default 0.
         resume: Whether an interrupted distillation is continued. Stored distillation targets are used in any case.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Empty for the device of the run.
         devices: Number of processes or GPUs on this node. Default 1.
@@ -77,11 +82,12 @@ def distill(
         The student's run.
 
     Raises:
-        ConfigError: If the likelihood is not a student's.
+        ConfigError: If the likelihood is not a student's, or ``perturb`` is no share.
         DataError: If the teacher has no epistemic part.
         RunExistsError: If the folder holds a run and ``resume`` is False.
     """
-    folder = Path(folder)
+    folder, perturbation = Path(folder), Perturbation(perturb)
+    on_the_fly = on_the_fly or perturb > 0
     plan = student_plan(run, likelihood, choices, trust)
     teacher = Teacher(run, students_of(plan), samples)
     labeled = at_factors(subset(train, plan.config.limit), plan.factors)
@@ -96,9 +102,13 @@ def distill(
     if not on_the_fly and is_first():
         for index in track(range(len(dataset)), "ask the teacher", disable=not progress, transient=True):
             _ = dataset[index]
+
+    def changed(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return teacher.add_targets(perturbation(batch, dataset.entries) if perturb else batch)
+
     return fit(
         plan, dataset, val, folder, resume=resume, device=device or run.device.type, devices=devices,
-        num_nodes=num_nodes, progress=progress, batch_transform=teacher.add_targets if on_the_fly else None,
+        num_nodes=num_nodes, progress=progress, batch_transform=changed if on_the_fly else None,
         workers=workers, cache=cache, cache_gb=cache_gb, deterministic=deterministic,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from sfumato.evaluation.calibrate import CalibrationReport, calibrate, fit_conformal, reset
 from sfumato.evaluation.compare import ComparedScore, Comparison, compare
-from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset
+from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset, unlabeled_dataset
 from sfumato.evaluation.evaluate import evaluate, predict_sample
 from sfumato.evaluation.results import (
     FILE,
@@ -36,4 +36,5 @@ __all__ = [
     "predict_sample",
     "reset",
     "run_state",
+    "unlabeled_dataset",
 ]

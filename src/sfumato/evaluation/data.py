@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sfumato import registry
 from sfumato.contracts import DataSet
 from sfumato.data.catalog import load, load_original
 from sfumato.data.fingerprint import check_recognized
-from sfumato.data.views import splits_of, tasks_of
+from sfumato.data.folder import FILE
+from sfumato.data.joined import JoinedDataset
+from sfumato.data.pictures import Pictures
+from sfumato.data.views import Samples, splits_of, tasks_of
 from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.evaluation.results import Evaluation
 from sfumato.registry import Trust
@@ -40,15 +46,65 @@ def ood_dataset(run: Run, name: str, root: str = "") -> DataSet:
 
     Args:
         run: The run.
-        name: ``DATA`` or ``DATA:SPLIT``. The split is ``val`` if it is left out.
+        name: ``DATA`` or ``DATA:SPLIT``. The split is ``val`` if it is left out. A folder without ``sfumato.yaml`` is
+            read as :class:`~sfumato.data.Pictures`.
         root: The folder where it lies.
 
     Raises:
         ConfigError: If there is no such data set or split.
         MissingFileError: If files are missing.
     """
-    data, _, split = name.partition(":")
-    return _load(run, data, root, split or "val", _naming(run, data))
+    return _foreign(run, name, root, "val", _naming(run, name.partition(":")[0]))
+
+
+def unlabeled_dataset(run: Run, names: str, root: str = "") -> Samples:
+    """Data sets whose images a student learns on without their labels, as one, at their original size.
+
+    Args:
+        run: The teacher.
+        names: Names as of :func:`ood_dataset`, with commas between them. The split is ``train`` if it is left out.
+        root: The folder where they lie. Of several, generated ones do not use it.
+
+    Raises:
+        ConfigError: If no data set is named, or there is no such data set or split.
+        MissingFileError: If files are missing.
+    """
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if not listed:
+        raise ConfigError(f"unlabeled is {names!r}, expected names of data sets with commas, as in scenes,textures")
+    found: list[Samples] = []
+    for name in listed:
+        data = name.partition(":")[0]
+        trust = _naming(run, data)
+        place = root if len(listed) == 1 or _reads_files(data, trust) else ""
+        found.append(_foreign(run, name, place, "train", trust))
+    return found[0] if len(found) == 1 else JoinedDataset(found)
+
+
+def _reads_files(data: str, trust: Trust) -> bool:
+    """Whether a data set uses a root: folders and classes of other people may, built-in ones say so."""
+    return data not in registry.names("datasets") or bool(
+        getattr(registry.load("datasets", data, trust), "needs_root", False)
+    )
+
+
+def _foreign(run: Run, name: str, root: str, split: str, trust: Trust) -> DataSet:
+    """Data ``DATA`` or ``DATA:SPLIT`` whose tasks do not matter, so that a folder needs no description.
+
+    Args:
+        run: The run.
+        name: The name.
+        root: The folder where it lies.
+        split: The split, if the name has none.
+        trust: Class paths outside this package that may be imported.
+    """
+    data, _, chosen = name.partition(":")
+    place = Path(root) / data
+    if data and data not in registry.names("datasets") and place.is_dir() and not (place / FILE).exists():
+        if chosen:
+            raise ConfigError(f"{place} has no sfumato.yaml, so it has no split {chosen!r}: leave :{chosen} out")
+        return Pictures(place)
+    return _load(run, data, root, chosen or split, trust)
 
 
 def _check_own(run: Run) -> None:
@@ -75,8 +131,7 @@ def evaluated_data(run: Run, found: Evaluation) -> tuple[DataSet, DataSet | None
     comparison = next((each.ood for each in found.tasks.values() if each.ood is not None), None)
     if comparison is None:
         return inside, None
-    data, _, split = comparison.name.partition(":")
-    return inside, _load(run, data, comparison.root, split or "val", trust)
+    return inside, _foreign(run, comparison.name, comparison.root, "val", trust)
 
 
 def _checked(run: Run, name: str, dataset: DataSet) -> DataSet:
@@ -100,4 +155,5 @@ def _load(run: Run, data: str, root: str, split: str, trust: Trust) -> DataSet:
     fold, folds = run.config.held_out
     if fold >= 0 and data != run.config.data and "val" in (splits_of(load(data, root, trust=trust)) or ("val",)):
         fold = -1  # other data, which have validation images of their own
-    return load_original(data, root, split, run.config.size, trust, fold, folds)
+    # Images of any size are generated at that of the files, because the network sees all images reduced alike.
+    return load_original(data, root, split, run.facts.original_size, trust, fold, folds)
