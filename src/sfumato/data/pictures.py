@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 from torch.utils.data import Dataset
 
-from sfumato.contracts import Sample
+from sfumato.contracts import Sample, Task
 from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
 from sfumato.errors import MissingFileError
-from sfumato.tasks import BaseTask
 
 
 class Pictures(Dataset[Sample]):
@@ -28,8 +26,7 @@ class Pictures(Dataset[Sample]):
         MissingFileError: If there is no such folder, or no image in it.
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ("image",)
-    tasks: ClassVar[Mapping[str, BaseTask]] = {}
+    inputs: tuple[str, ...] = ("image",)
 
     def __init__(self, root: str | Path, max_pixels: int = MAX_PIXELS) -> None:
         root = Path(root)
@@ -37,6 +34,7 @@ class Pictures(Dataset[Sample]):
         if not self._files:
             raise MissingFileError(f"{root} holds no image: expected a folder of {' '.join(PICTURES)}")
         self.names = [str(path.relative_to(root).with_suffix("")) for path in self._files]
+        self.tasks: Mapping[str, Task] = {}
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:

@@ -113,8 +113,9 @@ def _field(rng: np.random.Generator, size: tuple[int, int], slope: float) -> np.
     height, width = size
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf  # the mean is 0
+    amplitude = np.exp(np.float32(-slope) * np.log(frequency.astype(np.float32)))
     white = np.fft.rfft2(rng.standard_normal(size, np.float32))
-    field = np.fft.irfft2(white * frequency ** -np.float32(slope), s=size).astype(np.float32)
+    field = np.fft.irfft2(white * amplitude, s=size).astype(np.float32)
     return field / max(float(field.std()), 1e-6)
 
 

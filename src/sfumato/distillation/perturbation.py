@@ -70,20 +70,23 @@ class Perturbation:
         count, device = len(first), first.device
         # Drawn on the CPU, so that a seed means the same on every device.
         channels = max((kinds[key].channels for key in images), default=0)
-        drawn, tints = torch.rand(13, count).to(device), torch.rand(count, channels).to(device)
+        drawn, tints = torch.rand(13, count), torch.rand(count, channels)
         step, seed = (int(number) for number in torch.randint(2**62, (2,)))
         # A picture of noise is drawn where it is used: to draw it on the CPU would take longer than a step of a GPU.
         generator = torch.Generator(device).manual_seed(seed)
-        blurred, noisy, colored, pasted = ((drawn[0] < self.share) & (drawn[1:5] < 0.5)).unbind()
+        chosen = (drawn[0] < self.share) & (drawn[1:5] < 0.5)
+        blurred, colored, noisy = (rows.nonzero()[:, 0].to(device) for rows in chosen[:3])
+        pasted, drawn, tints = chosen[3].to(device), drawn.to(device), tints.to(device)
         out = dict(batch)
         # Mixed precision would round pixels to 8 bits, and their places too.
         with torch.autocast(device.type, enabled=False):
             for key in images:
-                image = tensors[key]
-                image = torch.where(_of(blurred), _blur(image, _between(BLUR, drawn[5]) * max(size)), image)
-                image = torch.where(_of(colored), _recolor(image, drawn[6:8], tints), image)
-                noise = torch.randn(image.shape, generator=generator, device=device)
-                image = torch.where(_of(noisy), image + _of(_between(NOISE, drawn[8])) * noise, image)
+                image = tensors[key].clone()
+                if len(blurred):
+                    image[blurred] = _blur(image[blurred], _between(BLUR, drawn[5, blurred]) * max(size))
+                image[colored] = _recolor(image[colored], drawn[6:8, colored], tints[colored])
+                noise = torch.randn((len(noisy), *image.shape[1:]), generator=generator, device=device)
+                image[noisy] += _of(_between(NOISE, drawn[8, noisy])) * noise
                 out[key] = image.clamp(0, 1)
             if count > 1 and all(kind.is_map for kind in kinds.values()):
                 inside = _rectangles(drawn[9:13], size) & pasted[:, None, None]
