@@ -36,12 +36,20 @@ CLASSES, HEIGHT, WIDTH = 11, 360, 480
 PLACES = ("head", "decoder", "early")
 
 
+def load_torchvision() -> None:
+    """Import torchvision, also where its compiled operators do not load."""
+    warnings.simplefilter("ignore")
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for operator in ("nms", "qnms"):
+            if not hasattr(torch.ops.torchvision, operator):
+                torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
+
+
 def peer():
     """torch-uncertainty's ``mc_dropout``."""
-    warnings.simplefilter("ignore")
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
+    load_torchvision()
     from torch_uncertainty.methods import mc_dropout
 
     return mc_dropout

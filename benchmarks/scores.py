@@ -18,24 +18,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from mc_dropout import load_torchvision
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-# As in mc_dropout.py: with a CPU-only torch the compiled operators of torchvision do not load. Nothing here calls them.
-warnings.simplefilter("ignore")
-for operator in ("nms", "qnms"):
-    if not hasattr(torch.ops.torchvision, operator):
-        torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
-
-from sfumato.metrics import ClassScores  # noqa: E402
-from sfumato.predictions import ClassPrediction, entropy  # noqa: E402
+from sfumato.metrics import ClassScores
+from sfumato.predictions import ClassPrediction, entropy
 
 CLASSES, SIZE = 11, (360, 480)
 MEGAPIXELS = SIZE[0] * SIZE[1] / 1e6
@@ -102,6 +96,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=6000)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    load_torchvision()
     clock = time.process_time if chosen.cpu_time else time.perf_counter
     ours, theirs, spent = ClassScores(CLASSES), peer(), dict.fromkeys(("ours", "peer", "copy"), 0.0)
 
