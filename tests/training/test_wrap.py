@@ -17,8 +17,8 @@ import sfumato
 from sfumato.cli import main
 from sfumato.data.scenes import Scenes
 from sfumato.errors import ConfigError, DataError, MissingFileError, RunError
+from sfumato.runs.checkpoint import load_checkpoint, match, read_checkpoint
 from sfumato.tasks import Semantic
-from sfumato.training.checkpoint import load_checkpoint, match, read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUIET = {"progress": False}
@@ -215,7 +215,7 @@ def test_checkpoints_of_other_programs_are_read(tmp_path, prefix, nested):
     state = {prefix + name: value for name, value in known.state_dict().items()}
     torch.save({"epoch": 1, "model_state_dict": state} if nested else state, tmp_path / "best.pt")
     found = match(read_checkpoint(tmp_path / "best.pt"), network())
-    assert (found.missing, found.shapes, found.unused) == ((), (), ())
+    assert (found.missing, found.shapes, found.unused) == ((), {}, ())
     assert found.weights["0.weight"].equal(known[0].weight)
 
 

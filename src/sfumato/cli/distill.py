@@ -50,7 +50,8 @@ def distill(
             distilled-laplace; for several tasks one for each, with commas.
         network: Name or class path of the student's network. Default: that of the teacher.
         network_args: Its keyword arguments.
-        init_from: Folder of a run whose weights the student starts from, such as RUN itself. Default: random weights.
+        init_from: What the weights of the student start from: the folder of a run, such as RUN itself, or a checkpoint
+            of any program. Default: those that the network is made with.
         epochs: Passes over the training images. Default: as the teacher.
         batch: Images per step and device. Default: as the teacher.
         learning_rate: The largest learning rate. Default: as the teacher.
@@ -91,7 +92,7 @@ def distill(
     if network or network_args is not None:
         choices["network_args"] = network_args or {}
     if init_from is not None:
-        choices["init_from"] = str(init_from.absolute())
+        choices["init_from"] = str(init_from)
     if seed is not None:
         choices["seed"] = seed
     train = dataset_for(teacher, split="train")

@@ -22,6 +22,7 @@ from sfumato.runs import Config, Plan, Run, likelihood_names, task_and_likelihoo
 from sfumato.runs.resolve import build_likelihood
 from sfumato.training import check_output_dir, fit
 from sfumato.training.folder import is_first
+from sfumato.training.job import first_network
 from sfumato.training.prepare import with_network_facts
 
 
@@ -98,6 +99,7 @@ def distill(
     images = len(labeled) + (0 if unlabeled is None else len(unlabeled))
     plan = replace(plan, config=replace(plan.config, limit=0), facts=replace(plan.facts, images=images))
     check_output_dir(plan, folder, resume)  # before the teacher predicts for a long time
+    first_network(plan, folder)  # so that a start that does not fit is noticed, too
     dataset = DistillationDataset(teacher, labeled, unlabeled, cached=not on_the_fly)
     if not on_the_fly and is_first():
         for index in track(range(len(dataset)), "ask the teacher", disable=not progress, transient=True):
@@ -147,6 +149,8 @@ def student_plan(
         fixed |= {"weighting": "uncertainty", "weights": ()}
     elif run.prefix and config.network in ("", "joint-unet"):  # it learns one task of several
         fixed["network"] = ""
+    if start := given.get("init_from"):
+        given["init_from"] = str(Path(str(start)).absolute())
     known = replace(config, **{**fixed, **given}, teacher=str(run.folder.absolute()))  # pyright: ignore[reportArgumentType] # fields were checked above, Config checks their values
     named = [name for name in known.code_paths() if name not in config.code_paths()]
     trusted = Trust.of(trust)

@@ -66,7 +66,8 @@ class Config:
         precision: ``32-true`` or ``bf16-mixed``. Empty for the faster of the two on this machine.
         seed: Seed of everything random. Default 0.
         teacher: Folder of the run that this one learns from. ``sfumato distill`` sets it.
-        init_from: Folder of a run whose weights the network starts from. Empty for random weights.
+        init_from: What the weights of every network start from: the folder of a run, or a checkpoint of any program
+            (safetensors, or .pt, .pth or .ckpt without code). Empty for those that the network is made with.
     """
 
     data: str = "scenes"

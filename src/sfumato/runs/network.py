@@ -19,7 +19,8 @@ from sfumato.errors import ConfigError, MissingFileError, PluginError, RunError,
 from sfumato.likelihoods import Joint
 from sfumato.methods import Heads
 from sfumato.methods.output import output_map
-from sfumato.runs.plan import Plan
+from sfumato.runs.checkpoint import start_from_checkpoint
+from sfumato.runs.plan import FILE, Plan
 from sfumato.sections import one_line
 from sfumato.storage import check_finite, read_tensors, write_tensors
 
@@ -122,7 +123,12 @@ def network_errors(network: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[N
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
-def build_network(plan: Plan, likelihood: Likelihood[object], made: nn.Module | None = None) -> Normalized:
+def build_network(
+    plan: Plan,
+    likelihood: Likelihood[object],
+    made: nn.Module | None = None,
+    note: Callable[[str], object] | None = None,
+) -> Normalized:
     """A fresh network for the plan, with the weights it starts from and what its method learns beside them.
 
     A network of several tasks is called with the output channels of each, and returns a dict of outputs.
@@ -131,9 +137,12 @@ def build_network(plan: Plan, likelihood: Likelihood[object], made: nn.Module | 
         plan: The plan.
         likelihood: Its likelihood.
         made: The inner network, if it exists already. None to make it by the name in the plan. Default None.
+        note: Called with one sentence if only a part of the weights to start from fits. Default None, for nothing.
 
     Raises:
         ConfigError: If it does not take these arguments.
+        DataError: If the checkpoint to start from cannot be read.
+        MissingFileError: If there is nothing to start from at the path in the plan.
         PluginError: If there is no such network.
         RunError: If the weights to start from are of another network.
     """
@@ -146,11 +155,26 @@ def build_network(plan: Plan, likelihood: Likelihood[object], made: nn.Module | 
     normalized = Normalized(
         network, facts.inputs, facts.normalization, facts.stride, config.output, facts.network_takes_dict
     )
-    if config.init_from:
-        borrow_weights(normalized, weights_path(Path(config.init_from), 0))
+    if config.init_from and (found := _start(normalized, Path(config.init_from))) and note is not None:
+        note(found)
     if (attach := plan.training.attach) is not None:
         attach(normalized, config.members)
     return normalized
+
+
+def _start(network: Normalized, path: Path) -> str:
+    """Take the weights of the first network of a run, or of a checkpoint. One sentence about what did not match."""
+    if path.is_file():
+        return start_from_checkpoint(
+            network, path, "network.network." if isinstance(network.network, Heads) else "network."
+        )
+    if not path.is_dir() or not (path / FILE).is_file():
+        raise MissingFileError(
+            f"training cannot start from {path}, which is no run and no file with weights: name the folder of a run, "
+            "or a checkpoint such as best.pt or model.safetensors"
+        )
+    borrow_weights(network, weights_path(path, 0))
+    return ""
 
 
 def _called(plan: Plan, heads: int | Mapping[str, int]) -> nn.Module:

@@ -71,6 +71,10 @@ class Plan:
         config = replace(self.config, task=name, tasks="", likelihood=kind, weighting="", weights=(), log_variance=0.0)
         return replace(self, config=config)
 
+    def without_start(self) -> Plan:
+        """The plan without the weights that training started from, which a network that is trained does not need."""
+        return replace(self, config=replace(self.config, init_from=""))
+
     def save(self, path: Path) -> None:
         """Write the plan as YAML with the sections ``config`` and ``facts``."""
         with atomic_write(path) as part:

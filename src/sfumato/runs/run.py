@@ -77,7 +77,7 @@ class Run:
         folder, place = Path(folder), resolve_device(device)
         plan = Plan.load(folder / FILE, Trust.of(trust))
         task, likelihood = task_and_likelihood(plan)
-        networks = tuple(build_network(without_start(plan), likelihood).eval() for _ in range(plan.networks))
+        networks = tuple(build_network(plan.without_start(), likelihood).eval() for _ in range(plan.networks))
         for member, network in enumerate(networks):
             load_weights(network, weights_path(folder, member))
         path = folder / METHOD_STATE
@@ -290,11 +290,6 @@ class Run:
 
 
 FITTED = ("calibrator", "conformal")
-
-
-def without_start(plan: Plan) -> Plan:
-    """The plan without the run that its weights started from, which opening it does not need."""
-    return replace(plan, config=replace(plan.config, init_from=""))
 
 
 def generator_for(index: int, seed: int) -> torch.Generator:

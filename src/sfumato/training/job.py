@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from sfumato.errors import ConfigError
 from sfumato.methods import Deterministic
 from sfumato.objectives import build_objective
 from sfumato.predictions import predict
-from sfumato.runs import Plan, build_network, task_and_likelihood
+from sfumato.runs import Normalized, Plan, build_network, task_and_likelihood, weights_path
 from sfumato.targets import EntryKind
-from sfumato.training.folder import print_rank_zero
+from sfumato.training.callbacks import checkpoint_path
+from sfumato.training.folder import print_rank_zero, warn_rank_zero
 from sfumato.training.member import Hardware, Job
 from sfumato.training.module import BatchTransform
 from sfumato.training.parallel import check_independent
@@ -122,11 +123,31 @@ def check_job(job: Job, parallel_members: int = 1) -> None:
             f"of members, such as {more}"
         )
     _, likelihood = task_and_likelihood(plan)
-    network = build_network(plan, likelihood)
+    network = first_network(plan, job.folder, warn_rank_zero)
     method = Deterministic(network) if training.post_hoc else training.build((network,), 1)
     predict(method, *probe(job.train, job.entries, plan), likelihood=likelihood)
     if training.rate is not None:
         training.rate(0, plan.steps(job.hardware.processes), config.members)
+
+
+def first_network(plan: Plan, folder: Path, note: Callable[[str], object] | None = None) -> Normalized:
+    """A fresh network of a plan, as its training in a folder starts from it.
+
+    The weights that the plan starts from are not read if every network that is not finished has a checkpoint.
+
+    Args:
+        plan: The plan.
+        folder: The folder of the run, which may hold finished networks and checkpoints.
+        note: As of :func:`sfumato.runs.build_network`.
+
+    Raises:
+        MissingFileError: If what the plan starts from does not exist, see :func:`sfumato.runs.build_network` for more.
+    """
+    missing = [member for member in range(plan.networks) if not weights_path(folder, member).exists()]
+    if plan.training.after is not None:
+        missing = missing[:1]  # one training stores several networks
+    begins = any(not checkpoint_path(folder, member).exists() for member in missing)
+    return build_network(plan if begins else plan.without_start(), task_and_likelihood(plan)[1], note=note)
 
 
 def probe(dataset: Samples, entries: Mapping[str, EntryKind], plan: Plan) -> tuple[Tensor, ...]:

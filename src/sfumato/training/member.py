@@ -100,7 +100,7 @@ def _fit_member(job: Job, member: int) -> None:
     L.seed_everything(seed, verbose=False)
     task, likelihood = task_and_likelihood(plan)
     objective = build_objective(plan, task, likelihood, plan.trust)
-    network = build_network(plan, likelihood)
+    network = build_network(plan.without_start() if checkpoint.exists() else plan, likelihood)
     module = TrainingModule(network, objective, plan, seed, job.entries, job.batch_transform, job.flip)
     averaging = EMA(plan.config.ema) if plan.training.rate is None else None
 

@@ -19,8 +19,8 @@ from sfumato.data.views import Samples, entries_of, subset, tasks_of
 from sfumato.errors import ConfigError
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Plan, Run, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.runs.checkpoint import load_checkpoint
 from sfumato.tasks import MultiTask
-from sfumato.training.checkpoint import load_checkpoint
 from sfumato.training.folder import PLAN, check_output_dir, locked
 from sfumato.training.input_range import AUTO, Labeled, choose, fits, normalizations
 from sfumato.training.prepare import make_plan
@@ -80,7 +80,7 @@ def wrap(
         config = replace(config, network=f"{type(network).__module__}.{type(network).__qualname__}")
     if not config.network:
         raise ConfigError("no network is named: give its class path, as in --network my_package.Net")
-    config = replace(config, method=method or "deterministic", members=1, epochs=1)
+    config = replace(config, method=method or "deterministic", members=1, epochs=1, init_from="")
     place = torch.device("cpu") if network is None else _device(network)
     with _on_cpu(network):
         run, notes = _made(config, folder, network, weights, normalization, method, train, val, trusted, progress)
