@@ -304,7 +304,8 @@ def borrow_weights(network: nn.Module, path: Path) -> None:
         shape = None if theirs is None else tuple(theirs.shape)
         if theirs is None or theirs.shape[1:] != ours.shape[1:] or theirs.shape[:1] > ours.shape[:1]:
             raise RunError(
-                f"training cannot start from {path}: its {name} is {shape}, the network's {tuple(ours.shape)}"
+                f"training cannot start from {path}: its {name} is {'missing' if shape is None else shape}, the "
+                f"network's is {tuple(ours.shape)}"
             )
         ours[tuple(map(slice, theirs.shape))] = theirs
 
