@@ -53,7 +53,7 @@ def wrap(
         network: The trained network, on any device, if it exists already; then ``config.network`` names what makes an
             equal one, and may be empty if the class of the network does so without further arguments. None to make it
             by ``config.network``. Default None.
-        weights: A checkpoint of another program, see :func:`~sfumato.training.checkpoint.read_checkpoint`. Empty for
+        weights: A checkpoint of another program, see :func:`~sfumato.runs.checkpoint.read_checkpoint`. Empty for
             the weights that the network is made with.
         normalization: How images are given to the network: ``imagenet`` (standardized), ``unit`` ([0, 1]),
             ``symmetric`` ([−1, 1]), ``bytes`` ([0, 255]), ``data`` (standardized by the training images), or ``auto``
