@@ -217,15 +217,20 @@ class Checks:
             "distill-cached": partial(self._distills, "student", on_the_fly=False),
             "distill-cached-workers": partial(self._distills, "student-workers", on_the_fly=False, workers=2),
             "distill-on-the-fly": partial(self._distills, "student-fly", on_the_fly=True),
+            "distill-joint": partial(self._distills, "student-joint", teacher="joint", on_the_fly=False),
             "distill-depth": partial(self._distills, "student-depth", teacher="depth", on_the_fly=False),
             "evaluate-ood": self._evaluates,
             "evaluate-further-scores": self._further,
             "evaluate-student": self._student_scores,
             "evaluate-memory": self._memory,
-            "predict-files": self._predicts,
+            "predict-files": partial(self._predicts, "dropout"),
+            "predict-files-depth": partial(self._predicts, "depth"),
+            "predict-files-joint": partial(self._predicts, "joint"),
+            "predict-save-and-show": self._saves,
             "predict-tiles": self._tiles,
             "predict-chunks": self._chunks,
             "report": self._reports,
+            "report-depth": self._reports_depth,
             "compare": self._compares,
             "export-onnx": partial(self._exports, "model.onnx", "onnx"),
             "export-pt2": partial(self._exports, "model.pt2", "torch-export"),
@@ -291,12 +296,13 @@ class Checks:
     def _distills(self, name: str, teacher: str = "dropout", **how: Any) -> None:
         run = getattr(self, teacher)
         options = {"epochs": 2, "workers": 0, "progress": False, "cache": "none", "unlabeled": self.novel, **how}
-        self.on_device(run.distill(self.folder / "runs" / name, **options))
+        data = Scenes(6, SIZE) if teacher == "joint" else ""  # what the teacher was trained on
+        self.on_device(run.distill(self.folder / "runs" / name, data, **options))
 
     def _evaluates(self) -> str:
         folder = self.dropout.folder
-        said("evaluate", str(folder), "--device", self.device, "--ood", "scenes:novel", "--quiet", "--workers", "1",
-             "--split", "val[50%:]")  # fmt: skip
+        said("evaluate", str(folder), "--device", self.device, "--ood", "scenes:novel[:4%]", "--quiet",
+             "--workers", "1", "--split", "val[50%:]")  # fmt: skip
         found = Evaluation.load(folder / "evaluation.json").tasks["classes"].scores
         return f"miou {found['miou'].value:.3g}, ood_auroc {found['ood_auroc_total'].value:.3g}"
 
@@ -326,14 +332,22 @@ class Checks:
             raise DifferenceError(text)
         return text
 
-    def _predicts(self) -> str:
-        out = self.folder / "predictions"
-        said("predict", str(self.dropout.folder), str(Path(self.data, "val/images")), "--out", str(out), "--device",
-             self.device, "--quiet")  # fmt: skip
-        written = len(list(out.glob("*_label.png")))
-        if written != VAL:
-            raise DifferenceError(f"{written} label maps, expected {VAL}")
+    def _predicts(self, name: str) -> str:
+        run, out = getattr(self, name), self.folder / f"predictions-{name}"
+        said("predict", str(run.folder), str(Path(self.data, "val/images")), "--out", str(out), "--device", self.device,
+             "--quiet")  # fmt: skip
+        written = len(list(out.glob("*_figure.png")))
+        if written != VAL * len(run.per_task):
+            raise DifferenceError(f"{written} figures, expected {VAL} of each task")
         return f"{written} images"
+
+    def _saves(self) -> None:
+        image = Scenes(1, SIZE, seed=1)[0]["image"][None]
+        for name in ("dropout", "depth", "joint"):
+            found = getattr(self, name).predict(image)
+            found.save(self.folder / f"{name}.safetensors")
+            for part in getattr(found, "parts", {"": found}).values():
+                part._repr_html_()
 
     def _tiles(self) -> None:
         image = Scenes(1, SIZE, seed=1)[0]["image"][None]
@@ -357,6 +371,10 @@ class Checks:
         if not (self.dropout.folder / "evaluation.json").exists():
             self._evaluates()
         said("report", str(self.dropout.folder), "--device", self.device)
+
+    def _reports_depth(self) -> None:
+        self.depth.evaluate(progress=False, device=self.device, workers=0)
+        said("report", str(self.depth.folder), "--device", self.device)
 
     def _compares(self) -> None:
         said("compare", str(self.trained.folder), str(self.dropout.folder), "--device", self.device)
