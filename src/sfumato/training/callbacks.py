@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, compress
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sfumato.errors import RunError
 from sfumato.storage import atomic_write
@@ -27,10 +28,43 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-            get_ema_multi_avg_fn(warmed_decay(decay, int(count)))(averaged, current, count)
+        super().__init__()
+        self.decay, self._count = decay, 0
+        self._pairs: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | None = None
 
-        super().__init__(multi_avg_fn=average)
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Called by Lightning. Tensors are looked up once an epoch: on a GPU that takes longer than averaging them."""
+        assert self._average_model is not None
+        self._count = int(self._average_model.n_averaged)
+        averaged, current = (
+            [tensor.detach() for tensor in chain(module.parameters(), module.buffers())]
+            for module in (self._average_model.module, pl_module)
+        )
+        floating = [tensor.is_floating_point() for tensor in averaged]
+        whole = [not each for each in floating]
+        self._pairs = (
+            list(compress(averaged, floating)), list(compress(current, floating)),
+            list(compress(averaged, whole)), list(compress(current, whole)),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Called by Lightning after each step. Whole numbers, such as counters of steps, are copied."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        assert self._average_model is not None
+        assert self._pairs is not None
+        averaged, current, counters, latest = self._pairs
+        decay = warmed_decay(self.decay, self._count) if self._count else 0.0
+        if averaged:
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        if counters:
+            torch._foreach_copy_(counters, latest)
+        self._count += 1
+        self._average_model.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
 
 def warmed_decay(decay: float, step: int) -> float:

@@ -77,6 +77,7 @@ class TrainingModule(L.LightningModule):
         self.time_share = 0.0  # the share of the allowed time that has passed, which TimeLimit sets
         self._last: tuple[int, Tensor] | None = None
         self._rate = 0.0
+        self._noise: list[nn.Parameter] = []  # log variances of tasks, looked up once
 
     @property
     def schedule_step(self) -> int:
@@ -94,10 +95,10 @@ class TrainingModule(L.LightningModule):
         self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])  # of the last step, it is logged
 
     def training_step(self, batch: Mapping[str, object]) -> Tensor:
-        self._check_last()
         augmented = _tensors(self.augment(batch, self.entries))
         augmented = augmented if self.transform is None else self.transform(augmented)
         losses, logs = self.objective(self.network, augmented)
+        self._check_last()  # only now, so that a GPU that has not finished the last step keeps on working
         if self.method.penalty is not None:
             losses = losses | {"penalty": self.method.penalty(self.network) / self.plan.pixels}
         total = torch.stack(list(losses.values())).sum()
@@ -144,7 +145,7 @@ class TrainingModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # A task without a target in this batch: the optimizer's momentum would change its noise nevertheless.
-        for parameter in log_variances(self):
+        for parameter in self._noise:
             if parameter.grad is not None and not parameter.grad.any():
                 parameter.grad = None
 
@@ -217,6 +218,7 @@ class TrainingModule(L.LightningModule):
         self._scores, self._scored = {}, {}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        self._noise = log_variances(self)
         return configure(self, self.plan, int(self.trainer.estimated_stepping_batches))
 
 
