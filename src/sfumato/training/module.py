@@ -207,7 +207,8 @@ class TrainingModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         for name, task in self.task.parts.items():
             label = "val" if task is self.task else f"val_{name}"
-            counted = self.trainer.strategy.reduce(torch.tensor(float(self._scored[name])), reduce_op="sum")
+            own = torch.tensor(float(self._scored[name]), device=self.device)
+            counted = self.trainer.strategy.reduce(own, reduce_op="sum")
             if float(counted):  # in every process or in none: they add up what they counted
                 score = self._scores[name]
                 with any_algorithm():
