@@ -217,6 +217,7 @@ class Checks:
             "distill-cached": partial(self._distills, "student", on_the_fly=False),
             "distill-cached-workers": partial(self._distills, "student-workers", on_the_fly=False, workers=2),
             "distill-on-the-fly": partial(self._distills, "student-fly", on_the_fly=True),
+            "distill-perturbed": partial(self._distills, "student-perturbed", perturb=1.0),
             "distill-joint": partial(self._distills, "student-joint", teacher="joint", on_the_fly=False),
             "distill-depth": partial(self._distills, "student-depth", teacher="depth", on_the_fly=False),
             "evaluate-ood": self._evaluates,
