@@ -106,3 +106,10 @@ def test_every_built_in_name_says_its_splits():
     assert load("scenes", split="val[:10%]").splits[-1] == "noise-5"
     with pytest.raises(ConfigError, match="cityscapes is read from files"):
         load("cityscapes")
+
+
+def test_a_folder_named_like_a_built_in_data_set_is_mentioned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "camvid").mkdir()
+    with pytest.raises(ConfigError, match=r"with --root FOLDER, or write \./camvid for the folder of this name"):
+        load("camvid")

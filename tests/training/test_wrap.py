@@ -3,6 +3,7 @@
 import importlib.util
 import pickle
 import sys
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -107,6 +108,29 @@ def test_dropout_is_used(tmp_path):
     assert run.predict(Pixels()[0]["image"][None]).epistemic.max() > 0
 
 
+class Opened(Pixels):
+    """Counts how often the training images are opened."""
+
+    count = 0
+
+    def __init__(self, root, split, size):
+        Opened.count += split == "train"
+
+
+def test_the_data_are_opened_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(Opened, "count", 0)
+    monkeypatch.setitem(sys.modules, "their_pixels", SimpleNamespace(Opened=Opened))
+    sfumato.wrap(Brightness(), "their_pixels.Opened", out=tmp_path / "run", **QUIET)
+    assert Opened.count == 1
+
+
+def test_a_network_that_its_class_does_not_make_anew_is_named(tmp_path, capsys):
+    sfumato.wrap(nn.Conv2d(3, 2, 1), Pixels(), out=tmp_path / "run", **QUIET)
+    printed = capsys.readouterr().out
+    assert "cannot be opened again" in printed
+    assert 'network="my_package.make"' in printed
+
+
 MODULE = """
 from torch import nn
 
@@ -119,6 +143,20 @@ class Net(nn.Module):
 
     def forward(self, image):
         return {"out": self.head(self.features(image))}
+
+
+class Fixed(Net):
+    def __init__(self):
+        super().__init__(2)
+
+
+class Scaled(Fixed):
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image):
+        return {"out": self.factor * super().forward(image)["out"]}
 """
 
 
@@ -138,7 +176,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "data/sfumato.yaml").write_text(yaml.safe_dump({"splits": splits, "classes": ["dark", "bright"]}))
     (tmp_path / "their_net.py").write_text(MODULE)
     spec = importlib.util.spec_from_file_location("their_net", tmp_path / "their_net.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["their_net"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     torch.manual_seed(0)
     network = module.Net(2)
@@ -173,11 +211,30 @@ def test_everything_works_on_a_wrapped_network(folder, capsys):
     assert main(["predict", "run", "data/val/images", "--out=other", "--quiet"]) == 2  # not trusted
 
 
-def test_a_run_is_not_overwritten(folder):
+def test_a_network_without_arguments_is_made_without_any(folder, capsys):
+    command = ["wrap", "--network=their_net.Fixed", "--weights=best.pt", "--data=data", "--out=run", "--quiet"]
+    assert main(command) == 0
+    assert "Next: sfumato calibrate run --trust their_net" in capsys.readouterr().out
+    assert main(["calibrate", "run", "--trust=their_net", "--quiet", "--device=cpu"]) == 0
+    assert "sfumato evaluate run --split 'val[50%:]' --trust their_net" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("factor", "named"), [(2.0, False), (3.0, True)])
+def test_a_run_that_opens_as_another_network_is_noticed(folder, capsys, factor, named):
+    module = sys.modules["their_net"]
+    sfumato.wrap(
+        module.Scaled(factor), "data", weights="best.pt", out="run", **QUIET
+    )  # opened as Scaled(2), by classes
+    assert ("opens as another network" in capsys.readouterr().out) is named
+
+
+def test_a_run_is_not_overwritten(folder, capsys):
     command = ["wrap", "--network=their_net.Net", "--weights=best.pt", "--data=data", "--out=run", "--quiet"]
     assert main(command) == 0
+    capsys.readouterr()
     before = {path: path.read_bytes() for path in folder.glob("run/*") if path.is_file()}
     assert main(command) == 2
+    assert "choose another folder with --out" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in folder.glob("run/*") if path.is_file()}
 
 

@@ -83,7 +83,8 @@ def calibrate(
         images = f"{len(dataset)} images of {data or view.config.data}, {split}"
         echo(f"{type(found.calibrator).__name__} fitted on {images}")
         echo(report.text)
-    echo(f"It is stored in {run}. Next, on other images: sfumato evaluate {run}{_other_images(split)}")
+    trusted = f" --trust {trust}" if trust else ""
+    echo(f"It is stored in {run}. Next, on other images: sfumato evaluate {run}{_other_images(split)}{trusted}")
 
 
 def _other_images(split: str) -> str:

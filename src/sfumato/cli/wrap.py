@@ -68,4 +68,4 @@ def wrap(
     )  # fmt: skip
     for note in notes:
         echo(note)
-    echo(f"The run is in {folder}. Next: sfumato evaluate {folder} --trust {network.partition('.')[0]}")
+    echo(f"The run is in {folder}. Next: sfumato calibrate {folder} --trust {network.partition('.')[0]}")

@@ -77,7 +77,8 @@ def load(
     if isinstance(opener, type) and not hasattr(opener, "__getitem__"):
         raise PluginError(f"{name} has no __getitem__: see help(sfumato.data.load)")
     if getattr(opener, "needs_root", False) and not str(root):
-        raise ConfigError(f"{name} is read from files: name their folder with --root FOLDER")
+        here = f", or write ./{name} for the folder of this name that holds sfumato.yaml" if path.is_dir() else ""
+        raise ConfigError(f"{name} is read from files: name their folder with --root FOLDER{here}")
     return _checked(opener(root, split, size), name)
 
 

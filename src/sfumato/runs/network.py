@@ -187,10 +187,10 @@ def _called(plan: Plan, heads: int | Mapping[str, int]) -> nn.Module:
     positional: tuple[object, ...] = ()
     if "CHANNELS" not in config.network_args.values():
         known = _parameters(make)
-        named = next((each for each in CHANNELS_NAMES if each in known and each not in arguments), "")
+        named = next((each for each in CHANNELS_NAMES if each in (known or ()) and each not in arguments), "")
         if named and isinstance(heads, int):
             arguments[named] = heads
-        else:
+        elif known is None or known:
             positional = (heads,)
     try:
         return _module(make(*positional, **arguments), name)
@@ -209,11 +209,12 @@ def _called(plan: Plan, heads: int | Mapping[str, int]) -> nn.Module:
 CHANNELS_NAMES = ("channels_out", "num_classes", "classes", "n_classes", "out_channels")
 
 
-def _parameters(make: Callable[..., object]) -> list[str]:
+def _parameters(make: Callable[..., object]) -> list[str] | None:
+    """The names of its parameters. None if they are unknown."""
     try:
         return list(inspect.signature(make).parameters)
     except (TypeError, ValueError):  # a signature cannot be had of everything that can be called
-        return []
+        return None
 
 
 def _module(found: object, name: str) -> nn.Module:

@@ -51,6 +51,7 @@ def make_plan(
     device: str = "auto",
     progress: bool = False,
     network: nn.Module | None = None,
+    value_likelihood: str = "",
 ) -> Prepared:
     """The complete plan of a training, and its data.
 
@@ -65,6 +66,7 @@ def make_plan(
         device: Where training will run, which decides on size and precision. Default ``auto``.
         progress: Whether a bar is shown. Default False.
         network: The network, if it exists already. None to make it by ``config.network``. Default None.
+        value_likelihood: Likelihood of a single task of values, if ``config`` names none. Empty for that of the task.
 
     Returns:
         The plan, the training data and the validation data (None for none), at the size that the network sees.
@@ -78,7 +80,8 @@ def make_plan(
     config = _with_members(_absolute(config), trusted)
     _check_used(config, Plan(config, Facts(), trusted).training)
     config, original, train, val = _opened(config, train, val, trusted, device)
-    config, task_args = resolve_tasks(config, _known_tasks(config, train, trusted))
+    known = _known_tasks(config, train, trusted)
+    config, task_args = resolve_tasks(_with_likelihood(config, known, value_likelihood), known)
     facts = Facts(inputs=inputs_of(train), original_size=original, images=len(train), task_args=task_args)
     plan = Plan(config, facts, trusted)
     task, likelihood = task_and_likelihood(plan)  # an unknown likelihood or objective is refused before images are read
@@ -190,6 +193,13 @@ def _known_tasks(config: Config, train: Samples, trust: Trust) -> Mapping[str, T
     if not names:
         raise ConfigError("the data declare no task: name one with --task, or give the data set the attribute tasks")
     return {name: build_task(name, {}, trust) for name in names}
+
+
+def _with_likelihood(config: Config, known: Mapping[str, Task], value_likelihood: str) -> Config:
+    """The configuration with this likelihood, if it names none and its only task is one of values."""
+    task = known.get(config.task) if config.task else next(iter(known.values()), None)
+    fits = task is not None and task.kind == "value" and not (config.likelihood or config.tasks)
+    return replace(config, likelihood=value_likelihood) if fits else config
 
 
 def _statistics(plan: Plan, tasks: Mapping[str, Task], train: Samples, progress: bool) -> Statistics:

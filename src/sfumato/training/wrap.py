@@ -12,14 +12,23 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from sfumato.contracts import Task
-from sfumato.data.catalog import load_original
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.transforms import to_float
-from sfumato.data.views import Samples, entries_of, subset, tasks_of
-from sfumato.errors import ConfigError
+from sfumato.data.views import Samples, entries_of, subset
+from sfumato.errors import ConfigError, RunExistsError, SfumatoError
 from sfumato.registry import NO_TRUST, Trust
-from sfumato.runs import Config, Plan, Run, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.runs import (
+    Config,
+    Plan,
+    Run,
+    build_network,
+    load_weights,
+    save_weights,
+    task_and_likelihood,
+    weights_path,
+)
 from sfumato.runs.checkpoint import load_checkpoint
+from sfumato.sections import one_line
 from sfumato.tasks import MultiTask
 from sfumato.training.folder import PLAN, check_output_dir, locked
 from sfumato.training.input_range import AUTO, Labeled, choose, fits, normalizations
@@ -74,6 +83,8 @@ def wrap(
         RunExistsError: If the folder holds a run.
     """
     folder, trusted = Path(folder), Trust.of(trust)
+    if (folder / PLAN).exists():
+        raise RunExistsError(f"{folder} holds a run already: choose another folder with --out")
     if config.tasks:
         raise ConfigError("tasks is given: a network of several tasks cannot be wrapped, name one with --task")
     if network is not None and not config.network:
@@ -100,9 +111,7 @@ def _made(
     progress: bool,
 ) -> tuple[Run, tuple[str, ...]]:
     """The run on the CPU, where the network is tried. Arguments as of :func:`wrap`."""
-    plan, train, val = make_plan(
-        _with_likelihood(config, train, trusted), train, val, trusted, "cpu", progress, network=network
-    )
+    plan, train, val = make_plan(config, train, val, trusted, "cpu", progress, network=network, value_likelihood=VALUES)
     check_output_dir(plan, folder, resume=False)
     plan = replace(plan, facts=replace(plan.facts, scales={}))  # the output is the value, not a standardized one
     task, likelihood = task_and_likelihood(plan)
@@ -111,7 +120,8 @@ def _made(
     unused = load_checkpoint(made, weights) if weights else ()
     notes = [f"the file holds weights that the network lacks, such as {unused[0]} ({len(unused)})"] if unused else []
     images = subset(val if val is not None and len(val) else train, IMAGES)
-    found = fits(plan, made, _labeled(plan, task, images))
+    labeled = _labeled(plan, task, images)
+    found = fits(plan, made, labeled)
     name, more = choose(found, normalization, task)
     chosen = method or ("mc-dropout" if _has_dropout(made) else "deterministic")
     facts = replace(plan.facts, normalization=normalizations(plan)[name])
@@ -121,7 +131,9 @@ def _made(
         check_output_dir(plan, folder, resume=False)
         save_weights(whole, weights_path(folder, 0))
         plan.save(folder / PLAN)
-    return Run(folder, plan, task, likelihood, (whole,)), (*notes, *more, f"the method is {chosen}")
+    run = Run(folder, plan, task, likelihood, (whole,))
+    again = [] if network is None else _opened_again(run, labeled[0][0])
+    return run, (*notes, *more, f"the method is {chosen}", *again)
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -142,16 +154,18 @@ def _on_cpu(network: nn.Module | None) -> Iterator[None]:
         network.to(place)
 
 
-def _with_likelihood(config: Config, train: Samples | None, trust: Trust) -> Config:
-    """The configuration with the likelihood of a network that returns values alone, if its task has values."""
-    if config.likelihood:
-        return config
-    data = train
-    if data is None:
-        data = load_original(config.data, config.root, "train", trust=trust.naming(*config.code_paths()))
-    known = tasks_of(data)
-    task = known.get(config.task) if config.task else next(iter(known.values()), None)
-    return replace(config, likelihood=VALUES) if task is not None and task.kind == "value" else config
+def _opened_again(run: Run, inputs: tuple[Tensor, ...]) -> list[str]:
+    """What a person should know if the network that the plan names, with the stored weights, is not the one wrapped."""
+    advice = 'name a function that makes this network, as in network="my_package.make"'
+    try:
+        network = build_network(run.plan, run.likelihood).eval()
+        load_weights(network, weights_path(run.folder, 0))
+        with torch.no_grad():
+            same = torch.allclose(network(*inputs), run.networks[0](*inputs), rtol=1e-3, atol=1e-3)
+    except (SfumatoError, RuntimeError) as error:
+        return [f"{run.folder} cannot be opened again, use the run that is returned, or {advice} ({one_line(error)})"]
+    other = f"{run.folder} opens as another network, because {run.config.network} made anew differs: {advice}"
+    return [] if same else [other]
 
 
 def _labeled(plan: Plan, task: Task, images: Samples) -> Labeled:
