@@ -131,6 +131,12 @@ def test_a_network_that_its_class_does_not_make_anew_is_named(tmp_path, capsys):
     assert 'network="my_package.make"' in printed
 
 
+def test_a_network_of_a_script_is_named(tmp_path, capsys):
+    local = type("Local", (Brightness,), {"__module__": "__main__"})
+    wrap(local(), tmp_path)
+    assert f"only this script can open {tmp_path / 'run'}" in capsys.readouterr().out
+
+
 MODULE = """
 from torch import nn
 

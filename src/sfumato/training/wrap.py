@@ -156,6 +156,8 @@ def _on_cpu(network: nn.Module | None) -> Iterator[None]:
 
 def _opened_again(run: Run, inputs: tuple[Tensor, ...]) -> list[str]:
     """What a person should know if the network that the plan names, with the stored weights, is not the one wrapped."""
+    if run.config.network.startswith("__main__."):
+        return [f"only this script can open {run.folder}, because the class of the network is in it: give it a module"]
     advice = 'name a function that makes this network, as in network="my_package.make"'
     try:
         network = build_network(run.plan, run.likelihood).eval()
