@@ -40,7 +40,7 @@ from sfumato.runs import Plan, Run
 HERE = Path(__file__).parent
 SIZE, SAMPLES, IMAGES = (360, 480), 20, 367
 SINGLES, MEMBERS = (0, 1, 2), 5
-EPOCHS = 60
+EPOCHS = 40
 FIT = ("--data=camvid", "--network=efficient-unet", "--size=[360,480]", "--crop=[256,320]", "--batch=8",
        "--learning-rate=0.002", "--method=mc-dropout")  # fmt: skip
 LIKELIHOODS = {"plain": "categorical", "aleatoric": "logit-normal"}

@@ -4,60 +4,119 @@
     python benchmarks/distillation.py --camvid DIR --foreign DIR --jobs 8 --device cuda   # several at a time
 
 The five networks of benchmarks/camvid.py are the teacher; three of them are the single networks, in one pass without
-dropout. Each student has three seeds. Foreign images are those of benchmarks/camvid.py, and every fourth image of
-CamVid val darkened, blurred or noisy; no student has seen any of them. The last line is JSON.
+dropout. Each student has three seeds. ``same-budget`` has the initial weights and the budget of a single network; the
+others start from a member of the teacher. ``textures`` also learns on 358 generated textures, ``textures-probs`` the
+teacher's probabilities too, and ``perturbed`` all of that with perturbed images. Foreign images are those of
+benchmarks/camvid.py, and every fourth image of CamVid val darkened, blurred or noisy; no student has seen any of them.
+The textures are stored as PNG and the teacher is asked once for all students. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import camvid
+import torch
 from camvid import SINGLES, SIZE, fit_job, folder_of, read, scored, scores_file, table_row, weights_of
 from foreign import SHIFTS, Shifted, worlds
 from jobs import Job, run_jobs
+from PIL import Image as Picture
 
-from sfumato.data import DatasetView, load
+from sfumato.data import DatasetView, Pictures, load
+from sfumato.distillation import DistillationDataset, Teacher, student_plan, students_of
 from sfumato.methods import Deterministic
 from sfumato.runs import Run
+from sfumato.targets import Image
 
 HERE = Path(__file__).parent
 MEMBER = "MEMBER"  # stands for the run of the single network with the student's seed
+TEXTURES = "TEXTURES"  # stands for the folder of textures
+STORED = ("--cache=memory", "--cache-gb=16")
 STUDENTS = {  # kind of student → arguments of `sfumato distill`
-    "student": (),
-    "student-started": (f"--init-from={MEMBER}", "--epochs=15"),
-    "student-foreign": (f"--init-from={MEMBER}", "--epochs=30", "--unlabeled=scenes,textures", "--on-the-fly"),
-}
+    "textures-probs": (f"--init-from={MEMBER}", "--epochs=10", f"--unlabeled={TEXTURES}",
+                       "--likelihood=distilled-probs", *STORED),
+    "textures": (f"--init-from={MEMBER}", "--epochs=10", f"--unlabeled={TEXTURES}", *STORED),
+    "started": (f"--init-from={MEMBER}", "--epochs=10", *STORED),
+    "perturbed": (f"--init-from={MEMBER}", "--epochs=10", f"--unlabeled={TEXTURES}", "--perturb=0.25",
+                  "--likelihood=distilled-probs", *STORED),
+    "same-budget": STORED,
+}  # fmt: skip
+LIKELIHOODS = {kind: "distilled-probs" if "--likelihood=distilled-probs" in arguments else "distilled"
+               for kind, arguments in STUDENTS.items()}  # fmt: skip
+PICTURES, SHARDS = 358, 4  # textures, and processes that ask the teacher
 ROW = "student"
 
 
 def student_folder(runs: Path, kind: str, seed: int) -> Path:
-    return runs / f"camvid-{kind}-{seed}"
+    return runs / f"camvid-student-{kind}-{seed}"
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
-    """The students and their scores, after the teacher."""
-    found = []
+    """The textures, the teacher's answers, the students and their scores."""
+    textures = options.runs / "textures"
+    found = [_job("textures", "--make=textures", textures / "done", (), options)]
+    for likelihood in set(LIKELIHOODS.values()):
+        found += [
+            _job(f"ask-{likelihood}-{shard}", f"--make={likelihood}:{shard}",
+                 options.runs / f"asked-{likelihood}-{shard}", ("gather-plain", "textures"), options)
+            for shard in range(SHARDS)
+        ]  # fmt: skip
     for kind, arguments in STUDENTS.items():
+        asked = tuple(f"ask-{LIKELIHOODS[kind]}-{shard}" for shard in range(SHARDS))
+        needs = ("gather-plain", "textures") if kind == "perturbed" else asked
         for seed in SINGLES:
             folder = student_folder(options.runs, kind, seed)
-            own = [each.replace(MEMBER, str(folder_of(options.runs, "plain", seed))) for each in arguments]
+            places = {MEMBER: str(folder_of(options.runs, "plain", seed)), TEXTURES: str(textures)}
+            own = [each.replace(MEMBER, places[MEMBER]).replace(TEXTURES, places[TEXTURES]) for each in arguments]
             command = ("-m", "sfumato", "distill", str(options.runs / "camvid-plain-ensemble"), *own,
                        f"--seed={100 * seed}", f"--out={folder}", f"--device={options.device}",
-                       f"--workers={options.workers}", "--resume",
-                       "--quiet")  # fmt: skip
-            fit = Job(f"fit-{kind}-{seed}", command, weights_of(folder), ("gather-plain",))
-            arguments_of_score = (str(HERE / "distillation.py"), f"--camvid={options.camvid}",
-                                  f"--foreign={options.foreign}", f"--device={options.device}",
-                                  f"--runs={options.runs}", f"--score-run={folder}")  # fmt: skip
-            found += [fit, Job(f"score-{kind}-{seed}", arguments_of_score, scores_file(folder, ROW), (fit.name,))]
+                       f"--workers={options.workers}", "--resume", "--quiet")  # fmt: skip
+            name = f"student-{kind}-{seed}"
+            found += [Job(f"fit-{name}", command, weights_of(folder), needs),
+                      _job(f"score-{name}", f"--score-run={folder}", scores_file(folder, ROW), (f"fit-{name}",),
+                           options)]  # fmt: skip
     return found
+
+
+def _job(name: str, what: str, done: Path, needs: tuple[str, ...], options: argparse.Namespace) -> Job:
+    """A part of this script in a process of its own."""
+    arguments = (str(HERE / "distillation.py"), f"--camvid={options.camvid}", f"--foreign={options.foreign}",
+                 f"--device={options.device}", f"--runs={options.runs}", what)  # fmt: skip
+    return Job(name, arguments, done, needs)
+
+
+def make_textures(folder: Path) -> None:
+    """Textures as PNG, drawn by all cores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_texture, range(PICTURES), [folder] * PICTURES))
+    (folder / "done").touch()
+
+
+def _texture(index: int, folder: Path) -> None:
+    image = load("textures", "", "train", SIZE)[index]["image"]
+    assert isinstance(image, torch.Tensor)
+    picture = Picture.fromarray(Image().to_float(image).mul(255).round().byte().permute(1, 2, 0).numpy())
+    picture.save(folder / f"{index:03d}.png", compress_level=1)
+
+
+def ask(options: argparse.Namespace, likelihood: str, shard: int) -> None:
+    """Store what the teacher says about a share of the images."""
+    run = Run.open(options.runs / "camvid-plain-ensemble", device=options.device)
+    teacher = Teacher(run, students_of(student_plan(run, likelihood)))
+    train = load("camvid", options.camvid, "train", SIZE)
+    dataset = DistillationDataset(teacher, train, Pictures(options.runs / "textures"))
+    for index in range(shard, len(dataset), SHARDS):
+        _ = dataset[index]
+    (options.runs / f"asked-{likelihood}-{shard}").touch()
 
 
 def score_run(options: argparse.Namespace) -> None:
@@ -76,12 +135,9 @@ def reference_jobs(options: argparse.Namespace) -> list[Job]:
     """Scores of the single networks and of the teacher on the same images."""
     names = [*(folder_of(options.runs, "plain", seed) for seed in SINGLES), options.runs / "camvid-plain-ensemble"]
     return [
-        Job(f"compare-{folder.name}",
-            (str(HERE / "distillation.py"), f"--camvid={options.camvid}", f"--foreign={options.foreign}",
-             f"--device={options.device}", f"--runs={options.runs}", f"--score-run={folder}"),
-            scores_file(folder, ROW), ("gather-plain",))
+        _job(f"compare-{folder.name}", f"--score-run={folder}", scores_file(folder, ROW), ("gather-plain",), options)
         for folder in names
-    ]  # fmt: skip
+    ]
 
 
 def table(runs: Path) -> dict[str, Any]:
@@ -122,11 +178,19 @@ def gains(rows: Mapping[str, Any], name: str) -> dict[str, float]:
 def main() -> None:
     parser = camvid.parser(__doc__)
     parser.add_argument("--score-run", type=Path, help="score one run only")
+    parser.add_argument("--make", default="", help="textures, or LIKELIHOOD:SHARD of the teacher's answers, only")
     options = parser.parse_args()
     for name in ("camvid", "foreign", "runs"):
         setattr(options, name, getattr(options, name).absolute())
     if options.score_run:
         score_run(options)
+        return
+    if options.make == "textures":
+        make_textures(options.runs / "textures")
+        return
+    if options.make:
+        likelihood, _, shard = options.make.partition(":")
+        ask(options, likelihood, int(shard))
         return
     teacher = [fit_job("plain", seed, options) for seed in range(camvid.MEMBERS)]
     gather = camvid.ensemble_jobs("plain", camvid.MEMBERS, options)[:1]

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,16 @@ from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 SPLITS = ("train", "val")
+SPARE = 15.0  # seconds at the end, to write the tables and weights
+SIZES = {  # of what is trained beside CamVid
+    "truth": ("--jobs=2", "--steps", "4096", "2560", "1024", "1024"),
+    "multitask": ("--jobs=1", "--only", "equal", "uncertainty", "classes-alone", "centers-alone",
+                  "inverse_depth-alone", "log1p"),
+}  # fmt: skip
+TINY = {
+    "truth": ("--jobs=1", "--seeds", "1", "--scenes", "64", "--images", "16", "32", "--steps", "8", "8", "4", "4"),
+    "multitask": ("--jobs=1", "--seeds", "1", "--images", "16", "--epochs", "1", "--only", "equal"),
+}
 
 
 def pack(data: Path, out: Path, most: int) -> None:
@@ -44,25 +58,47 @@ def pack(data: Path, out: Path, most: int) -> None:
     foreign.gather(data, out / "foreign", camvid.SIZE)
 
 
-def speeds(out: Path, device: str, tiny: bool) -> None:
+def speeds(runs: Path, device: str, tiny: bool) -> None:
     """The speeds, alone on the machine."""
-    command = [sys.executable, str(HERE / "gpu_speed.py"), f"--device={device}", f"--out={out / 'gpu_speed.json'}"]
-    subprocess.run([*command, *(["--tiny"] if tiny else [])], check=False, timeout=100)
+    command = [sys.executable, str(HERE / "gpu_speed.py"), f"--device={device}", f"--out={runs / 'gpu_speed.json'}"]
+    with (runs / "gpu_speed.log").open("w") as log, suppress(subprocess.TimeoutExpired):
+        limit = ["--tiny"] if tiny else ["--seconds=45"]
+        subprocess.run([*command, *limit], check=False, timeout=75, stdout=log, stderr=log)
+
+
+@contextmanager
+def beside(out: Path, options: argparse.Namespace) -> Iterator[None]:
+    """Train for truth.py and multitask.py at the same time, in processes of their own."""
+    sizes = TINY if options.tiny else SIZES
+    minutes = f"--minutes={(options.seconds - SPARE) / 60:.2f}"
+    started = []
+    for name, arguments in sizes.items():
+        command = [sys.executable, str(HERE / f"{name}.py"), f"--device={options.device}", minutes, *arguments,
+                   f"--runs={options.runs / name}", f"--out={out / f'{name}.json'}"]  # fmt: skip
+        with (options.runs / f"{name}.log").open("w") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+    try:
+        yield
+    finally:
+        for process in started:  # with the processes that each of them has started
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def write_tables(runs: Path, out: Path) -> None:
-    """The tables of everything that is finished."""
+    """The tables of everything that is finished, with all numbers and logs in one archive."""
     for name, module in (("camvid", camvid), ("distillation", distillation)):
-        (out / f"{name}.json").write_text(json.dumps(module.table(runs), indent=1) + "\n")
-
-
-def keep(runs: Path, out: Path) -> None:
-    """What is worth keeping: all numbers and logs, and the weights of teacher and best student in half precision."""
-    with tarfile.open(out / "runs.tar.gz", "w:gz") as tar:
+        (runs / f"{name}.json").write_text(json.dumps(module.table(runs), indent=1) + "\n")
+    with tarfile.open(out / "part.tar.gz", "w:gz") as tar:
         for file in sorted(runs.rglob("*")):
-            if file.suffix in (".json", ".yaml", ".csv", ".log"):
+            if file.suffix in (".json", ".yaml", ".csv", ".log") and "textures" not in file.parts:
                 tar.add(file, file.relative_to(runs))
-    best = json.loads((out / "distillation.json").read_text())["best"]
+    (out / "part.tar.gz").replace(out / "runs.tar.gz")
+
+
+def keep_weights(runs: Path, out: Path) -> None:
+    """The weights of the teacher and of the best student, in half precision, two networks in a file."""
+    best = json.loads((runs / "distillation.json").read_text())["best"]
     wanted = [runs / f"camvid-plain-{seed}" for seed in range(camvid.MEMBERS)]
     wanted += [distillation.student_folder(runs, best, 0)] if best else []
     files = [file for folder in wanted if (file := camvid.weights_of(folder)).exists()]
@@ -74,21 +110,35 @@ def keep(runs: Path, out: Path) -> None:
 
 def all_jobs(options: argparse.Namespace) -> list[Job]:
     """All trainings and scores, the most important first."""
-    return [*camvid.jobs(options), *distillation.reference_jobs(options), *distillation.jobs(options),
-            *camvid.data_jobs(options)]  # fmt: skip
+    every = [*camvid.jobs(options), *distillation.reference_jobs(options), *distillation.jobs(options),
+             *camvid.data_jobs(options)]  # fmt: skip
+    return sorted(every, key=_urgency)  # in their order where equal
+
+
+def _urgency(job: Job) -> int:
+    """The longest chains first: teachers, their answers, students of most interest, tables, amounts of data."""
+    if "quarter" in job.name or "half" in job.name:
+        return 4
+    if job.name.startswith(("fit-student-same", "fit-student-perturbed")):
+        return 3
+    if job.name.startswith(("fit-student", "ask")):
+        return 1
+    return -1 if job.name == "textures" else 0 if job.name.startswith(("fit", "gather")) else 2
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, until the time is over."""
     start = time.monotonic()
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in (options.out, options.runs):
+        folder.mkdir(parents=True, exist_ok=True)
     options.camvid, options.foreign = options.data / "camvid", options.data / "foreign"
-    if not options.only_train:
-        speeds(options.out, options.device, options.tiny)
-    took = run_jobs(all_jobs(options), options.runs / "logs", options.jobs,
-                    options.seconds - (time.monotonic() - start),
-                    lambda: write_tables(options.runs, options.out))  # fmt: skip
+    speeds(options.runs, options.device, options.tiny)
+    options.seconds -= time.monotonic() - start
+    with beside(options.out, options):
+        took = run_jobs(all_jobs(options), options.runs / "logs", options.jobs, options.seconds - SPARE,
+                        lambda: write_tables(options.runs, options.out))  # fmt: skip
     write_tables(options.runs, options.out)
-    keep(options.runs, options.out)
+    keep_weights(options.runs, options.out)
     return {"seconds": time.monotonic() - start, "jobs": took}
 
 
@@ -101,11 +151,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "gpu")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=8, help="trainings at the same time")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read images, for each training")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
     parser.add_argument("--epochs", type=int, default=camvid.EPOCHS)
     parser.add_argument("--seconds", type=float, default=540.0)
-    parser.add_argument("--only-train", action="store_true", help="leave the speeds out")
-    parser.add_argument("--tiny", action="store_true", help="small sizes where speed is measured")
+    parser.add_argument("--tiny", action="store_true", help="small sizes beside CamVid")
     options = parser.parse_args()
     for name in ("data", "out", "runs"):
         setattr(options, name, getattr(options, name).absolute())
