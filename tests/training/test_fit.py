@@ -158,9 +158,10 @@ def test_workers_and_caches_change_nothing(run, tmp_path):
 
 
 COMMAND = """
-import os, sys, torch
+import faulthandler, os, signal, sys, torch
 from pathlib import Path
 os.dup2(os.open({errors!r}, os.O_WRONLY | os.O_CREAT), 2)
+faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does not end
 sys.stderr = os.fdopen(2, "w")
 sys.path.insert(0, str(Path({here!r}).parent))
 import test_fit as tests
@@ -193,6 +194,10 @@ def stopped(tmp_path, number, epochs=40):
     wait_for((folder / "member-0.ckpt").exists, process)
     os.kill(process.pid, number)
     process.join(60)
+    if process.exitcode is None:
+        os.kill(process.pid, signal.SIGUSR1)
+        process.join(2)
+        process.kill()
     assert not (folder / "weights-0.safetensors").exists(), "the run ended before it could be stopped"
     return process.exitcode, errors.read_text()
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
 
 from sfumato.data.sizes import Region
 from sfumato.data.views import DatasetView
@@ -128,6 +130,17 @@ def _fit_member(job: Job, member: int) -> None:
     trainer.strategy.barrier()
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The same network with kernels (O, I, H, W) stored channels last, in place.
+
+    Then convolutions compute in that order, in 0.55 to 0.85 of the time of a step on a CPU (benchmarks/camvid.md).
+    """
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def _callbacks(job: Job, member: int, averaging: EMA | None, keep: Callable[[int], None]) -> list[Callback]:
     found: list[Callback] = [TimeLimit(job.seconds)] if job.seconds < math.inf else []
     found += [] if averaging is None else [averaging]
@@ -161,12 +174,38 @@ def _trainer(job: Job, member: int, callbacks: list[Callback]) -> L.Trainer:
     )
 
 
+class CtrlC(Callback):
+    """Ends a training after Ctrl-C when the batch that is under way is done. A second Ctrl-C ends it at once.
+
+    An exception in the middle of a batch can be lost in a destructor, or leave a lock of a logger taken for ever.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def handle(self, number: int, frame: object) -> None:
+        """The handler of the signal."""
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+
+    def on_train_batch_end(self, *args: object, **options: object) -> None:
+        """Called by Lightning after each step."""
+        if self.received:
+            raise KeyboardInterrupt
+
+    def on_validation_batch_end(self, *args: object, **options: object) -> None:
+        """Called by Lightning after each batch of validation images."""
+        if self.received:
+            raise KeyboardInterrupt
+
+
 @contextmanager
 def stoppable(trainer: L.Trainer) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM leave a trainer as the exceptions that Python programs expect.
 
     Args:
-        trainer: The trainer that works inside.
+        trainer: The trainer that works inside. It gets one more callback.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C. Lightning makes ``SystemExit(1)`` of it and ignores further Ctrl-C.
@@ -174,6 +213,9 @@ def stoppable(trainer: L.Trainer) -> Iterator[None]:
     """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
+    if main and handler is signal.default_int_handler:  # else somebody else answers, or the signal is ignored
+        trainer.callbacks.append(ctrl_c := CtrlC())  # pyright: ignore[reportAttributeAccessIssue] # Lightning's trainers have a list of them
+        signal.signal(signal.SIGINT, ctrl_c.handle)
     try:
         yield
     except SIGTERMException as error:
