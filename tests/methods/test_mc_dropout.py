@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
 import math
 import warnings
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sfumato.contracts import Method
-from sfumato.methods import MCDropout
+from sfumato.methods import MCDropout, mc_dropout
+from sfumato.methods._replay import batch_norm
 from sfumato.models import UNet
 
 IMAGE = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
@@ -19,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def sampled(network: nn.Module, samples: int = 6, chunk: int = 1, seed: int = 0) -> torch.Tensor:
+def sampled(network: nn.Module, samples: int = 6, chunk: int | None = 1, seed: int = 0) -> torch.Tensor:
     return torch.cat(list(MCDropout(network, samples, chunk).draws(IMAGE, generator=seeded(seed))))
 
 
@@ -158,13 +162,13 @@ def without_recording(monkeypatch):
 
 
 def test_replayed_draws_are_those_of_the_plain_loop(network, without_recording):
-    assert MCDropout(network).plan(IMAGE).startswith("replayed")
+    assert MCDropout(network, chunk=1).plan(IMAGE).startswith("replayed")
     draws = sampled(network)
     torch.testing.assert_close(draws, without_recording(network))
     assert (draws[0] != draws[1]).any()
 
 
-@pytest.mark.parametrize("chunk", [3, 4, 9])
+@pytest.mark.parametrize("chunk", [3, 4, 6, 9, None])
 def test_draws_do_not_depend_on_the_chunk_size(network, chunk):
     torch.testing.assert_close(sampled(network, chunk=chunk), sampled(network), atol=1e-6, rtol=1e-6)
 
@@ -236,7 +240,7 @@ def test_an_auxiliary_head_that_nobody_reads_is_not_repeated():
             auxiliary = self.auxiliary(x)
             return self.main(x) + (auxiliary.mean() if self.used else 0)
 
-    repeated = [int(MCDropout(WithAuxiliary(used)).plan(IMAGE).split()[1]) for used in (False, True)]
+    repeated = [int(MCDropout(WithAuxiliary(used), chunk=1).plan(IMAGE).split()[1]) for used in (False, True)]
     assert repeated[1] >= repeated[0] + 20
 
 
@@ -257,7 +261,7 @@ def test_the_global_generator_serves_when_none_is_given():
 
 
 @pytest.mark.parametrize(("build", "reason"), [(Branching, "depends on random numbers"), (Escaping, "out of torch")])
-@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("chunk", [1, 3, 4, None])
 def test_a_network_that_cannot_be_recorded_runs_whole_and_warns(build, reason, chunk):
     method = MCDropout(build(), 4, chunk)
     assert method.plan(IMAGE).startswith("plain loop: ")
@@ -267,13 +271,14 @@ def test_a_network_that_cannot_be_recorded_runs_whole_and_warns(build, reason, c
     assert (draws[0] != draws[1]).any()
 
 
-def test_random_numbers_of_the_network_itself_stay_random():
-    first, second = sampled(OwnNoise(), 2).unflatten(2, (3, 3))
+@pytest.mark.parametrize("chunk", [1, 2, None])
+def test_random_numbers_of_the_network_itself_stay_random(chunk):
+    first, second = sampled(OwnNoise(), 2, chunk).unflatten(2, (3, 3))
     assert (first != second).transpose(0, 1).flatten(1).any(1).all()
 
 
 def test_fused_attention_without_its_own_dropout_is_computed_once():
-    operations = int(MCDropout(Attention()).plan(IMAGE).split()[1])
+    operations = int(MCDropout(Attention(), chunk=1).plan(IMAGE).split()[1])
     assert operations == 3  # random bits, comparison, product
 
 
@@ -311,8 +316,136 @@ def test_gradients_are_neither_recorded_nor_switched_off_for_the_caller():
         assert not draw.requires_grad
 
 
+class Noisy(nn.Module):
+    """Random numbers of its own, which torch.vmap would make equal in all draws."""
+
+    def forward(self, x):
+        return F.dropout(x) + torch.rand_like(x)
+
+
+def test_noise_of_the_network_itself_is_noticed_without_a_recording():
+    assert MCDropout(Noisy()).plan(IMAGE).startswith("replayed")
+    draws = sampled(Noisy(), 4, chunk=4)
+    assert (draws == sampled(Noisy(), 4)).all()
+    assert (draws[0] != draws[1]).all()
+
+
+def test_small_inputs_are_drawn_together_and_large_ones_one_by_one():
+    network = head_dropout(nn.Dropout())
+    method = MCDropout(network, 4)
+    assert method.plan(torch.rand(1, 3, 128, 128)) == "together: one pass makes all draws, 4"
+    assert method.plan(torch.rand(1, 3, 128, 129)).startswith("replayed")
+    assert [len(chunk) for chunk in method.draws(torch.rand(1, 3, 128, 128))] == [4]
+    assert [len(chunk) for chunk in method.draws(torch.rand(1, 3, 128, 129))] == [1] * 4
+
+
+def test_a_gpu_draws_together_what_fits_its_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: SimpleNamespace(total_memory=2**33))
+    assert mc_dropout._most_pixels(torch.device("cuda", 0)) == 2**21
+    assert mc_dropout._most_pixels(torch.device("mps")) == 0
+
+
+def test_forward_hooks_see_plain_tensors_of_one_draw():
+    network, seen = head_dropout(nn.Dropout()), []
+    network[3].register_forward_hook(lambda _module, _inputs, output: seen.append(output.numpy().shape))
+    with pytest.warns(UserWarning, match="out of torch"):
+        list(MCDropout(network, 3).draws(IMAGE))
+    assert set(seen) == {(2, 8, 12, 10)}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, None])
+def test_what_a_network_keeps_for_itself_can_be_read_and_copied(chunk):
+    class Keeping(nn.Module):
+        def forward(self, x):
+            self.kept = F.dropout(x)
+            return self.kept * 2
+
+    method = MCDropout(Keeping(), 3, chunk)
+    first = next(method.draws(IMAGE, generator=seeded()))[0]
+    assert (copy.deepcopy(method).network.kept * 2 == first).all()
+
+
+def test_what_cannot_be_drawn_together_is_drawn_one_by_one_and_not_tried_again(monkeypatch):
+    network, tried = UNet(2, widths=(4, 6, 8)), []
+
+    def short(*_args, **_kwargs):
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "vmap", short)
+    method = MCDropout(network, 3)
+    with pytest.raises(RuntimeError, match="channels"):  # an error of the caller changes nothing
+        list(method.draws(torch.rand(1, 4, 16, 16)))
+    for _ in range(2):
+        assert (torch.cat(list(method.draws(IMAGE, generator=seeded()))) == sampled(network, 3)).all()
+    assert len(tried) == 2
+
+
+@pytest.mark.parametrize("chunk", [1, None])
+def test_every_call_reads_the_image_and_the_network_as_they_are(chunk):
+    network = head_dropout(nn.Dropout(0.5))
+    method = MCDropout(network, 3, chunk)
+
+    def draws(image=IMAGE):
+        return torch.cat(list(method.draws(image, generator=seeded())))
+
+    first = draws()
+    assert (draws() == first).all()
+    assert (draws(1 - IMAGE) != first).any()
+    with torch.no_grad():
+        network[4].weight.mul_(2)
+        network[4].bias.mul_(2)
+    torch.testing.assert_close(draws(), 2 * first)
+    network[4].weight = nn.Parameter(torch.zeros_like(network[4].weight))
+    assert (draws() == network[4].bias[:, None, None]).all()
+    network[4] = nn.Identity()
+    assert draws().shape == (3, 2, 8, 12, 10)
+    network[3].p = 1.0
+    assert (draws() == 0).all()
+    method.to(torch.float64)
+    assert draws(IMAGE.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+def test_no_activation_outlives_a_call(chunk):
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.made = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), []
+
+        def forward(self, x):
+            x = self.a(x)
+            dropped = F.dropout(x)
+            self.made += [weakref.ref(x), weakref.ref(dropped)]
+            return self.b(dropped)
+
+    method = MCDropout(Watched(), 4, chunk)
+    list(method.draws(IMAGE))
+    assert len(method.network.made) >= 2
+    assert all(made() is None for made in method.network.made)
+
+
+def test_batch_normalization_of_several_draws_has_the_statistics_and_the_affine_map(monkeypatch):
+    network, batches = UNet(2, widths=(4, 6, 8)), []
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(values, 0.5, 1.5)
+    rule = batch_norm._BatchNorm.vmap
+
+    def counted(info, in_dims, *operands):
+        result = rule(info, in_dims, *operands)
+        batches.append(result[0].shape[:2])
+        return result
+
+    monkeypatch.setattr(batch_norm, "_LARGE", 0)
+    monkeypatch.setattr(batch_norm._BatchNorm, "vmap", staticmethod(counted))
+    torch.testing.assert_close(sampled(network, 3, chunk=3), sampled(network, 3), atol=1e-5, rtol=1e-5)
+    assert set(batches) == {(3, 2)}
+
+
 def test_draws_do_not_share_memory():
-    draws = list(MCDropout(head_dropout(nn.Dropout()), 3).draws(IMAGE, generator=seeded()))
+    draws = list(MCDropout(head_dropout(nn.Dropout()), 3, chunk=1).draws(IMAGE, generator=seeded()))
     kept = [draw.clone() for draw in draws]
     draws[0].zero_()
     assert all((draw == copy).all() for draw, copy in zip(draws[1:], kept[1:], strict=True))
@@ -327,7 +460,7 @@ def test_memory_does_not_grow_with_the_draws():
     def peak(samples):
         highest = 0
         with torch.profiler.profile(profile_memory=True) as profile:
-            for _ in MCDropout(network, samples).draws(image):
+            for _ in MCDropout(network, samples, chunk=1).draws(image):
                 pass
         live = 0
         for event in profile.profiler.kineto_results.events():

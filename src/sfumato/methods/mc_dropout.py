@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sfumato.contracts import Inputs
@@ -25,21 +26,28 @@ from sfumato.methods.training import NO_STATE, MethodTraining, Networks, State, 
 
 T = TypeVar("T")
 
+CPU_PIXELS = 2**16  # of all draws, up to which a CPU computes them together
+BYTES_PER_PIXEL = 4096  # of a draw, that a GPU must have to compute them together
+
 
 class MCDropout(BaseMethod):
     """Dropout stays active at prediction. Each mask is a plausible network.
 
     The network is in evaluation mode, so batch normalization uses its running statistics. What does not depend on a
-    dropout is computed once for all draws: the first draw is recorded, and the others replay only the operations that
-    depend on a mask. So memory does not grow with the number of draws.
+    dropout is computed once for all draws. Small images, and nearly all on a GPU, take longer to start operations than
+    to run them; there all draws are one pass with an additional dimension. Otherwise the first draw is recorded, and
+    the others replay only the operations that depend on a mask. So memory does not grow with the number of draws.
 
     Args:
         network: Any module with dropout that returns one tensor (B, C, *event). The dropout may be modules or functions
             of any kind, also that of attention.
         samples: The number T ≥ 1 of draws. The spread converges by about 40, the mean earlier. Default 20.
-        chunk: The number of draws that are computed together, for accelerators that one draw does not use fully. It
-            needs more memory and gives the same draws. Networks that draw random numbers of their own, as attention and
-            stochastic depth do, compute one draw at a time. Default 1.
+        chunk: The number of draws that are computed together. More need more memory and give the same draws up to
+            rounding. Networks that draw random numbers of their own, as attention and stochastic depth do, and
+            networks that ``torch.vmap`` cannot run compute one draw at a time. Default None: all draws together, if T
+            times the pixels of the inputs is at most 65536 on a CPU, or at most one for each 4096 bytes of memory of a
+            CUDA device (80 GiB: 20 draws of 1000 × 1000 pixels). Otherwise one draw at a time; also if the network has
+            forward hooks, on other devices, and once computing them together failed, for lack of memory for example.
         stochastic_depth: Whether the ``DropPath`` or ``StochasticDepth`` of the network drops branches too. They start
             in its first layers, so only little can be computed once. Default False.
 
@@ -49,17 +57,21 @@ class MCDropout(BaseMethod):
     Source: Gal and Ghahramani (2016), "Dropout as a Bayesian approximation".
     Pitfall: The spread depends on the dropout probability that the network was trained with. A module that drops only
     ``if self.training`` stays inactive, unless it does nothing else or is an attention; a warning names it where its
-    probability can be found. Forward hooks see the first draw only.
+    probability can be found. Forward hooks see the first draw only; with ``chunk`` above 1 they see tensors of
+    ``torch.vmap``, which hold several draws.
     """
 
     stochastic = True
     network: nn.Module
 
-    def __init__(self, network: nn.Module, samples: int = 20, chunk: int = 1, stochastic_depth: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, samples: int = 20, chunk: int | None = None, stochastic_depth: bool = False
+    ) -> None:
         super().__init__()
-        if samples < 1 or chunk < 1:
+        if samples < 1 or (chunk is not None and chunk < 1):
             raise ConfigError(f"samples is {samples} and chunk {chunk}, expected at least 1 of each")
         self.network, self.samples, self.chunk, self.stochastic_depth = network, samples, chunk, stochastic_depth
+        self._together_failed = False
 
     def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs in chunks (S_i, B, C, *event), the same for the same state of the generator.
@@ -81,6 +93,8 @@ class MCDropout(BaseMethod):
             batch = (seeds[start : start + count] + seeds)[:count]  # the last chunk is filled up, and cut
             if isinstance(recording, str):
                 output = self._activating(dropout.forced, partial(_forward, self.network, inputs, dropout, batch))
+            elif isinstance(recording, Tensor):
+                output = recording
             elif start == 0:
                 output = recording.output
             else:
@@ -105,10 +119,12 @@ class MCDropout(BaseMethod):
         _, recording = self._first(inputs, [0] * self.samples)
         if isinstance(recording, str):
             return f"plain loop: {recording}"
+        if isinstance(recording, Tensor):
+            return f"together: one pass makes all draws, {self.samples}"
         return f"replayed: {len(recording.steps)} of {recording.operations} operations repeat for each draw"
 
-    def _first(self, inputs: Inputs, seeds: list[int]) -> tuple[ForcedDropout, Recording | str]:
-        """The first draws, recorded; or the reason why they cannot be."""
+    def _first(self, inputs: Inputs, seeds: list[int]) -> tuple[ForcedDropout, Recording | Tensor | str]:
+        """The first draws, recorded; or all draws, if one pass makes them; or the reason why nothing can be shared."""
         if any(isinstance(module, torch.jit.ScriptModule) for module in self.network.modules()):
             raise ConfigError(
                 f"{type(self.network).__name__} is TorchScript, whose dropouts cannot be activated from outside: give "
@@ -129,23 +145,53 @@ class MCDropout(BaseMethod):
 
     def _recorded(
         self, inputs: Inputs, seeds: list[int], forced: list[nn.Module]
-    ) -> tuple[ForcedDropout, Recording | str]:
-        tensors = [*self.network.parameters(), *self.network.buffers(), *tree_leaves(inputs)]
-        devices = {leaf.device for leaf in tensors if isinstance(leaf, Tensor)}
-        reason = ""
-        for count in sorted({min(self.chunk, self.samples), 1}, reverse=True):
+    ) -> tuple[ForcedDropout, Recording | Tensor | str]:
+        leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        devices = {leaf.device for leaf in [*self.network.parameters(), *self.network.buffers(), *leaves]}
+        wanted, reason = self._count(leaves, devices), ""
+        for count in sorted({wanted, 1}, reverse=True):
             dropout = ForcedDropout(count, forced, devices)
+            run = partial(_forward, self.network, inputs, dropout, seeds[:count])
+            # Without a recording, random numbers of the network itself are only noticed on these devices.
+            whole = count == self.samples and all(device.type in ("cpu", "cuda") for device in devices)
             try:
-                recording = record(partial(_forward, self.network, inputs, dropout, seeds[:count]))
+                made = run() if whole else record(run)
             except NotRecordable as found:
                 reason = str(found)
-            except RuntimeError:
-                if count == 1:  # otherwise it came from vmap, which does not know every operator
+            except (ConfigError, DropoutInactive):
+                raise
+            except Exception:
+                if count == 1:  # otherwise it came from vmap, which cannot run everything, or memory was short
                     raise
             else:
-                if count == 1 or not recording.global_random:  # those numbers would be the same in every draw
-                    return dropout, recording
+                alike = dropout.global_random if isinstance(made, Tensor) else made.global_random
+                if count == 1 or not (alike or _holds_draws(self.network)):  # the numbers would not differ by draw
+                    self._together_failed |= count < wanted
+                    return dropout, made
+        self._together_failed |= wanted > 1
         return ForcedDropout(1, forced, devices), reason
+
+    def _count(self, leaves: list[Tensor], devices: set[torch.device]) -> int:
+        """The number of draws to compute together."""
+        if self.chunk is not None:
+            return min(self.chunk, self.samples)
+        if self._together_failed or any(module._forward_hooks for module in self.network.modules()):
+            return 1
+        pixels = max((leaf.numel() // max(leaf.shape[1], 1) for leaf in leaves if leaf.ndim > 1), default=1)
+        return self.samples if self.samples * pixels <= min(map(_most_pixels, devices), default=0) else 1
+
+
+def _holds_draws(network: nn.Module) -> bool:
+    """Whether a module has kept a tensor of ``torch.vmap``, which nothing can read or copy afterwards."""
+    values = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return any(map(is_batchedtensor, values))
+
+
+def _most_pixels(device: torch.device) -> int:
+    """The number of pixels, of all draws, up to which they are computed together."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory // BYTES_PER_PIXEL
+    return CPU_PIXELS if device.type == "cpu" else 0
 
 
 def _forward(network: nn.Module, inputs: Inputs, dropout: ForcedDropout, seeds: list[int]) -> Tensor:
@@ -162,8 +208,13 @@ def _forward(network: nn.Module, inputs: Inputs, dropout: ForcedDropout, seeds: 
             dropout.index = index
             return tensor(network(*inputs))
 
-        count = len(seeds)
-        output = draw(None)[None] if count == 1 else torch.vmap(draw, randomness="same")(torch.arange(count))
+        if len(seeds) == 1:
+            output = draw(None)[None]
+        else:
+            device = next((leaf.device for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)), None)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "There is a performance drop")  # one operator runs draw by draw
+                output = torch.vmap(draw, randomness="same")(torch.arange(len(seeds), device=device))
     if not dropout.found and not any(map(only_drops, dropout.forced)):
         raise ConfigError(_without_dropout(network))
     return output

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from sfumato.methods._replay.batch_norm import batch_norm
 from sfumato.methods._replay.module_dropout import calling_modules, require_active_dropout
 from sfumato.methods._replay.replay import Args, KwArgs
 
@@ -40,6 +41,7 @@ class ForcedDropout(TorchFunctionMode):
         self.devices = devices
         self.index: Tensor | None = None  # which of the draws, inside vmap
         self.found = False
+        self.global_random = False  # whether a draw used torch's global generators on a CPU or a CUDA device
         self.watched = True  # whether to note the modules in which a dropout is found
         self.active: set[nn.Module] = set()
         self.generators: dict[torch.device, list[torch.Generator]] = {}
@@ -59,9 +61,11 @@ class ForcedDropout(TorchFunctionMode):
         states = [generator.get_state() for generator in generators]
         for generator in generators:
             generator.manual_seed(self.seeds[0] + 1)  # not the seed of the masks: the two must not be correlated
+        started = [generator.get_state() for generator in generators]
         try:
             yield
         finally:
+            self.global_random |= any(not g.get_state().equal(s) for g, s in zip(generators, started, strict=True))
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
 
@@ -71,6 +75,8 @@ class ForcedDropout(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _KINDS:
             return self._drop(*_KINDS[func], *args, **kwargs)
+        if func is F.batch_norm and self.index is not None and self.found:  # before a dropout, draws do not differ
+            return batch_norm(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             p = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
             if p == 0:
@@ -104,19 +110,21 @@ class ForcedDropout(TorchFunctionMode):
     def _mask(self, x: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
         if x.device not in self.generators:
             self.generators[x.device] = [torch.Generator(x.device).manual_seed(seed) for seed in self.seeds]
-        keep = [_kept(shape, p, generator) for generator in self.generators[x.device]]
-        return keep[0] if self.index is None else torch.stack(keep)[self.index.to(x.device)]
+        keep = _kept(shape, p, self.generators[x.device])
+        return keep[0] if self.index is None else keep[self.index.to(x.device)]
 
 
-def _kept(shape: tuple[int, ...], p: float, generator: torch.Generator) -> Tensor:
-    """A mask, False with probability ``p``, rounded to 1/65536.
+def _kept(shape: tuple[int, ...], p: float, generators: list[torch.Generator]) -> Tensor:
+    """One mask per generator (len(generators), *shape), False with probability ``p``, rounded to 1/65536.
 
     Random bits make up the cost of a mask, so it uses few of them.
     """
     kind, levels = (torch.int8, 2**8) if float(p * 2**8).is_integer() else (torch.int16, 2**16)
     count, per_word = math.prod(shape), 64 // torch.iinfo(kind).bits
-    words = torch.randint(-(2**63), 2**63 - 1, (-(-count // per_word),), generator=generator, device=generator.device)
-    return words.view(kind)[:count].view(shape) >= min(round(p * levels), levels - 1) - levels // 2
+    size = (1, -(-count // per_word))
+    words = [torch.randint(-(2**63), 2**63 - 1, size, generator=g, device=g.device) for g in generators]
+    bits = (torch.cat(words) if len(words) > 1 else words[0]).view(kind)[:, :count]
+    return bits.view(len(words), *shape) >= min(round(p * levels), levels - 1) - levels // 2
 
 
 def _elements(x: Tensor) -> tuple[int, ...]:

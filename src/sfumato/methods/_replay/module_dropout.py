@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 from torch import nn
 
@@ -84,7 +85,9 @@ def undetected(network: nn.Module, active: set[nn.Module]) -> list[str]:
     return [
         name
         for name, module in network.named_modules()
-        if module not in active and not only_drops(module) and (_holds_dropout(module) or _masks_in_training(module))
+        if module not in active
+        and not only_drops(module)
+        and (_holds_dropout(module) or _masks_in_training(type(module)))
     ]
 
 
@@ -98,9 +101,10 @@ def _holds_dropout(module: nn.Module) -> bool:
 MASKS = {"bernoulli", "bernoulli_", "rand", "rand_like", "dropout", "dropout1d", "dropout2d", "dropout3d", "uniform_"}
 
 
-def _masks_in_training(module: nn.Module) -> bool:
-    kinds = (kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch."))
+@cache
+def _masks_in_training(of: type[nn.Module]) -> bool:
+    kinds = (kind for kind in of.__mro__ if not kind.__module__.startswith("torch."))
     codes = (getattr(vars(kind).get("forward"), "__code__", None) for kind in kinds)
     names = {name for code in codes if code is not None for name in code.co_names}
-    depth = re.search("path|depth", type(module).__name__, re.I)
+    depth = re.search("path|depth", of.__name__, re.I)
     return not depth and "training" in names and bool(names & MASKS)
