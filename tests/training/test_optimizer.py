@@ -75,7 +75,7 @@ class Plain(nn.Conv2d):
 
 def test_a_rate_for_no_encoder_is_refused():
     config = Config(method="deterministic", epochs=1, crop=(16, 24), encoder_rate=0.5, network=f"{__name__}.Plain")
-    with pytest.raises(ConfigError, match="encoder_rate is 0.5, but Plain has no module named encoder"):
+    with pytest.raises(ConfigError, match=r"encoder_rate is 0\.5, but Plain has no module named encoder"):
         make_plan(config, Scenes(2, size=(16, 24)), trust="all", network=Plain(8))
 
 

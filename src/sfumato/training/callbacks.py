@@ -59,9 +59,9 @@ class EMA(WeightAveraging):
         averaged, current, counters, latest = self._pairs
         decay = warmed_decay(self.decay, self._count) if self._count else 0.0
         if averaged:
-            torch._foreach_lerp_(averaged, current, 1 - decay)
+            torch._foreach_lerp_(averaged, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         if counters:
-            torch._foreach_copy_(counters, latest)
+            torch._foreach_copy_(counters, latest)  # pyright: ignore[reportPrivateImportUsage]
         self._count += 1
         self._average_model.n_averaged += 1
         self._latest_update_step = trainer.global_step
