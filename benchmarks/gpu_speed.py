@@ -140,15 +140,15 @@ def contenders(name: str, image: Tensor, device: str, peers: bool) -> dict[str, 
     student, noise = DistilledClasses(CLASSES), LogitNormal(CLASSES)
     taught, noisy = (made(name, each.channels, 0, device) for each in (student, noise))
     members = [network, *(made(name, CLASSES, seed, device) for seed in range(1, MEMBERS))]
-    one, together, ensemble = MCDropout(network, DRAWS), MCDropout(network, DRAWS, chunk=DRAWS), DeepEnsemble(members)
+    usual, one, ensemble = MCDropout(network, DRAWS), MCDropout(network, DRAWS, chunk=1), DeepEnsemble(members)
     calls: dict[str, Call] = {
         "plain": lambda: network(image),
         "plain_predict": lambda: predict(Deterministic(network), image, likelihood=classes),
         "student_predict": lambda: predict(Deterministic(taught), image, likelihood=student).epistemic,
         "logit_normal_predict": lambda: predict(Deterministic(noisy), image, likelihood=noise).aleatoric,
-        "mc_dropout": lambda: exhausted(one.draws(image)),
-        "mc_dropout_together": lambda: exhausted(together.draws(image)),
-        "mc_dropout_predict": lambda: predict(one, image, likelihood=classes).epistemic,
+        "mc_dropout": lambda: exhausted(usual.draws(image)),
+        "mc_dropout_one_by_one": lambda: exhausted(one.draws(image)),
+        "mc_dropout_predict": lambda: predict(usual, image, likelihood=classes).epistemic,
         "ensemble": lambda: exhausted(ensemble.draws(image)),
         "ensemble_predict": lambda: predict(ensemble, image, likelihood=classes).epistemic,
     }
@@ -185,7 +185,7 @@ def predictions(device: str, size: tuple[int, int], clock: Clock, peers: bool, b
             theirs = ("mc_dropout_peer_loop", "mc_dropout_peer_batch")
             result[precision] |= {
                 "mc_dropout_speedup": faster(found, ("mc_dropout",), theirs),
-                "mc_dropout_together_speedup": faster(found, ("mc_dropout_together",), theirs),
+                "mc_dropout_one_by_one_speedup": faster(found, ("mc_dropout_one_by_one",), theirs),
                 "ensemble_speedup": faster(found, ("ensemble",), ("ensemble_peer",)),
             }
     return result

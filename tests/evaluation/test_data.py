@@ -7,13 +7,19 @@ import pytest
 from PIL import Image
 
 from sfumato.errors import ConfigError, MissingFileError
-from sfumato.evaluation import dataset_for, ood_dataset, unlabeled_dataset
+from sfumato.evaluation import dataset_for, evaluate, evaluated_data, ood_dataset, unlabeled_dataset
 
 
 def test_the_data_of_the_run_at_its_size(run):
     found = dataset_for(run)
     assert found[0]["image"].shape[-2:] == (16, 24)
     assert found[0]["name"] == dataset_for(run, "scenes", split="val[:50%]")[0]["name"]
+
+
+def test_a_data_set_without_a_name_cannot_be_opened_again(run):
+    found = evaluate(run, dataset_for(run, split="val[:2%]"), progress=False, workers=0)
+    with pytest.raises(ConfigError, match=r"a data set without a name: give it to sfumato\.report\.write_report"):
+        evaluated_data(run, replace(found, data=""))
 
 
 def test_another_data_set_has_other_images(run):

@@ -124,9 +124,15 @@ def evaluated_data(run: Run, found: Evaluation) -> tuple[DataSet, DataSet | None
     A class path in ``evaluation.json`` is imported only if the run may import it: somebody else may have written it.
 
     Raises:
+        ConfigError: If the data set was given in Python, so that it has no name.
         UntrustedCodeError: If it names code outside this package that is not trusted.
     """
     trust = run.plan.trust
+    if not found.data:
+        raise ConfigError(
+            f"{run.folder} was evaluated in Python on a data set without a name: give it to "
+            f"sfumato.report.write_report, or run `sfumato evaluate {run.folder}` first"
+        )
     inside = _checked(run, found.data, _load(run, found.data, found.root, found.split, trust))
     comparison = next((each.ood for each in found.tasks.values() if each.ood is not None), None)
     if comparison is None:
