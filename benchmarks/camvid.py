@@ -220,6 +220,8 @@ def table(runs: Path) -> dict[str, Any]:
             found = [read(folder_of(runs, name, seed), kind) for seed in SINGLES]
             rows[row] = table_row([each for each in found if each])
     rows["ensemble"] = table_row([each for each in [read(runs / "camvid-plain-ensemble", "members")] if each])
+    if rows["ensemble"]:
+        rows["ensemble"]["members"] = len(list((runs / "camvid-plain-ensemble").glob("weights-*.safetensors")))
     rows["ensembles of 3"] = table_row(read(runs / "camvid-plain-ensemble", "threes") or [])
     rows["both, ensemble of 3"] = table_row(
         [each for each in [read(runs / "camvid-aleatoric-ensemble", "members")] if each]
@@ -272,6 +274,7 @@ def main() -> None:
     made.add_argument("--rows", default="one-pass,draws")
     made.add_argument("--gather", default="", help="make an ensemble of the runs of this name only")
     made.add_argument("--members", type=int, default=MEMBERS)
+    made.add_argument("--table", action="store_true", help="make the table of what is scored only")
     options = made.parse_args()
     for name in ("camvid", "foreign", "runs"):
         setattr(options, name, getattr(options, name).absolute())
@@ -281,7 +284,8 @@ def main() -> None:
     if options.gather:
         gathered(options.runs, options.gather, options.members)
         return
-    run_jobs([*jobs(options), *data_jobs(options)], options.runs / "logs", options.jobs)
+    if not options.table:
+        run_jobs([*jobs(options), *data_jobs(options)], options.runs / "logs", options.jobs)
     result = table(options.runs)
     (HERE / "results" / "camvid.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
