@@ -1,22 +1,30 @@
-"""Draws docs/images/panel.png from the run that `make demo` leaves."""
+"""Draws docs/images/panel.png: a street of CamVid val and a room of 7-Scenes, by the ensemble of benchmarks/camvid.py.
 
+python docs/panel.py runs/pretrained/camvid-plain-ensemble CAMVID FOREIGN
+"""
+
+import sys
 from pathlib import Path
 
-from torch import Tensor
+import torch
 
-from sfumato.data import load
-from sfumato.evaluation import predict_sample
+from sfumato.data import Pictures, load
+from sfumato.data.transforms import tensor
 from sfumato.report import ReportImage, save_panel
 from sfumato.runs import Run
+from sfumato.targets import Image
 
 HERE = Path(__file__).parent
-run = Run.open(HERE.parent / "runs" / "demo")
-scenes = load("scenes", split="novel", size=run.config.size)
+run = Run.open(sys.argv[1])
+streets, rooms = load("camvid", sys.argv[2], "val"), Pictures(Path(sys.argv[3]) / "rooms")
 shown = []
-for index in (1, 4):
-    sample, prediction = predict_sample(run, scenes, index, samples=20)
-    target, valid = run.single_task.target_and_mask(sample)
-    image = sample["image"]
-    assert isinstance(image, Tensor)
+for dataset, index in ((streets, 40), (rooms, 5)):
+    sample = dataset[index]
+    image = Image().to_float(tensor(sample, "image"))
+    prediction = run.predict(*run.inputs_of(sample))
+    if "classes" in sample:
+        target, valid = run.single_task.target_and_mask(sample)
+    else:
+        target, valid = torch.zeros(image.shape[1:], dtype=torch.long), torch.zeros(image.shape[1:], dtype=torch.bool)
     shown.append(ReportImage(str(sample["name"]), image, prediction, target, valid))
 save_panel(shown, run.single_task, HERE / "images" / "panel.png")
