@@ -77,7 +77,7 @@ class TrainingModule(L.LightningModule):
         self.time_share = 0.0  # the share of the allowed time that has passed, which TimeLimit sets
         self._last: tuple[int, Tensor] | None = None
         self._rate = 0.0
-        self._noise: list[nn.Parameter] = []  # log variances of tasks, looked up once
+        self._noise = log_variances(self)  # looked up once, because that takes longer than a small step
 
     @property
     def schedule_step(self) -> int:
@@ -219,7 +219,6 @@ class TrainingModule(L.LightningModule):
         self._scores, self._scored = {}, {}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        self._noise = log_variances(self)
         return configure(self, self.plan, int(self.trainer.estimated_stepping_batches))
 
 
