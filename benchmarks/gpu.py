@@ -21,7 +21,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.camvid, options.foreign = options.data / "camvid", options.data / "foreign"
     speeds(options.runs, options.device, options.tiny)
     options.seconds -= time.monotonic() - start
-    with beside(options.out, options):
+    with beside(options.out, options) if options.beside else nullcontext():
         took = run_jobs(all_jobs(options), options.runs / "logs", options.jobs, options.seconds - SPARE,
                         lambda: write_tables(options.runs, options.out))  # fmt: skip
     write_tables(options.runs, options.out)
@@ -150,9 +150,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1000, help="images of a split of CamVid that are packed")
     parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "gpu")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=8, help="trainings at the same time")
+    parser.add_argument("--jobs", type=int, default=4, help="trainings at the same time")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
-    parser.add_argument("--epochs", type=int, default=camvid.EPOCHS)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--beside", action="store_true", help="train for truth.py and multitask.py at the same time")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--tiny", action="store_true", help="small sizes beside CamVid")
     options = parser.parse_args()
