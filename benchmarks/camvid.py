@@ -15,8 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
@@ -26,7 +25,7 @@ from typing import Any
 
 import torch
 from foreign import worlds
-from jobs import Job, run_jobs
+from jobs import Job, absolute, run_jobs
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -70,9 +69,18 @@ def fit_job(name: str, seed: int, options: argparse.Namespace) -> Job:
 
 def score_job(folder: Path, rows: str, options: argparse.Namespace, needs: tuple[str, ...]) -> Job:
     """Score a run: ``rows`` are names with commas, of one pass, of draws, or of all members."""
-    arguments = (str(HERE / "camvid.py"), f"--camvid={options.camvid}", f"--foreign={options.foreign}",
-                 f"--device={options.device}", f"--score-run={folder}", f"--rows={rows}")  # fmt: skip
-    return Job(f"score-{folder.name}", arguments, scores_file(folder, rows.split(",")[-1]), needs)
+    what = (f"--score-run={folder}", f"--rows={rows}")
+    done = scores_file(folder, rows.split(",")[-1])
+    return script_job(f"score-{folder.name}", "camvid.py", what, done, needs, options)
+
+
+def script_job(
+    name: str, script: str, what: tuple[str, ...], done: Path, needs: tuple[str, ...], options: argparse.Namespace
+) -> Job:
+    """A part of a script of this folder, with its common options."""
+    common = (f"--camvid={options.camvid}", f"--foreign={options.foreign}", f"--device={options.device}",
+              f"--runs={options.runs}")  # fmt: skip
+    return Job(name, (str(HERE / script), *common, *what), done, needs)
 
 
 def scores_file(folder: Path, row: str) -> Path:
@@ -95,13 +103,9 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 def ensemble_jobs(name: str, members: int, options: argparse.Namespace) -> list[Job]:
     """Gather networks into an ensemble, and score it."""
     folder = options.runs / f"camvid-{name}-ensemble"
-    gather = Job(
-        f"gather-{name}",
-        (str(HERE / "camvid.py"), "--camvid=.", "--foreign=.", f"--runs={options.runs}", f"--gather={name}",
-         f"--members={members}"),
-        folder / "plan.yaml",
-        tuple(f"fit-{name}-{seed}" for seed in range(members)),
-    )  # fmt: skip
+    needs = tuple(f"fit-{name}-{seed}" for seed in range(members))
+    what = (f"--gather={name}", f"--members={members}")
+    gather = script_job(f"gather-{name}", "camvid.py", what, folder / "plan.yaml", needs, options)
     rows = "members" if members == 3 else "threes,members"
     return [gather, score_job(folder, rows, options, (gather.name,))]
 
@@ -118,16 +122,14 @@ def data_jobs(options: argparse.Namespace) -> list[Job]:
     return found
 
 
-def gathered(runs: Path, name: str, members: int) -> Path:
+def gather_members(sources: Sequence[Path], folder: Path) -> None:
     """The networks of several runs as one run, an ensemble."""
-    folder = runs / f"camvid-{name}-ensemble"
-    sources = [folder_of(runs, name, seed) for seed in range(members)]
     folder.mkdir(parents=True, exist_ok=True)
     for member, source in enumerate(sources):
         shutil.copy(weights_of(source), folder / f"weights-{member}.safetensors")
     plan = Plan.load(sources[0] / "plan.yaml")
-    replace(plan, config=replace(plan.config, method="ensemble", members=members)).save(folder / "plan.yaml")
-    return folder
+    config = replace(plan.config, method="ensemble", members=len(sources))
+    replace(plan, config=config).save(folder / "plan.yaml")
 
 
 def methods(run: Run, row: str) -> list[Method]:
@@ -185,7 +187,7 @@ def score_run(options: argparse.Namespace) -> None:
     """Score the rows of one run that are missing. ``threes`` are several ensembles: a list."""
     run = Run.open(options.score_run, device=options.device)
     dataset = load("camvid", options.camvid, "val", SIZE)
-    foreign = worlds(options.foreign, SIZE)
+    foreign = worlds(options.foreign)
     for row in options.rows.split(","):
         if not scores_file(options.score_run, row).exists():
             others = {} if row == "threes" else foreign
@@ -258,9 +260,9 @@ def headline(rows: Mapping[str, Any], by_data: Mapping[str, Any]) -> dict[str, A
 def parser(text: str | None) -> argparse.ArgumentParser:
     """The options that the benchmarks of these networks share."""
     found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--camvid", type=Path, required=True)
-    found.add_argument("--foreign", type=Path, required=True, help="folder that benchmarks/foreign.py made")
-    found.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "pretrained")
+    found.add_argument("--camvid", type=absolute, required=True)
+    found.add_argument("--foreign", type=absolute, required=True, help="folder that benchmarks/foreign.py made")
+    found.add_argument("--runs", type=absolute, default=HERE.parent / "runs" / "pretrained")
     found.add_argument("--device", default="auto")
     found.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
     found.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
@@ -276,13 +278,12 @@ def main() -> None:
     made.add_argument("--members", type=int, default=MEMBERS)
     made.add_argument("--table", action="store_true", help="make the table of what is scored only")
     options = made.parse_args()
-    for name in ("camvid", "foreign", "runs"):
-        setattr(options, name, getattr(options, name).absolute())
     if options.score_run:
         score_run(options)
         return
     if options.gather:
-        gathered(options.runs, options.gather, options.members)
+        sources = [folder_of(options.runs, options.gather, seed) for seed in range(options.members)]
+        gather_members(sources, options.runs / f"camvid-{options.gather}-ensemble")
         return
     if not options.table:
         run_jobs([*jobs(options), *data_jobs(options)], options.runs / "logs", options.jobs)
@@ -292,5 +293,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     main()

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
+from camvid import spread
 
 from sfumato.contracts import DataSet
 from sfumato.data import DatasetView, load
@@ -84,16 +83,9 @@ def table(
             each.append(json.loads(kept.read_text()))
         if not each:
             continue
-        rows[row] = {"seeds": len(each)} | {name: _spread([e[name] for e in each]) for name in wanted}
+        rows[row] = {"seeds": len(each)} | {name: spread([e[name] for e in each]) for name in wanted}
         print(row, rows[row], flush=True)
     return rows
-
-
-def _spread(values: list[float]) -> tuple[float, float | None] | None:
-    """Mean and standard deviation. None if a value is undefined, as the epistemic ratio of one pass."""
-    if not all(map(math.isfinite, values)):
-        return None
-    return mean(values), stdev(values) if len(values) > 1 else None
 
 
 def main() -> None:

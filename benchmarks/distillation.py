@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 
 import camvid
 import torch
-from camvid import SINGLES, SIZE, fit_job, folder_of, read, scored, scores_file, table_row, weights_of
+from camvid import SINGLES, SIZE, fit_job, folder_of, read, scored, scores_file, script_job, table_row, weights_of
 from foreign import SHIFTS, Shifted, worlds
 from jobs import Job, run_jobs
 from PIL import Image as Picture
@@ -88,9 +87,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 
 def _job(name: str, what: str, done: Path, needs: tuple[str, ...], options: argparse.Namespace) -> Job:
     """A part of this script in a process of its own."""
-    arguments = (str(HERE / "distillation.py"), f"--camvid={options.camvid}", f"--foreign={options.foreign}",
-                 f"--device={options.device}", f"--runs={options.runs}", what)  # fmt: skip
-    return Job(name, arguments, done, needs)
+    return script_job(name, "distillation.py", (what,), done, needs, options)
 
 
 def make_textures(folder: Path) -> None:
@@ -124,7 +121,7 @@ def score_run(options: argparse.Namespace) -> None:
     run = Run.open(options.score_run, device=options.device)
     teacher = Run.open(options.runs / "camvid-plain-ensemble", device=options.device)
     dataset = load("camvid", options.camvid, "val", SIZE)
-    others = worlds(options.foreign, SIZE)
+    others = worlds(options.foreign)
     others |= {kind: DatasetView(Shifted(dataset, kind), range(0, len(dataset), 4)) for kind in SHIFTS}
     method = Deterministic(run.networks[0]) if len(run.networks) == 1 else camvid.methods(run, "members")[0]
     found = scored(run, method, dataset, others, teacher)
@@ -180,8 +177,6 @@ def main() -> None:
     parser.add_argument("--score-run", type=Path, help="score one run only")
     parser.add_argument("--make", default="", help="textures, or LIKELIHOOD:SHARD of the teacher's answers, only")
     options = parser.parse_args()
-    for name in ("camvid", "foreign", "runs"):
-        setattr(options, name, getattr(options, name).absolute())
     if options.score_run:
         score_run(options)
         return
@@ -202,5 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     main()

@@ -14,26 +14,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from camvid import gather_members
+from foreign import SHIFTS, Shifted
 from torch import Tensor
 
 from sfumato.contracts import DataSet, Sample
 from sfumato.data import DatasetView, load
-from sfumato.data.scenes import shift
 from sfumato.methods import DeepEnsemble, Deterministic
 from sfumato.metrics import FidelityScores, OODScores
-from sfumato.runs import Plan, Run
-from sfumato.targets import Image
+from sfumato.runs import Run
 
 HERE = Path(__file__).parent
 SINGLES = (0, 1, 2)
@@ -44,7 +42,7 @@ STUDENTS = {  # kind of student → arguments of `sfumato distill`, and its seed
     "student-probs": (["--likelihood=distilled-probs"], (0,)),
     "student-dudes": (["--likelihood=dudes"], (0,)),
 }
-SHIFTS, SEVERITY, REJECTED = ("darkness", "blur", "noise"), 3, (0, 10, 20, 30, 40, 50)
+REJECTED = (0, 10, 20, 30, 40, 50)
 CLASS_SCORES = ("miou", "nll", "ece", "error_auroc", "error_aupr", "aurc")
 DEPTH_SCORES = ("abs_rel", "rmse", "nll", "ause")
 
@@ -53,13 +51,7 @@ def gathered(name: str, runs: Path) -> Path:
     """The networks of several runs as one run, an ensemble."""
     folder = runs / f"{name}-ensemble"
     if not (folder / "plan.yaml").exists():
-        sources = [runs / f"{name}-{seed}" for seed in range(MEMBERS[name])]
-        folder.mkdir(parents=True, exist_ok=True)
-        for member, source in enumerate(sources):
-            shutil.copy(source / "weights-0.safetensors", folder / f"weights-{member}.safetensors")
-        plan = Plan.load(sources[0] / "plan.yaml")
-        config = replace(plan.config, method="ensemble", members=len(sources))
-        replace(plan, config=config).save(folder / "plan.yaml")
+        gather_members([runs / f"{name}-{seed}" for seed in range(MEMBERS[name])], folder)
     return folder
 
 
@@ -74,20 +66,6 @@ def fit(name: str, kind: str, seed: int, runs: Path) -> None:
     options += [f"--seed={100 * seed}", f"--out={folder_of(name, kind, seed, runs)}", "--resume", "--quiet"]
     command = [sys.executable, "-m", "sfumato", "distill", str(gathered(name, runs)), *options]
     subprocess.run(command, check=True, cwd=HERE)
-
-
-class Shifted(DatasetView):
-    """A data set whose images are darkened, blurred or noisy."""
-
-    def __init__(self, dataset: DataSet, kind: str) -> None:
-        super().__init__(dataset)
-        self.kind = kind
-
-    def __getitem__(self, index: int) -> Sample:
-        sample, noise = self.whole[index], torch.Generator().manual_seed(index)
-        image = sample["image"]
-        assert isinstance(image, Tensor)
-        return {**sample, "image": shift(Image().to_float(image), self.kind, SEVERITY, generator=noise)}
 
 
 def predictions(run: Run, dataset: DataSet) -> Iterator[tuple[Sample, Any]]:

@@ -8,39 +8,14 @@ from pathlib import Path
 import torch
 from PIL import Image as Picture
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sfumato.contracts import DataSet, Sample
-from sfumato.data import DatasetView
-from sfumato.data.images import PICTURES, read_image
+from sfumato.data import DatasetView, Pictures
 from sfumato.data.scenes import shift
-from sfumato.data.transforms import resize
 from sfumato.targets import Image
 
 SHIFTS, SEVERITY = ("darkness", "blur", "noise"), 3
 MOST = 24  # images of a world
-
-
-class Pictures(Dataset[Sample]):
-    """The images of a folder, at one size, without labels.
-
-    Args:
-        folder: The folder. Names that end in ``.depth.png`` are left out.
-        size: Height and width, pixels. The aspect ratio is not kept.
-        most: Number of images, evenly spread.
-    """
-
-    def __init__(self, folder: Path, size: tuple[int, int], most: int = MOST) -> None:
-        files = sorted(file for file in folder.iterdir() if file.suffix in PICTURES and ".depth." not in file.name)
-        count = min(most, len(files))
-        self.size, self.files = size, [files[i * len(files) // count] for i in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Sample:
-        image = read_image(self.files[index])
-        return resize({"name": self.files[index].stem, "image": image}, self.size)
 
 
 class Shifted(DatasetView):
@@ -57,9 +32,9 @@ class Shifted(DatasetView):
         return {**sample, "image": shift(Image().to_float(image), self.kind, SEVERITY, generator=noise)}
 
 
-def worlds(folder: Path, size: tuple[int, int]) -> dict[str, DataSet]:
-    """The sub-folders of a folder, each a world of images."""
-    return {each.name: Pictures(each, size) for each in sorted(folder.iterdir()) if each.is_dir()}
+def worlds(folder: Path) -> dict[str, DataSet]:
+    """The sub-folders of a folder that :func:`gather` has made, each a world of images."""
+    return {each.name: Pictures(each) for each in sorted(folder.iterdir()) if each.is_dir()}
 
 
 def gather(data: Path, out: Path, size: tuple[int, int]) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import camvid
 import distillation
 import foreign
-from jobs import Job, run_jobs
+from jobs import Job, absolute, run_jobs
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -145,10 +145,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("pack", "run"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=absolute, required=True)
+    parser.add_argument("--out", type=absolute, required=True)
     parser.add_argument("--most", type=int, default=1000, help="images of a split of CamVid that are packed")
-    parser.add_argument("--runs", type=Path, default=HERE.parent / "runs" / "gpu")
+    parser.add_argument("--runs", type=absolute, default=HERE.parent / "runs" / "gpu")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=4, help="trainings at the same time")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
@@ -157,8 +157,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--tiny", action="store_true", help="small sizes beside CamVid")
     options = parser.parse_args()
-    for name in ("data", "out", "runs"):
-        setattr(options, name, getattr(options, name).absolute())
     if options.command == "pack":
         pack(options.data, options.out, options.most)
         return
@@ -166,5 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     main()

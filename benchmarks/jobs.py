@@ -21,6 +21,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
+def absolute(path: str) -> Path:
+    """The path as an option of a script, which holds in any folder."""
+    return Path(path).absolute()
+
+
 @dataclass(frozen=True)
 class Job:
     """One command.

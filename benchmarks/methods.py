@@ -24,7 +24,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 import torch
-from distillation_small import SHIFTS, Shifted, gathered
+from distillation_small import gathered
+from foreign import SHIFTS, Shifted
 
 from sfumato.contracts import Batch, DataSet, Method
 from sfumato.data import DatasetView, load, subset

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
+from sfumato.data.generated import check_place
 from sfumato.errors import ConfigError
 from sfumato.tasks import BaseTask
 
@@ -89,10 +90,7 @@ def open_textures(root: str | Path = "", split: str = "train", size: tuple[int, 
     Raises:
         ConfigError: If the split is unknown, or a root is given.
     """
-    if str(root) not in ("", "."):
-        raise ConfigError(f"root is {root}, but textures are generated: leave it out, or name other data")
-    if split not in SPLITS:
-        raise ConfigError(f"split of textures is {split!r}, expected one of {', '.join(SPLITS)}")
+    check_place("textures", root, split, SPLITS)
     count, seed = SPLITS[split]
     return Textures(count, size or SIZE, seed)
 

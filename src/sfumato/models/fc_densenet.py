@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from sfumato.models.padding import padded
 
 
 def _unit(channels_in: int, channels_out: int, kernel: int, dropout: float) -> nn.Sequential:
@@ -90,7 +91,7 @@ class FCDenseNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Outputs (B, channels_out, H, W) for images (B, in_channels, H, W)."""
         height, width = image.shape[-2:]
-        x = self.stem(F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate"))
+        x = self.stem(padded(image, self.stride))
         skips = []
         for block, shrink in zip(self.down, self.shrink):
             skips.append(torch.cat([x, block(x)], 1))

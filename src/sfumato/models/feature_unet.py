@@ -9,11 +9,11 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sfumato.errors import ConfigError, out_of_memory
 from sfumato.methods.base import evaluating
+from sfumato.models.padding import padded
 from sfumato.models.unet import Rise, enlarged, unit
 from sfumato.sections import one_line
 
@@ -56,7 +56,6 @@ class FeatureUNet(nn.Module):
 
     Source: Ronneberger et al. (2015), U-Net; Kendall et al. (2015), Bayesian SegNet, for the places of dropout.
 
-    >>> from sfumato.models import UNet
     >>> class Encoder(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
@@ -123,7 +122,7 @@ class FeatureUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Outputs (B, channels_out, H, W) for standardized images (B, 3, H, W)."""
         height, width = image.shape[-2:]
-        image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        image = padded(image, self.stride)
         *skips, deepest = _used(feature_maps(self.encoder(image)), image)
         x = self.center(deepest)
         for rise in reversed(self.decoder):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sfumato.errors import ConfigError
+from sfumato.models.padding import padded
 
 
 def unit(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -106,8 +107,7 @@ class UNet(nn.Module):
 
     def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The features at full resolution, and those of each level from fine to coarse, of the padded image."""
-        height, width = image.shape[-2:]
-        image = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        image = padded(image, self.stride)
         detail = self.detail(image)
         x, skips = self.stem(detail), []
         for block in self.encoder:

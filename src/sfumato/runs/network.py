@@ -11,7 +11,6 @@ from typing import cast, get_type_hints
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sfumato import registry
 from sfumato.contracts import Likelihood
@@ -19,6 +18,7 @@ from sfumato.errors import ConfigError, MissingFileError, PluginError, RunError,
 from sfumato.likelihoods import Joint
 from sfumato.methods import Heads
 from sfumato.methods.output import output_map
+from sfumato.models.padding import padded
 from sfumato.runs.checkpoint import start_from_checkpoint
 from sfumato.runs.plan import FILE, Plan
 from sfumato.sections import one_line
@@ -84,10 +84,7 @@ class Normalized(nn.Module):
         return output if output.ndim == 2 else _cut(output, inputs)
 
     def _padded(self, value: Tensor) -> Tensor:
-        if value.ndim != 4 or self.padded_to == 1:
-            return value
-        height, width = value.shape[-2:]
-        return functional.pad(value, (0, -width % self.padded_to, 0, -height % self.padded_to), mode="replicate")
+        return value if value.ndim != 4 or self.padded_to == 1 else padded(value, self.padded_to)
 
     def normalize(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The inputs as the inner network takes them, but for padding."""

@@ -190,14 +190,11 @@ class CtrlC(Callback):
         self.received = True
 
     def on_train_batch_end(self, *args: object, **options: object) -> None:
-        """Called by Lightning after each step."""
+        """Called by Lightning after each step, and after each batch of validation images."""
         if self.received:
             raise KeyboardInterrupt
 
-    def on_validation_batch_end(self, *args: object, **options: object) -> None:
-        """Called by Lightning after each batch of validation images."""
-        if self.received:
-            raise KeyboardInterrupt
+    on_validation_batch_end = on_train_batch_end
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from sfumato import targets
 from sfumato.contracts import Sample
+from sfumato.data.generated import check_place
 from sfumato.data.scenes.lens import BASELINE, camera, intrinsics, moved, pose
 from sfumato.data.scenes.maps import correspondences, target_maps
 from sfumato.data.scenes.render import View, render
@@ -166,10 +167,7 @@ def open_scenes(root: str | Path = "", split: str = "train", size: tuple[int, in
     Raises:
         ConfigError: If the split is unknown, or a root is given.
     """
-    if str(root) not in ("", "."):
-        raise ConfigError(f"root is {root}, but scenes are generated: leave it out, or name other data")
-    if split not in SPLITS:
-        raise ConfigError(f"split of scenes is {split!r}, expected one of {', '.join(SPLITS)}")
+    check_place("scenes", root, split, SPLITS)
     return Scenes(size=size or SIZE, **asdict(SPLITS[split]))
 
 
