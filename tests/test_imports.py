@@ -13,6 +13,7 @@ ORDER = (
     "storage",
     "sections",
     "registry",
+    "geometry",
     "predictions",
     "calibration",
     "likelihoods",

@@ -1,0 +1,13 @@
+"""Cameras: from pixels with depth to points, between poses, and back to pixels; images sampled at other pixels."""
+
+from sfumato.geometry.project import (
+    camera_from_camera,
+    check_intrinsics,
+    pixel_grid,
+    project,
+    transform,
+    unproject,
+)
+from sfumato.geometry.warp import sample_at
+
+__all__ = ["camera_from_camera", "check_intrinsics", "pixel_grid", "project", "sample_at", "transform", "unproject"]

@@ -1,0 +1,131 @@
+"""The pinhole camera: pixels with depth to points and back, and points from one camera to another.
+
+Axes of a camera: x to the right, y down, z forward. Pixel (x, y) has its center at (x, y). A pose ``world_from_camera``
+(4, 4) maps points of the camera to points of the world.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfumato.errors import DataError
+
+NEAREST = 1e-3
+"""Points nearer than this along the optical axis, or behind the camera, count as this near when they are projected."""
+
+
+def check_intrinsics(intrinsics: Tensor, size: tuple[int, int], beyond: tuple[int, int] = (0, 0)) -> None:
+    """Check that camera matrices can be those of images of a size.
+
+    Args:
+        intrinsics: Camera matrices (B, 3, 3), px.
+        size: Height and width of the images, px.
+        beyond: How far the principal point may lie outside, down and across, px: what a crop has left out. Default 0.
+
+    Raises:
+        DataError: If one is not finite, has no focal length above 0 or a last row that is not (0, 0, 1), or if its
+            principal point lies outside of the image, as that of an image at another size.
+    """
+    if intrinsics.ndim != 3 or intrinsics.shape[-2:] != (3, 3):
+        raise DataError(f"intrinsics have the shape {tuple(intrinsics.shape)}, expected (B, 3, 3)")
+    matrices = intrinsics.detach().double().cpu()
+    last = matrices.new_tensor([0.0, 0.0, 1.0])
+    for matrix in matrices:
+        focal = matrix.diagonal()[:2]
+        if not bool(matrix.isfinite().all()) or bool((focal <= 0).any()) or not torch.equal(matrix[2], last):
+            raise DataError(
+                f"intrinsics are {matrix.tolist()}: expected [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] with focal "
+                "lengths above 0, in pixels"
+            )
+        (height, width), (down, across) = size, beyond
+        x, y = float(matrix[0, 2]), float(matrix[1, 2])
+        if not (-across - 0.5 <= x <= width - 0.5 + across and -down - 0.5 <= y <= height - 0.5 + down):
+            raise DataError(
+                f"the principal point ({x:.1f}, {y:.1f}) of the intrinsics lies outside of images of {height} × "
+                f"{width} pixels (height × width): scale the intrinsics with the images"
+            )
+
+
+def pixel_grid(size: tuple[int, int], like: Tensor) -> Tensor:
+    """The pixels (2, H, W) as (x, y), with the type and the device of ``like``.
+
+    >>> pixel_grid((1, 2), torch.zeros(())).tolist()
+    [[[0.0, 1.0]], [[0.0, 0.0]]]
+    """
+    height, width = size
+    y = torch.arange(height, dtype=like.dtype, device=like.device)
+    x = torch.arange(width, dtype=like.dtype, device=like.device)
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
+
+
+def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """Points of the camera: ``z K⁻¹ (x, y, 1)``.
+
+    Args:
+        depth: Depth along the optical axis (B, 1, H, W), in any unit.
+        intrinsics: Camera matrices (B, 3, 3), px.
+
+    Returns:
+        Points (B, 3, H, W) in the unit of the depth.
+    """
+    height, width = depth.shape[-2:]
+    x, y = pixel_grid((height, width), depth)
+    pixels = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+    rays = torch.linalg.solve(intrinsics.to(depth), pixels.expand(len(depth), -1, -1))
+    return depth * rays.reshape(-1, 3, height, width)
+
+
+def transform(points: Tensor, other_from_camera: Tensor) -> Tensor:
+    """Points (B, 3, H, W) in the axes of another camera, by rigid motions (B, 4, 4)."""
+    motion = other_from_camera.to(points)
+    moved = motion[:, :3, :3] @ points.flatten(2) + motion[:, :3, 3:]
+    return moved.reshape(points.shape)
+
+
+def project(points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixels at which a camera sees points.
+
+    Args:
+        points: Points (B, 3, H, W) in the axes of the camera.
+        intrinsics: Camera matrices (B, 3, 3), px.
+
+    Returns:
+        Pixels (B, 2, H, W) as (x, y), and depth along the optical axis (B, 1, H, W). Where that is 0 or less the point
+        is behind the camera and its pixel means nothing, but is finite.
+    """
+    depth = points[:, 2:]
+    scaled = intrinsics.to(points) @ (points / depth.clamp_min(NEAREST)).flatten(2)
+    return scaled[:, :2].reshape(-1, 2, *points.shape[-2:]), depth
+
+
+def camera_from_camera(world_from_camera: Tensor, world_from_other: Tensor) -> Tensor:
+    """``other_from_camera = world_from_other⁻¹ world_from_camera`` (B, 4, 4), from two poses (B, 4, 4).
+
+    Raises:
+        DataError: If a pose is no rotation and translation, such as one with millimeters in its rotation, a mirrored
+            one, or one of zeros.
+    """
+    for pose in (world_from_camera, world_from_other):
+        _check_rigid(pose)
+    first, second = (pose.double() for pose in (world_from_camera, world_from_other))
+    turn = second[:, :3, :3].mT  # the inverse of a rotation
+    out = first.clone()
+    out[:, :3, :3] = turn @ first[:, :3, :3]
+    out[:, :3, 3:] = turn @ (first[:, :3, 3:] - second[:, :3, 3:])
+    return out.to(world_from_camera.dtype)
+
+
+def _check_rigid(pose: Tensor) -> None:
+    if pose.ndim != 3 or pose.shape[-2:] != (4, 4):
+        raise DataError(f"poses have the shape {tuple(pose.shape)}, expected (B, 4, 4)")
+    found = pose.detach().double().cpu()
+    turn, last = found[:, :3, :3], found.new_tensor([0.0, 0.0, 0.0, 1.0])
+    off = (turn @ turn.mT - torch.eye(3, dtype=found.dtype)).abs().amax((1, 2))
+    good = (off < 1e-3) & (turn.det() > 0) & found.isfinite().flatten(1).all(1) & (found[:, 3] == last).all(1)
+    if not bool(good.all()):
+        wrong = found[int((~good).nonzero()[0])]
+        raise DataError(
+            f"the pose {wrong.tolist()} is no rotation and translation: expected an orthonormal 3 × 3 matrix with "
+            "determinant 1, a translation, and the last row (0, 0, 0, 1)"
+        )
