@@ -152,6 +152,21 @@ def test_a_gpu_that_was_used_before_cannot_become_deterministic(monkeypatch):
         check_deterministic("cuda")
 
 
+def test_kernels_are_stored_channels_last_in_training(tmp_path, monkeypatch):
+    found = []
+    step = TrainingModule.training_step
+
+    def noted(module, batch):
+        kernels = [each for each in module.network.parameters() if each.ndim == 4 and min(each.shape) > 1]
+        found.append(kernels and all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels))
+        return step(module, batch)
+
+    monkeypatch.setattr(TrainingModule, "training_step", noted)
+    fitted(tmp_path / "run", plan(epochs=1))
+    assert found
+    assert all(found)
+
+
 def test_workers_and_caches_change_nothing(run, tmp_path):
     for number, how in enumerate(({"workers": 1, "cache": "none"}, {"cache": "disk"})):
         assert same(weights(fitted(tmp_path / str(number), plan(), **how)), weights(run))

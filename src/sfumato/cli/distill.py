@@ -37,6 +37,7 @@ def distill(
     cache: str = "auto",
     cache_gb: float = 2.0,
     deterministic: bool = False,
+    cuda_graph: bool = False,
     trust: str = "",
     quiet: bool = False,
 ) -> None:
@@ -72,6 +73,7 @@ def distill(
         cache: Where decoded images are kept: none, memory, disk or auto. Default auto.
         cache_gb: Memory that may be used for them, GB. Default 2.
         deterministic: Use only algorithms that give the same result every time, which may be slower.
+        cuda_graph: Record the passes of the network once and replay them, which is faster where a GPU waits for Python.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
     """
@@ -102,7 +104,7 @@ def distill(
     train_student(
         teacher, train, val, folder, likelihood=likelihood, unlabeled=more, samples=samples, on_the_fly=on_the_fly,
         perturb=perturb, resume=resume, device=device, devices=devices, num_nodes=num_nodes, workers=workers,
-        cache=cache, cache_gb=cache_gb, deterministic=deterministic, trust=allowed, progress=not quiet,
+        cache=cache, cache_gb=cache_gb, deterministic=deterministic, cuda_graph=cuda_graph, trust=allowed, progress=not quiet,
         **choices,  # pyright: ignore[reportArgumentType] entries of Config only
     )  # fmt: skip
     echo(f"The student is in {folder}. Next: sfumato evaluate {folder}")

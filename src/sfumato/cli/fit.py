@@ -24,6 +24,7 @@ def fit(
     cache: str = "auto",
     cache_gb: float = 2.0,
     deterministic: bool = False,
+    cuda_graph: bool = False,
     logger: str = "tensorboard",
     trust: str = "",
     quiet: bool = False,
@@ -43,6 +44,7 @@ def fit(
         cache: Where decoded images are kept: none, memory, disk or auto. Default auto.
         cache_gb: Memory that may be used for them, GB. Default 2.
         deterministic: Use only algorithms that give the same result every time, which may be slower.
+        cuda_graph: Record the passes of the network once and replay them, which is faster where a GPU waits for Python.
         logger: What is written beside metrics.csv: tensorboard, wandb, mlflow, some of them with commas, or csv for
             nothing. Default tensorboard.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
@@ -61,7 +63,7 @@ def fit(
     training.fit(
         plan, train, val, folder, resume=resume, device=device, devices=devices, num_nodes=num_nodes,
         parallel_members=parallel_members, progress=not quiet, workers=workers, cache=cache, cache_gb=cache_gb,
-        deterministic=deterministic, logger=logger,
+        deterministic=deterministic, cuda_graph=cuda_graph, logger=logger,
     )  # fmt: skip
     echo(f"The run is in {folder}. Next: sfumato evaluate {folder}")
 

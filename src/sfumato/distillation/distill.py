@@ -46,6 +46,7 @@ def distill(
     cache: str = "auto",
     cache_gb: float = 2.0,
     deterministic: bool = False,
+    cuda_graph: bool = False,
     trust: Trust | bool | str = NO_TRUST,
     **choices: object,
 ) -> Run:
@@ -75,6 +76,7 @@ def distill(
         cache: As of :func:`sfumato.training.fit`.
         cache_gb: As of :func:`sfumato.training.fit`.
         deterministic: As of :func:`sfumato.training.fit`.
+        cuda_graph: As of :func:`sfumato.training.fit`.
         trust: Further class paths outside this package that may be imported. Those in ``choices`` are trusted.
         **choices: Fields of the configuration that differ from the teacher's, such as ``network``, ``epochs``, ``seed``
             or ``init_from``.
@@ -111,7 +113,7 @@ def distill(
     return fit(
         plan, dataset, val, folder, resume=resume, device=device or run.device.type, devices=devices,
         num_nodes=num_nodes, progress=progress, batch_transform=changed if on_the_fly else None,
-        workers=workers, cache=cache, cache_gb=cache_gb, deterministic=deterministic,
+        workers=workers, cache=cache, cache_gb=cache_gb, deterministic=deterministic, cuda_graph=cuda_graph,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from sfumato.data.cache import CachedDataset
 from sfumato.data.views import Samples
 from sfumato.runs import Plan, Run, weights_path
+from sfumato.training.cuda_graph import check_cuda_graph
 from sfumato.training.devices import check_deterministic, lightning_devices
 from sfumato.training.folder import PLAN, check_output_dir, is_first, locked, warn_rank_zero
 from sfumato.training.job import CACHE, cached, check_job, make_job
@@ -37,6 +38,7 @@ def fit(
     cache: str = "auto",
     cache_gb: float = 2.0,
     deterministic: bool = False,
+    cuda_graph: bool = False,
     logger: str = "tensorboard",
 ) -> Run:
     """Train every network of a plan and leave a run.
@@ -61,6 +63,8 @@ def fit(
         cache: Where read images are kept: ``auto``, ``memory``, ``disk`` or ``none``. Default ``auto``.
         cache_gb: Size limit of the cache, in 10⁹ bytes. Default 2.
         deterministic: Whether only deterministic algorithms are used, which may be slower. Default False.
+        cuda_graph: Whether the passes of the network are recorded at the first batch and replayed, which is faster where
+            a GPU waits for Python. One GPU only. Default False.
         logger: What is written beside ``log/member-N/metrics.csv``: ``tensorboard``, ``wandb``, ``mlflow``, some of
             them with commas, or ``csv`` for nothing. Default ``tensorboard``.
 
@@ -76,9 +80,11 @@ def fit(
     """
     folder = Path(folder)
     devices = _useful(devices, num_nodes, min(plan.images_used, plan.images_used if val is None else len(val)))
-    hardware = Hardware(*lightning_devices(device, devices), num_nodes, deterministic)
+    hardware = Hardware(*lightning_devices(device, devices), num_nodes, deterministic, cuda_graph)
     if deterministic:
         check_deterministic(hardware.accelerator)
+    if cuda_graph:
+        check_cuda_graph(hardware.accelerator, hardware.processes)
     logger_names(logger)  # a wrong one is refused here
     check_output_dir(plan, folder, resume)
     job = make_job(plan, train, val, folder, hardware, workers, progress, batch_transform)

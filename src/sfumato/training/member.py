@@ -24,6 +24,7 @@ from sfumato.objectives import build_objective
 from sfumato.runs import Plan, build_network, save_weights, task_and_likelihood, weights_path
 from sfumato.targets import EntryKind
 from sfumato.training.callbacks import EMA, AfterSteps, WholeFiles, checkpoint_path
+from sfumato.training.cuda_graph import CudaGraph
 from sfumato.training.devices import quiet_lightning, same_algorithms
 from sfumato.training.loaders import Reading, TrainingData
 from sfumato.training.loggers import CSV, close, log_choices, make_loggers
@@ -40,12 +41,14 @@ class Hardware:
         devices: Number of devices, or the list of those to use.
         num_nodes: Number of nodes.
         deterministic: Whether only deterministic algorithms are used.
+        cuda_graph: Whether the passes of a network are recorded once and replayed.
     """
 
     accelerator: str = "cpu"
     devices: int | list[int] = 1
     num_nodes: int = 1
     deterministic: bool = False
+    cuda_graph: bool = False
 
     @property
     def processes(self) -> int:
@@ -102,8 +105,9 @@ def _fit_member(job: Job, member: int) -> None:
     L.seed_everything(seed, verbose=False)
     task, likelihood = task_and_likelihood(plan)
     objective = build_objective(plan, task, likelihood, plan.trust)
-    network = build_network(plan.without_start() if checkpoint.exists() else plan, likelihood)
+    network = channels_last(build_network(plan.without_start() if checkpoint.exists() else plan, likelihood))
     module = TrainingModule(network, objective, plan, seed, job.entries, job.batch_transform, job.flip)
+    module.graph = CudaGraph(network) if job.hardware.cuda_graph else None
     averaging = EMA(plan.config.ema) if plan.training.rate is None else None
 
     def keep(other: int) -> None:

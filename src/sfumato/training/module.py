@@ -22,6 +22,7 @@ from sfumato.predictions import AnyPrediction, JointPrediction, TaskPrediction
 from sfumato.predictions.tiles import automatic_tile, predict_with_tile
 from sfumato.runs import Plan, task_and_likelihood
 from sfumato.targets import EntryKind
+from sfumato.training.cuda_graph import CudaGraph
 from sfumato.training.devices import any_algorithm
 from sfumato.training.loggers import log_picture
 from sfumato.training.optimizer import configure, log_variances
@@ -77,6 +78,7 @@ class TrainingModule(L.LightningModule):
         self.time_share = 0.0  # the share of the allowed time that has passed, which TimeLimit sets
         self._last: tuple[int, Tensor] | None = None
         self._rate = 0.0
+        self.graph: CudaGraph | None = None
         self._noise = log_variances(self)  # looked up once, because that takes longer than a small step
 
     @property
@@ -97,6 +99,8 @@ class TrainingModule(L.LightningModule):
     def training_step(self, batch: Mapping[str, object]) -> Tensor:
         augmented = _tensors(self.augment(batch, self.entries))
         augmented = augmented if self.transform is None else self.transform(augmented)
+        if self.graph is not None:
+            self.graph.record(self.objective.inputs_of(augmented))
         losses, logs = self.objective(self.network, augmented)
         self._check_last()  # only now, so that a GPU that has not finished the last step keeps on working
         if self.method.penalty is not None:
@@ -142,6 +146,10 @@ class TrainingModule(L.LightningModule):
         self._check_weights()
         self.objective.end_epoch()
         self.log_dict({"learning_rate": self._rate}, rank_zero_only=True)
+
+    def on_train_end(self) -> None:
+        if self.graph is not None:
+            self.graph.release()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # A task without a target in this batch: the optimizer's momentum would change its noise nevertheless.
