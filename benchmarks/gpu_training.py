@@ -3,9 +3,9 @@
     python benchmarks/gpu_training.py --camvid DIR --runs DIR --out FILE
 
 `efficient-unet`, batches of 8 crops of 256 × 320. First the forward and backward pass alone: started from Python or
-replayed from a CUDA graph, with two layouts of memory, in bfloat16 and in float32 with TF32. Then steps of `sfumato fit`
-with all that belongs to them, one training alone and several at the same time: the median time between two steps. The
-last line is JSON.
+replayed from a CUDA graph, with two layouts of memory, in bfloat16 and in float32 with TF32. Then steps of
+`sfumato fit` with all that belongs to them, one training alone and several at the same time: the median time between
+two steps. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH, CROP, CLASSES = 8, (256, 320), 11
 
 def pass_time(mixed: bool, last: bool, graph: bool, steps: int = 20) -> float:
     """Milliseconds of a forward and backward pass: median over steps."""
-    network = EfficientUNet(3, CLASSES).cuda().train()
+    network = EfficientUNet(CLASSES).cuda().train()
     images = torch.rand(BATCH, 3, *CROP, device="cuda")
     if last:
         channels_last(network)
@@ -112,8 +112,8 @@ def main() -> None:
     torch.cuda.empty_cache()
     for count, also in ((1, "--cuda-graph"), (1, ""), (4, "--cuda-graph")):
         found[f"step ms, {count} at a time{', graph' if also else ''}"] = fit_times(options, also, count)
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
-            print(found, flush=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        print(found, flush=True)
     print(json.dumps(found))
 
 

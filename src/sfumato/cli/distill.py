@@ -104,7 +104,7 @@ def distill(
     train_student(
         teacher, train, val, folder, likelihood=likelihood, unlabeled=more, samples=samples, on_the_fly=on_the_fly,
         perturb=perturb, resume=resume, device=device, devices=devices, num_nodes=num_nodes, workers=workers,
-        cache=cache, cache_gb=cache_gb, deterministic=deterministic, cuda_graph=cuda_graph, trust=allowed, progress=not quiet,
-        **choices,  # pyright: ignore[reportArgumentType] entries of Config only
+        cache=cache, cache_gb=cache_gb, deterministic=deterministic, cuda_graph=cuda_graph, trust=allowed,
+        progress=not quiet, **choices,  # pyright: ignore[reportArgumentType] entries of Config only
     )  # fmt: skip
     echo(f"The student is in {folder}. Next: sfumato evaluate {folder}")

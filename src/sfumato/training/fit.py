@@ -63,8 +63,8 @@ def fit(
         cache: Where read images are kept: ``auto``, ``memory``, ``disk`` or ``none``. Default ``auto``.
         cache_gb: Size limit of the cache, in 10⁹ bytes. Default 2.
         deterministic: Whether only deterministic algorithms are used, which may be slower. Default False.
-        cuda_graph: Whether the passes of the network are recorded at the first batch and replayed, which is faster where
-            a GPU waits for Python. One GPU only. Default False.
+        cuda_graph: Whether the passes of the network are recorded at the first batch and replayed, which is faster
+            where a GPU waits for Python. One GPU only. Default False.
         logger: What is written beside ``log/member-N/metrics.csv``: ``tensorboard``, ``wandb``, ``mlflow``, some of
             them with commas, or ``csv`` for nothing. Default ``tensorboard``.
 
