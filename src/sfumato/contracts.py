@@ -166,7 +166,7 @@ class DataSet(Protocol):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The entries that the network takes, in order."""
+        """The entries that the network takes, in order, for tasks that name none."""
         ...
 
     @property
@@ -195,6 +195,7 @@ class Task(Protocol):
     kind: ClassVar[str]  # "class" or "value"
     target: ClassVar[EntryKind]  # how the target is resized, warped, flipped and masked
     default_likelihood: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]]  # the entries that the network takes; empty for those of the data set
 
     @property
     def parts(self) -> Mapping[str, Task]:

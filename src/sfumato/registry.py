@@ -64,6 +64,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "depth": "sfumato.tasks:Depth",
         "inverse_depth": "sfumato.tasks:InverseDepth",
         "centers": "sfumato.tasks:CenterOffsets",
+        "disparity": "sfumato.tasks:Disparity",
+        "flow": "sfumato.tasks:Flow",
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",

@@ -153,7 +153,7 @@ def test_predict_a_file_and_an_exported_file(make_run, tmp_path, capsys):
         (["fit", "--batch", "0"], "batch is 0"),
         (["fit", "--device", "tpu"], "device is 'tpu'"),
         (["fit", "--network", "no.such.Net", "--size=16x24", "--limit=2"], "no.such.Net"),
-        (["fit", "--tasks", "classes,flow"], "flow"),
+        (["fit", "--tasks", "classes,odor"], "odor"),
         (["fit", "--weighting", "equal"], "several tasks"),
         (["compare", "one"], "expected two or more"),
         (["predict", "no/such/run", "a.png"], "does not exist"),

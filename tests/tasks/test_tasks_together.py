@@ -10,18 +10,18 @@ from sfumato.errors import SfumatoError
 from sfumato.likelihoods import standardized
 from sfumato.runs import likelihood_names
 from sfumato.runs.resolve import build_likelihood
-from sfumato.tasks import CenterOffsets, Depth, InverseDepth, MultiTask, Semantic
+from sfumato.tasks import CenterOffsets, Depth, Disparity, Flow, InverseDepth, MultiTask, Semantic
 from sfumato.testing import check_likelihood
 
 
 @pytest.fixture(scope="module")
 def sample():
-    return Scenes(1, (24, 32))[0]
+    return Scenes(1, (24, 32), views=True)[0]
 
 
 def test_scenes_ask_all_of_them(sample):
     tasks = Scenes(1, (24, 32)).tasks
-    assert list(tasks) == ["classes", "depth", "inverse_depth", "centers"]
+    assert list(tasks) == ["classes", "depth", "inverse_depth", "centers", "disparity", "flow"]
     for name, task in tasks.items():
         target, valid = task.target_and_mask(sample)
         assert task.key == name
@@ -48,9 +48,18 @@ def test_colors_say_how_near_and_where_to():
     assert still == [255, 255, 255]
     assert right == further == [255, 63, 63]
     assert left == [0, 191, 191]
+    assert Flow(20).color(vectors).tolist() == CenterOffsets(20).color(vectors).tolist()
+    assert Disparity(40).color(torch.tensor([[[40.0, 0.0]]]))[0].tolist() == [near, far]
 
 
-@pytest.mark.parametrize("task", [CenterOffsets(), InverseDepth()])
+@pytest.mark.parametrize("task", [Disparity, Flow])
+@pytest.mark.parametrize("largest", [0.0, -1.0, math.inf, math.nan])
+def test_the_largest_shift_is_a_number_above_0(task, largest):
+    with pytest.raises(SfumatoError, match=f"is {largest} px, expected"):
+        task(largest)
+
+
+@pytest.mark.parametrize("task", [CenterOffsets(), InverseDepth(), Disparity(), Flow()])
 def test_every_likelihood_of_values(task):
     target = torch.randn(2, task.dims, 4, 5)
     for name in likelihood_names(task):

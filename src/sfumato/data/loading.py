@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from sfumato.contracts import Sample, Task
 from sfumato.data.checks import check_inputs, check_targets
-from sfumato.data.views import DatasetView, Samples, entries_of, name_of
+from sfumato.data.views import DatasetView, Samples, entries_of, name_of, providing
 from sfumato.errors import DataError, ResourceError, SfumatoError
 from sfumato.targets import MASK
 
@@ -36,9 +36,9 @@ class SelectedDataset(DatasetView):
     def __init__(
         self, whole: Samples, inputs: Sequence[str], tasks: Sequence[Task] = (), further: Sequence[str] = ()
     ) -> None:
-        super().__init__(whole)
         self.selected, self.further = tuple(inputs), tuple(further)
         self.parts = tuple(part for task in tasks for part in task.parts.values())
+        super().__init__(providing(whole, (*self.selected, *(task.key for task in self.parts), *self.further)))
         self._kinds = entries_of(whole, self.parts)
 
     @property

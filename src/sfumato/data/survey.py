@@ -113,7 +113,8 @@ def _read(data: Samples, found: SplitSurvey, problems: list[str], progress: bool
         problems.append(f"{found.name} holds no image that is complete")
         return
     part = subset(data, 0 if files_of(data, 0) else GENERATED)
-    selected = SelectedDataset(part, inputs_of(data), list(tasks.values()))
+    inputs = inputs_of(data, tasks.values())
+    selected = SelectedDataset(part, inputs, list(tasks.values()))
     kept = {index * len(part) // SHOWN for index in range(SHOWN)}
     for index in track(range(len(part)), f"read {found.name}", disable=not progress, transient=True):
         try:
@@ -121,7 +122,7 @@ def _read(data: Samples, found: SplitSurvey, problems: list[str], progress: bool
         except SfumatoError as error:
             problems.append(str(error))
             continue
-        _count(sample, inputs_of(data)[0], tasks, found)
+        _count(sample, inputs[0], tasks, found)
         if index in kept:
             found.samples.append(sample)
     if found.name == "train":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch.utils.data import Dataset, Subset
 
@@ -25,9 +26,36 @@ class Samples(Protocol):
         ...
 
 
-def inputs_of(dataset: Samples) -> tuple[str, ...]:
-    """The entries that the network takes, in order. Default: ``("image",)``."""
-    return tuple(getattr(_whole(dataset), "inputs", ("image",)))
+def inputs_of(dataset: Samples, tasks: Iterable[Task] = ()) -> tuple[str, ...]:
+    """The entries that the network takes, in order: those that the tasks name, or that the data set declares.
+
+    Args:
+        dataset: The data set. Default of what it declares: ``("image",)``.
+        tasks: What is predicted. Default: a task that names no inputs.
+    """
+    declared = tuple(getattr(_whole(dataset), "inputs", ("image",)))
+    named = [getattr(task, "inputs", ()) or declared for task in tasks] or [declared]
+    return tuple(dict.fromkeys(name for inputs in named for name in inputs))
+
+
+def providing(dataset: Samples, names: Iterable[str]) -> Samples:
+    """The data set whose samples also hold these entries, for data sets that make some entries on request only.
+
+    Such a data set has a method ``providing(names)``, which passes over names that it does not know. Others are
+    returned as they are.
+    """
+    names = tuple(names)
+    if isinstance(dataset, DatasetView):
+        whole = providing(dataset.whole, names)
+        if whole is dataset.whole:
+            return dataset
+        changed = copy(dataset)
+        changed.whole = whole
+        return changed
+    if isinstance(dataset, Subset):
+        return Subset(cast("Dataset[Sample]", providing(_sized(dataset.dataset), names)), dataset.indices)
+    provide = getattr(dataset, "providing", None)
+    return dataset if provide is None else provide(names)
 
 
 def tasks_of(dataset: Samples) -> Mapping[str, Task]:

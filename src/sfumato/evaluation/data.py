@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from sfumato import registry
 from sfumato.contracts import DataSet
@@ -11,7 +12,7 @@ from sfumato.data.fingerprint import check_recognized
 from sfumato.data.folder import FILE
 from sfumato.data.joined import JoinedDataset
 from sfumato.data.pictures import Pictures
-from sfumato.data.views import Samples, splits_of, tasks_of
+from sfumato.data.views import Samples, providing, splits_of, tasks_of
 from sfumato.errors import ConfigError, MissingFileError, RunError
 from sfumato.evaluation.results import Evaluation
 from sfumato.registry import Trust
@@ -162,4 +163,5 @@ def _load(run: Run, data: str, root: str, split: str, trust: Trust) -> DataSet:
     if fold >= 0 and data != run.config.data and "val" in (splits_of(load(data, root, trust=trust)) or ("val",)):
         fold = -1  # other data, which have validation images of their own
     # Images of any size are generated at that of the files, because the network sees all images reduced alike.
-    return load_original(data, root, split, run.facts.original_size, trust, fold, folds)
+    found = load_original(data, root, split, run.facts.original_size, trust, fold, folds)
+    return cast(DataSet, providing(found, (*run.facts.inputs, *run.per_task)))

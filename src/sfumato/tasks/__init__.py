@@ -3,8 +3,20 @@
 from sfumato.tasks.base import BaseTask
 from sfumato.tasks.center_offsets import CenterOffsets
 from sfumato.tasks.depth import Depth, InverseDepth
+from sfumato.tasks.disparity import Disparity
+from sfumato.tasks.flow import Flow
 from sfumato.tasks.multi_task import MultiTask
 from sfumato.tasks.semantic import Semantic
 from sfumato.tasks.value import ValueTask
 
-__all__ = ["BaseTask", "CenterOffsets", "Depth", "InverseDepth", "MultiTask", "Semantic", "ValueTask"]
+__all__ = [
+    "BaseTask",
+    "CenterOffsets",
+    "Depth",
+    "Disparity",
+    "Flow",
+    "InverseDepth",
+    "MultiTask",
+    "Semantic",
+    "ValueTask",
+]

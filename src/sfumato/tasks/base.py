@@ -18,7 +18,8 @@ class BaseTask:
     """One target, the sample entry ``key``. Its mask is the entry ``key + "_valid"``.
 
     A subclass is a frozen dataclass. It says what kind of entry the target is (``target``), whether predictions are of
-    classes or of values (``kind``), and which likelihood is used if the user names none.
+    classes or of values (``kind``), and which likelihood is used if the user names none. ``inputs`` are the entries
+    that the network takes for it, empty for those that the data set declares.
     """
 
     key: ClassVar[str]
@@ -26,6 +27,7 @@ class BaseTask:
     target: ClassVar[EntryKind]
     default_likelihood: ClassVar[str]
     dims: ClassVar[int] = 1  # values of a pixel; 0 for a class
+    inputs: ClassVar[tuple[str, ...]] = ()
 
     @property
     def parts(self) -> dict[str, Self]:

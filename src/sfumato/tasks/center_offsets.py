@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from sfumato.errors import ConfigError
 from sfumato.targets import EntryKind, VectorMap
-from sfumato.tasks.value import ValueTask
+from sfumato.tasks.value import ValueTask, direction_colors
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,4 @@ class CenterOffsets(ValueTask):
 
     def color(self, values: Tensor) -> Tensor:
         """Vectors (2, H, W) as colors uint8 (H, W, 3): the hue is the direction, white is the zero vector."""
-        x, y = values.detach().float().cpu().nan_to_num(0.0)
-        angle = torch.atan2(y, x)[..., None] - torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3
-        length = (torch.hypot(x, y) / self.reach).clamp(0, 1)[..., None]
-        return (255 * (1 - length * (0.5 - 0.5 * angle.cos()))).byte()
+        return direction_colors(values, self.reach)

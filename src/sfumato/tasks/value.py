@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -61,3 +62,11 @@ def near_to_far(position: Tensor) -> Tensor:
     below = steps.floor().clamp(0, 7)
     weight = (steps - below)[..., None]
     return (_NEAR_TO_FAR[below.long()] * (1 - weight) + _NEAR_TO_FAR[below.long() + 1] * weight).byte()
+
+
+def direction_colors(vectors: Tensor, reach: float) -> Tensor:
+    """Vectors (2, H, W) as colors uint8 (H, W, 3): the hue is the direction, white is 0, and ``reach`` is saturated."""
+    x, y = vectors.detach().float().cpu().nan_to_num(0.0)
+    angle = torch.atan2(y, x)[..., None] - torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3
+    length = (torch.hypot(x, y) / reach).clamp(0, 1)[..., None]
+    return (255 * (1 - length * (0.5 - 0.5 * angle.cos()))).byte()

@@ -22,6 +22,7 @@ from sfumato.data.views import (
     entries_of,
     folds_of,
     inputs_of,
+    providing,
     splits_of,
     subset,
     tasks_of,
@@ -82,10 +83,13 @@ def make_plan(
     config, original, train, val = _opened(config, train, val, trusted, device)
     known = _known_tasks(config, train, trusted)
     config, task_args = resolve_tasks(_with_likelihood(config, known, value_likelihood), known)
-    facts = Facts(inputs=inputs_of(train), original_size=original, images=len(train), task_args=task_args)
+    inputs = inputs_of(train, [known[name] for name in config.task_names])
+    facts = Facts(inputs=inputs, original_size=original, images=len(train), task_args=task_args)
     plan = Plan(config, facts, trusted)
     task, likelihood = task_and_likelihood(plan)  # an unknown likelihood or objective is refused before images are read
     objective = build_objective(plan, task, likelihood, trusted)
+    read = (*inputs, *task.parts, *objective.further)
+    train, val = providing(train, read), None if val is None else providing(val, read)
     found = _statistics(plan, task.parts, train, progress)
     _check_counts(task.parts, found, train, objective.needs_targets)
     facts = replace(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ from sfumato.data.scenes.shifts import check, shift
 from sfumato.data.scenes.splits import SPLITS
 from sfumato.data.scenes.world import CLASSES, PALETTE, build
 from sfumato.errors import ConfigError
-from sfumato.tasks import BaseTask, CenterOffsets, Depth, InverseDepth, Semantic
+from sfumato.tasks import BaseTask, CenterOffsets, Depth, Disparity, Flow, InverseDepth, Semantic
 
 # Meters above the ground. If it varied, one picture would not determine the scale of the scene, and no network could
 # tell the noise of depth from that.
@@ -30,6 +30,7 @@ HEIGHT = 1.6
 SIZE = (96, 128)
 VIEWS = ("image", "right", "next")
 POSES = ("camera", "right", "next")
+WITH_VIEWS = {"right", "next", "disparity", "disparity_right", "flow", "world_from_right", "world_from_next"}
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,19 @@ class Scenes(Dataset[Sample]):
 
     @property
     def tasks(self) -> dict[str, BaseTask]:
-        """Classes, depth in meters, its inverse, and the centers of objects."""
+        """Classes, depth in meters, its inverse, the centers of objects, disparity and flow."""
         return {
             "classes": Semantic(CLASSES, PALETTE),
             "depth": Depth(1.0, 80.0, "m"),
             "inverse_depth": InverseDepth(1.0, "1/m"),
             "centers": CenterOffsets(self.size[1] / 6),
+            "disparity": Disparity(self.size[1] / 12),
+            "flow": Flow(self.size[1] / 8),
         }
+
+    def providing(self, names: Iterable[str]) -> Scenes:
+        """The same scenes with views, if one of these entries is known with views only."""
+        return replace(self, views=True) if WITH_VIEWS & set(names) else self
 
     @property
     def names(self) -> list[str]:
