@@ -64,7 +64,16 @@ def fit_job(name: str, seed: int, options: argparse.Namespace) -> Job:
                  f"--limit={IMAGES // fewer if fewer > 1 else 0}", f"--seed={100 * seed}", f"--root={options.camvid}",
                  f"--out={folder}", f"--device={options.device}", f"--workers={options.workers}", "--resume",
                  "--logger=csv", "--quiet"]  # fmt: skip
-    return Job(f"fit-{name}-{seed}", ("-m", "sfumato", "fit", *arguments), weights_of(folder))
+    return training_job(f"fit-{name}-{seed}", ("fit", *arguments), weights_of(folder), (), options)
+
+
+def training_job(
+    name: str, arguments: tuple[str, ...], done: Path, needs: tuple[str, ...], options: argparse.Namespace
+) -> Job:
+    """A training by the command line, with CUDA graphs if they are wanted and work."""
+    plain = ("-m", "sfumato", *arguments)
+    graph = (*plain, "--cuda-graph")
+    return Job(name, graph, done, needs, plain) if options.cuda_graph else Job(name, plain, done, needs)
 
 
 def score_job(folder: Path, rows: str, options: argparse.Namespace, needs: tuple[str, ...]) -> Job:
@@ -267,6 +276,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     found.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
     found.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
     found.add_argument("--epochs", type=int, default=EPOCHS)
+    found.add_argument("--cuda-graph", action="store_true", help="replay the passes of a network in training")
     return found
 
 

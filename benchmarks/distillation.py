@@ -24,7 +24,19 @@ from typing import Any
 
 import camvid
 import torch
-from camvid import SINGLES, SIZE, fit_job, folder_of, read, scored, scores_file, script_job, table_row, weights_of
+from camvid import (
+    SINGLES,
+    SIZE,
+    fit_job,
+    folder_of,
+    read,
+    scored,
+    scores_file,
+    script_job,
+    table_row,
+    training_job,
+    weights_of,
+)
 from foreign import SHIFTS, Shifted, worlds
 from jobs import Job, run_jobs
 from PIL import Image as Picture
@@ -40,11 +52,11 @@ MEMBER = "MEMBER"  # stands for the run of the single network with the student's
 TEXTURES = "TEXTURES"  # stands for the folder of textures
 STORED = ("--cache=memory", "--cache-gb=16")
 STUDENTS = {  # kind of student → arguments of `sfumato distill`
-    "textures-probs": (f"--init-from={MEMBER}", "--epochs=10", f"--unlabeled={TEXTURES}",
+    "textures-probs": (f"--init-from={MEMBER}", "--epochs=16", f"--unlabeled={TEXTURES}",
                        "--likelihood=distilled-probs", *STORED),
-    "textures": (f"--init-from={MEMBER}", "--epochs=10", f"--unlabeled={TEXTURES}", *STORED),
-    "started": (f"--init-from={MEMBER}", "--epochs=10", *STORED),
-    "perturbed": (f"--init-from={MEMBER}", "--epochs=10", f"--unlabeled={TEXTURES}", "--perturb=0.25",
+    "textures": (f"--init-from={MEMBER}", "--epochs=16", f"--unlabeled={TEXTURES}", *STORED),
+    "started": (f"--init-from={MEMBER}", "--epochs=16", *STORED),
+    "perturbed": (f"--init-from={MEMBER}", "--epochs=16", f"--unlabeled={TEXTURES}", "--perturb=0.25",
                   "--likelihood=distilled-probs", *STORED),
     "same-budget": STORED,
 }  # fmt: skip
@@ -75,11 +87,11 @@ def jobs(options: argparse.Namespace) -> list[Job]:
             folder = student_folder(options.runs, kind, seed)
             places = {MEMBER: str(folder_of(options.runs, "plain", seed)), TEXTURES: str(textures)}
             own = [each.replace(MEMBER, places[MEMBER]).replace(TEXTURES, places[TEXTURES]) for each in arguments]
-            command = ("-m", "sfumato", "distill", str(options.runs / "camvid-plain-ensemble"), *own,
+            command = ("distill", str(options.runs / "camvid-plain-ensemble"), *own,
                        f"--seed={100 * seed}", f"--out={folder}", f"--device={options.device}",
                        f"--workers={options.workers}", "--resume", "--quiet")  # fmt: skip
             name = f"student-{kind}-{seed}"
-            found += [Job(f"fit-{name}", command, weights_of(folder), needs),
+            found += [training_job(f"fit-{name}", command, weights_of(folder), needs, options),
                       _job(f"score-{name}", f"--score-run={folder}", scores_file(folder, ROW), (f"fit-{name}",),
                            options)]  # fmt: skip
     return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 SPLITS = ("train", "val")
+TURNS = 4  # trainings at the same time that take turns on a GPU
 SPARE = 15.0  # seconds at the end, to write the tables and weights
 SIZES = {  # of what is trained beside CamVid
     "truth": ("--jobs=2", "--steps", "4096", "2560", "1024", "1024"),
@@ -58,8 +60,33 @@ def pack(data: Path, out: Path, most: int) -> None:
     foreign.gather(data, out / "foreign", camvid.SIZE)
 
 
+def share_gpu(folder: Path) -> bool:
+    """Start NVIDIA's multi-process service if it is there and works: kernels of several processes run together."""
+    control = shutil.which("nvidia-cuda-mps-control", path=os.environ["PATH"] + ":/usr/local/nvidia/bin")
+    if control is None:
+        print("no multi-process service: processes take turns on the GPU", flush=True)
+        return False
+    places = {name: str(folder / name) for name in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")}
+    for place in places.values():
+        Path(place).mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run([control, "-d"], check=True, timeout=10, env=os.environ | places)
+        subprocess.run([sys.executable, "-c", "import torch; print(torch.ones(2).cuda().sum().item())"], check=True,
+                       timeout=40, env=os.environ | places)  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"the multi-process service does not work: {error}", flush=True)
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run([control], check=False, timeout=10, input="quit\n", text=True, env=os.environ | places)
+        return False
+    os.environ |= places
+    print("the multi-process service runs", flush=True)
+    return True
+
+
 def speeds(runs: Path, device: str, tiny: bool) -> None:
-    """The speeds, alone on the machine."""
+    """The speeds, alone on the machine, unless they are there."""
+    if (runs / "gpu_speed.json").exists():
+        return
     command = [sys.executable, str(HERE / "gpu_speed.py"), f"--device={device}", f"--out={runs / 'gpu_speed.json'}"]
     with (runs / "gpu_speed.log").open("w") as log, suppress(subprocess.TimeoutExpired):
         limit = ["--tiny"] if tiny else ["--seconds=45"]
@@ -97,10 +124,9 @@ def write_tables(runs: Path, out: Path) -> None:
 
 
 def keep_weights(runs: Path, out: Path) -> None:
-    """The weights of the teacher and of the best student, in half precision, two networks in a file."""
-    best = json.loads((runs / "distillation.json").read_text())["best"]
-    wanted = [runs / f"camvid-plain-{seed}" for seed in range(camvid.MEMBERS)]
-    wanted += [distillation.student_folder(runs, best, 0)] if best else []
+    """The weights of the teacher and of three networks with both parts, in half precision, two networks in a file."""
+    wanted = [camvid.folder_of(runs, "plain", seed) for seed in range(camvid.MEMBERS)]
+    wanted += [camvid.folder_of(runs, "aleatoric", seed) for seed in camvid.SINGLES]
     files = [file for folder in wanted if (file := camvid.weights_of(folder)).exists()]
     for number in range(0, len(files), 2):
         found = {f"{file.parent.name}/{name}": value.half() if value.ndim > 1 else value
@@ -133,6 +159,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
     options.camvid, options.foreign = options.data / "camvid", options.data / "foreign"
     speeds(options.runs, options.device, options.tiny)
+    if options.cuda_graph and not share_gpu(options.runs / "mps"):
+        options.jobs = min(options.jobs, TURNS)
     options.seconds -= time.monotonic() - start
     with beside(options.out, options) if options.beside else nullcontext():
         took = run_jobs(all_jobs(options), options.runs / "logs", options.jobs, options.seconds - SPARE,
@@ -150,9 +178,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1000, help="images of a split of CamVid that are packed")
     parser.add_argument("--runs", type=absolute, default=HERE.parent / "runs" / "gpu")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=4, help="trainings at the same time")
+    parser.add_argument("--jobs", type=int, default=8, help="trainings at the same time")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images, for each training")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--cuda-graph", action="store_true", help="on a GPU: replay passes, and share the GPU")
     parser.add_argument("--beside", action="store_true", help="train for truth.py and multitask.py at the same time")
     parser.add_argument("--seconds", type=float, default=540.0)
     parser.add_argument("--tiny", action="store_true", help="small sizes beside CamVid")

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -35,12 +35,14 @@ class Job:
         command: Arguments of ``python``: ``-m sfumato …``, or a script of this folder and its arguments.
         done: A file that exists when the command has succeeded, so that it is not run again.
         needs: Names of jobs that must be done before.
+        instead: The command that is run if the first one fails; empty for none.
     """
 
     name: str
     command: tuple[str, ...]
     done: Path
     needs: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
 
 
 class _Slot:
@@ -108,7 +110,10 @@ def run_jobs(
                 if good:
                     after()
                 else:
-                    failed.add(job.name)
+                    if job.instead:
+                        waiting.insert(0, replace(job, command=job.instead, instead=()))
+                    else:
+                        failed.add(job.name)
                     print((logs / f"{job.name}.log").read_text(errors="replace")[-1500:], flush=True)
                 if not answered:
                     workers[place] = _Slot()
