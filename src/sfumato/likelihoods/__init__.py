@@ -4,6 +4,7 @@ from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
 from sfumato.likelihoods.distilled import DistilledClasses, DistilledProbs, Dudes
 from sfumato.likelihoods.distilled_values import DistilledGaussian, DistilledLaplace, DistilledValues
+from sfumato.likelihoods.full_covariance import FullGaussian, FullLaplace
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
 from sfumato.likelihoods.l1 import L1
@@ -23,6 +24,8 @@ __all__ = [
     "DistilledProbs",
     "DistilledValues",
     "Dudes",
+    "FullGaussian",
+    "FullLaplace",
     "Gaussian",
     "Joint",
     "Laplace",

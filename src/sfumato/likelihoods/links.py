@@ -74,8 +74,12 @@ def split(output: Tensor, dims: int) -> tuple[Tensor, Tensor]:
     Log scales are clamped to ±10, but the gradient passes, so that training can bring them back into the range.
     """
     output = output.to(torch.promote_types(output.dtype, torch.float32))
-    location, raw = output[:, :dims], output[:, dims:]
-    return location, raw + (raw.clamp(-LOG_SCALE, LOG_SCALE) - raw).detach()
+    return output[:, :dims], bounded(output[:, dims:], LOG_SCALE)
+
+
+def bounded(raw: Tensor, limit: float) -> Tensor:
+    """The tensor, clamped to ±limit. The gradient passes as if it were not, so that no value is stuck at the limit."""
+    return raw + (raw.clamp(-limit, limit) - raw).detach()
 
 
 def location_scale_nll(

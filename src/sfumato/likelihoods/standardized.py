@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -79,14 +79,7 @@ class StandardizedTargets:
 
     def moments(self, output: Tensor) -> ValueMoments:
         """Moments in the unit of the target."""
-        found = value_moments(self.likelihood.moments(output))
-        square = self.spread**2
-        return replace(
-            found,
-            mean=self.center + self.spread * found.mean,
-            deviation=found.deviation * square,
-            variance=found.variance * square,
-        )
+        return value_moments(self.likelihood.moments(output)).scaled(self.spread, self.center)
 
 
 def standardized(

@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.errors import ConfigError
 from sfumato.predictions.classes import ClassPrediction, entropy
 from sfumato.predictions.joint import JointPrediction, TaskPrediction
-from sfumato.predictions.values import ValuePrediction
+from sfumato.predictions.values import ValuePrediction, correlations, products
 
 
 class Canvas(Protocol):
@@ -60,7 +60,7 @@ class ClassCanvas:
 
 @dataclass
 class ValueCanvas:
-    """Weighted mean of means, weighted sums of their squared deviations, of variances and of novelty scores."""
+    """Weighted mean of means, weighted sums of their squared deviations, of (co)variances and of novelty scores."""
 
     mean: Tensor
     deviation: Tensor
@@ -70,13 +70,17 @@ class ValueCanvas:
     novelty: Tensor | None
     unit: str
     draws: int
+    within: Tensor | None  # sums of covariances of the aleatoric part; None if values are independent
+    between: Tensor | None  # and of the epistemic part
 
     @classmethod
     def empty(cls, like: ValuePrediction, size: tuple[int, int]) -> ValueCanvas:
         """Sums of nothing, for an image of this height and width."""
         mean, deviation, aleatoric, epistemic = (_zeros(like.mean, size) for _ in range(4))
         weight, novelty = like.mean.new_zeros(size), _no_novelty(like, size)
-        return cls(mean, deviation, aleatoric, epistemic, weight, novelty, like.unit, like.draws)
+        shared = (like.aleatoric_correlation, like.epistemic_correlation)
+        within, between = (None if each is None else _zeros(each, size) for each in shared)
+        return cls(mean, deviation, aleatoric, epistemic, weight, novelty, like.unit, like.draws, within, between)
 
     def add(self, drawn: object, rows: slice, columns: slice, weight: Tensor) -> None:
         """Add the prediction of a tile with the weight (h, w) of each of its pixels."""
@@ -84,8 +88,16 @@ class ValueCanvas:
         here = (..., rows, columns)
         before, mean = self.weight[rows, columns], self.mean[here]
         after = (before + weight).clamp_min(torch.finfo(weight.dtype).tiny)
-        change = drawn.mean - mean
-        self.deviation[here] += change.square() * (before * weight / after)  # Chan's formula with weights as counts
+        change, moved = drawn.mean - mean, before * weight / after
+        self.deviation[here] += change.square() * moved  # Chan's formula with weights as counts
+        if self.between is not None:
+            self.between[here] += products(change) * moved
+        for total, correlation, variance in (
+            (self.within, drawn.aleatoric_correlation, drawn.aleatoric_variance),
+            (self.between, drawn.epistemic_correlation, drawn.epistemic_variance),
+        ):
+            if total is not None and correlation is not None:
+                total[here] += weight * correlation * products(variance.sqrt())
         self.mean[here] = mean + change * (weight / after)
         self.aleatoric[here] += weight * drawn.aleatoric_variance
         self.epistemic[here] += weight * drawn.epistemic_variance
@@ -96,7 +108,12 @@ class ValueCanvas:
         """The prediction of the whole image."""
         epistemic, novelty = (self.epistemic + self.deviation) / self.weight, _mean_novelty(self.novelty, self.weight)
         aleatoric = self.aleatoric / self.weight
-        return ValuePrediction(self.mean, aleatoric, epistemic, self.unit, self.draws, novelty=novelty)
+        found = ValuePrediction(self.mean, aleatoric, epistemic, self.unit, self.draws, novelty=novelty)
+        if self.within is None or self.between is None:
+            return found
+        within = correlations(self.within / self.weight, aleatoric)
+        between = correlations(self.between / self.weight, epistemic)
+        return replace(found, aleatoric_correlation=within, epistemic_correlation=between)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Self
 
 import torch
@@ -30,6 +31,9 @@ class ValuePrediction(EventPrediction):
         image: Image (B, 3, H, W) in [0, 1] that pictures show. Default: none.
         quantiles: Quantiles (Q,) of ``(y − mean) / std`` at the levels ``i / (Q + 1)``, the same in every pixel. None
             for a normal distribution.
+        aleatoric_correlation: Correlations of the values of a vector in the aleatoric part (B, D (D − 1) / 2, *event),
+            in [−1, 1], in the order (1, 2), (1, 3), … (2, 3), …. None for 0, as for likelihoods of independent values.
+        epistemic_correlation: Those of the means of the draws. None for 0.
         novelty: Score (B, *event), larger for inputs that differ more from the training data. None if the method gives
             none.
 
@@ -49,6 +53,8 @@ class ValuePrediction(EventPrediction):
     image: Tensor | None = None
     quantiles: Tensor | None = None
     novelty: Tensor | None = None
+    aleatoric_correlation: Tensor | None = None
+    epistemic_correlation: Tensor | None = None
 
     def __repr__(self) -> str:
         batch, dims = self.mean.shape[:2]
@@ -69,6 +75,31 @@ class ValuePrediction(EventPrediction):
     def std(self) -> Tensor:
         """Predictive standard deviation (B, D, *event) in ``unit``."""
         return self.variance.sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """Predictive covariance (B, D, D, *event) in ``unit²``, the sum of both parts; its trace is :attr:`total`.
+
+        >>> one = torch.ones(1, 2)
+        >>> ValuePrediction(0 * one, one, 3 * one, aleatoric_correlation=-one[:, :1]).covariance
+        tensor([[[ 4., -1.],
+                 [-1.,  4.]]])
+        """
+        parts = (
+            (self.aleatoric_variance, self.aleatoric_correlation),
+            (self.epistemic_variance, self.epistemic_correlation),
+        )
+        dims = self.mean.shape[1]
+        found = self.variance.new_zeros(self.mean.shape[0], dims, dims, *self.event)
+        diagonal = torch.arange(dims, device=found.device)
+        found[:, diagonal, diagonal] = self.variance
+        rows, columns = torch.triu_indices(dims, dims, 1, device=found.device)
+        for variance, correlation in parts:
+            if correlation is not None:
+                shared = correlation * products(variance.sqrt())
+                found[:, rows, columns] += shared
+                found[:, columns, rows] += shared
+        return found
 
     @property
     def total(self) -> Tensor:
@@ -130,7 +161,10 @@ class ValuePrediction(EventPrediction):
         """
         if not self.is_map:
             return self
-        names = ("mean", "aleatoric_variance", "epistemic_variance", "image", "novelty")
+        names = (
+            "mean", "aleatoric_variance", "epistemic_variance", "image", "novelty",
+            "aleatoric_correlation", "epistemic_correlation",
+        )  # fmt: skip
         return replace(self, **resize_all({name: getattr(self, name) for name in names}, size))
 
     def _repr_html_(self) -> str:
@@ -139,9 +173,25 @@ class ValuePrediction(EventPrediction):
         return strip(self, maps, unit=self.unit, categorical=())
 
 
+def products(first: Tensor, second: Tensor | None = None) -> Tensor:
+    """The products ``first_i second_j`` (B, D (D − 1) / 2, *event) for i < j of tensors (B, D, *event).
+
+    >>> products(torch.tensor([[2.0, 3.0, 5.0]]))
+    tensor([[ 6., 10., 15.]])
+    """
+    rows, columns = zip(*combinations(range(first.shape[1]), 2), strict=True)  # constants of an exported graph
+    return first[:, rows] * (first if second is None else second)[:, columns]
+
+
+def correlations(covariance: Tensor, variance: Tensor) -> Tensor:
+    """Correlations in [−1, 1] of covariances (B, D (D − 1) / 2, *event) and variances (B, D, *event); 0 if one is 0."""
+    scale = products(variance.sqrt())
+    return (covariance / scale.where(scale > 0, 1.0)).where(scale > 0, 0.0).clamp(-1, 1)
+
+
 @dataclass(frozen=True)
 class ValueMoments:
-    """Statistics over draws, all (B, D, *event).
+    """Statistics over draws, all (B, D, *event), those of covariances (B, D (D − 1) / 2, *event).
 
     Args:
         draws: Number of draws.
@@ -149,6 +199,8 @@ class ValueMoments:
         deviation: Sum of the squared deviations of their means.
         variance: Sum of their variances.
         unit: Unit of the mean. Default: none.
+        codeviation: Sum of the products of the deviations of two values. None if values are independent.
+        covariance: Sum of the covariances of two values. None if values are independent.
     """
 
     draws: int
@@ -156,21 +208,43 @@ class ValueMoments:
     deviation: Tensor
     variance: Tensor
     unit: str = ""
+    codeviation: Tensor | None = None
+    covariance: Tensor | None = None
 
     @classmethod
-    def of(cls, mean: Tensor, variance: Tensor, unit: str = "") -> Self:
-        """The moments of one draw with this mean and variance (B, D, *event)."""
-        return cls(1, mean, torch.zeros_like(mean), variance, unit)
+    def of(cls, mean: Tensor, variance: Tensor, unit: str = "", covariance: Tensor | None = None) -> Self:
+        """The moments of one draw with this mean, variance and covariance."""
+        codeviation = None if covariance is None else torch.zeros_like(covariance)
+        return cls(1, mean, torch.zeros_like(mean), variance, unit, codeviation, covariance)
 
     def merge(self, other: Self) -> Self:
         """Moments of both sets of draws together, by Chan's formula, which does not cancel as ``Σx² − (Σx)²`` does."""
         draws = self.draws + other.draws
-        delta = other.mean - self.mean
-        deviation = self.deviation.add_(other.deviation).addcmul_(delta, delta, value=self.draws * other.draws / draws)
+        delta, weight = other.mean - self.mean, self.draws * other.draws / draws
+        codeviation, covariance = self.codeviation, self.covariance
+        if codeviation is not None and covariance is not None:
+            assert other.codeviation is not None
+            assert other.covariance is not None
+            codeviation = codeviation.add_(other.codeviation).add_(products(delta), alpha=weight)
+            covariance = covariance.add_(other.covariance)
+        deviation = self.deviation.add_(other.deviation).addcmul_(delta, delta, value=weight)
         mean = self.mean.add(delta, alpha=other.draws / draws)
-        return type(self)(draws, mean, deviation, self.variance.add_(other.variance), self.unit)
+        variance = self.variance.add_(other.variance)
+        return type(self)(draws, mean, deviation, variance, self.unit, codeviation, covariance)
+
+    def scaled(self, factor: float, offset: float) -> Self:
+        """The moments of ``offset + factor · y``, with ``factor`` > 0."""
+        square = factor**2
+        parts = {name: getattr(self, name) for name in ("deviation", "variance", "codeviation", "covariance")}
+        known = {name: part * square for name, part in parts.items() if part is not None}
+        return replace(self, mean=offset + factor * self.mean, **known)
 
     def prediction(self) -> ValuePrediction:
         """Mean of means, mean of variances, variance of means (divided by S, so that the total variance is exact)."""
         variance, deviation = self.variance / self.draws, self.deviation / self.draws
-        return ValuePrediction(self.mean, variance, deviation, self.unit, self.draws)
+        found = ValuePrediction(self.mean, variance, deviation, self.unit, self.draws)
+        if self.codeviation is None or self.covariance is None:
+            return found
+        within = correlations(self.covariance / self.draws, variance)
+        between = correlations(self.codeviation / self.draws, deviation)
+        return replace(found, aleatoric_correlation=within, epistemic_correlation=between)

@@ -65,7 +65,10 @@ def probe_network(
         notes.append(f"the network's output has 1/{times} of the size of its input: it is enlarged bilinearly")
         stride = math.lcm(stride, times)  # else a pixel of the output would be enlarged to a fraction of pixels
     normalization, more = _own_normalization(network.network, plan.facts)
-    facts = replace(plan.facts, stride=stride, network_takes_dict=takes_dict, normalization=normalization)
+    scales = {} if getattr(network.network, "predicts_in_units", False) else plan.facts.scales
+    facts = replace(
+        plan.facts, stride=stride, network_takes_dict=takes_dict, normalization=normalization, scales=scales
+    )
     config = replace(plan.config, output=key, encoder_rate=_encoder_rate(network.network, plan.config))
     return replace(plan, config=config, facts=facts), (*notes, *more)
 

@@ -57,7 +57,8 @@ def outputs_of(prediction: ClassPrediction | ValuePrediction) -> dict[str, Tenso
     """What an exported file gives of a prediction, by name.
 
     Of classes ``label``, ``probability`` (of the label), ``probs``; of values ``mean``, ``aleatoric_variance`` and
-    ``epistemic_variance``; then ``total``, ``aleatoric``, ``epistemic``, and ``novelty`` if the method gives it.
+    ``epistemic_variance``, and the correlations of both if the likelihood has them; then ``total``, ``aleatoric``,
+    ``epistemic``, and ``novelty`` if the method gives it.
     """
     if isinstance(prediction, ClassPrediction):
         kind = torch.uint8 if prediction.probs.shape[1] <= LARGEST_UINT8 else torch.int32
@@ -67,7 +68,8 @@ def outputs_of(prediction: ClassPrediction | ValuePrediction) -> dict[str, Tenso
             "probs": prediction.probs,
         }
     else:
-        names = ("mean", "aleatoric_variance", "epistemic_variance")
-        found = {name: getattr(prediction, name).contiguous() for name in names}
+        names = ("mean", "aleatoric_variance", "epistemic_variance", "aleatoric_correlation", "epistemic_correlation")
+        values = {name: getattr(prediction, name) for name in names}
+        found = {name: value.contiguous() for name, value in values.items() if value is not None}
     found |= {"total": prediction.total, "aleatoric": prediction.aleatoric, "epistemic": prediction.epistemic}
     return found if prediction.novelty is None else found | {"novelty": prediction.novelty}

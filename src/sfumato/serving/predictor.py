@@ -83,7 +83,8 @@ class OnnxBackend:
         stored = self.bundle.metadata["quantiles"]
         quantiles = None if stored is None else torch.tensor(_floats(stored))
         unit = str(self.bundle.metadata["unit"])
-        return ValuePrediction(found["mean"], *variances, unit, draws, quantiles=quantiles, novelty=novelty)
+        shared = {name: found.get(name) for name in ("aleatoric_correlation", "epistemic_correlation")}
+        return ValuePrediction(found["mean"], *variances, unit, draws, quantiles=quantiles, novelty=novelty, **shared)
 
     def predict_bands(
         self, *inputs: Tensor, samples: int | None, seed: int, index: int, tile: int | None
