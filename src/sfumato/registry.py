@@ -60,6 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dudes": "sfumato.likelihoods:Dudes",
         "distilled-gaussian": "sfumato.likelihoods:DistilledGaussian",
         "distilled-laplace": "sfumato.likelihoods:DistilledLaplace",
+        "self-laplace": "sfumato.likelihoods:SelfLaplace",
     },
     "tasks": {
         "classes": "sfumato.tasks:Semantic",
@@ -84,6 +85,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "focal": "sfumato.objectives:Focal",
         "dice": "sfumato.objectives:Dice",
         "sum": "sfumato.objectives:LossSum",
+        "reprojection": "sfumato.objectives:Reprojection",
     },
     "scores": {
         "dice": "sfumato.metrics:DiceScore",
@@ -103,6 +105,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "fc-densenet56": "sfumato.models:fc_densenet56",
         "fc-densenet67": "sfumato.models:fc_densenet67",
         "fc-densenet103": "sfumato.models:fc_densenet103",
+        "pose-net": "sfumato.models:PoseNet",
     },
     "calibrators": {
         "temperature": "sfumato.calibration:Temperature",

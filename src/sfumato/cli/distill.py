@@ -48,7 +48,8 @@ def distill(
         out: Folder of the student's run. Default RUN-student.
         likelihood: For classes distilled (the default: labels and the teacher's epistemic part), distilled-probs (also
             its probabilities) or dudes (the spread of the teacher's label); for values distilled-gaussian or
-            distilled-laplace; for several tasks one for each, with commas.
+            distilled-laplace, or self-laplace (the mean of a teacher that may be a single network, and how far the
+            student is from it); for several tasks one for each, with commas.
         network: Name or class path of the student's network. Default: that of the teacher.
         network_args: Its keyword arguments.
         init_from: What the weights of the student start from: the folder of a run, such as RUN itself, or a checkpoint

@@ -28,15 +28,23 @@ class DistillationDataset(Dataset[Sample]):
             Default: none.
         cached: Whether distillation targets are computed once for each whole image and stored with the teacher. If
             False, they are left out, and :meth:`Teacher.add_targets` adds them after augmentation. Default True.
+        labels: Whether the labels of the labeled images are read. If False, distillation targets count everywhere.
+            Default True.
 
     Raises:
         ConfigError: If a task of the teacher declares no kind of target.
     """
 
     def __init__(
-        self, teacher: Teacher, labeled: Samples, unlabeled: Samples | None = None, cached: bool = True
+        self,
+        teacher: Teacher,
+        labeled: Samples,
+        unlabeled: Samples | None = None,
+        cached: bool = True,
+        labels: bool = True,
     ) -> None:
         self.teacher, self.cached, self.labeled, self.unlabeled = teacher, cached, labeled, unlabeled
+        self.labels = labels
         self.tasks: Mapping[str, Task] = dict(teacher.run.task.parts)
         self.inputs, self.augmentation = teacher.run.facts.inputs, augmentation_of(labeled)
         self.entries: dict[str, EntryKind] = entries_of(labeled, list(self.tasks.values()))
@@ -66,7 +74,7 @@ class DistillationDataset(Dataset[Sample]):
         targets = self.teacher.cached_targets(tuple(inputs.values())) if self.cached else {}
         found: Sample = {"name": name_of(sample, index), **inputs}
         for key, task in self.tasks.items():
-            target, valid = _labeled(task, sample if known else inputs, known)
+            target, valid = _labeled(task, sample if known and self.labels else inputs, known and self.labels)
             found[key] = torch.cat([target, targets[key].to(target.dtype)]) if self.cached else target
             found[key + MASK] = valid
         return found
@@ -99,8 +107,8 @@ class DistillationDataset(Dataset[Sample]):
         if not kind.is_map:
             return ImageValue(dims=width + 1 + length)
         parts = [(kind, width), (ScalarMap(), 1)]
-        if kind.channels and length == 2 * kind.channels:  # mean and standard deviation
-            parts += [(kind, width), (kind.spread(), width)]
+        if kind.channels and length in (kind.channels, 2 * kind.channels):  # mean, and standard deviation
+            parts += [(kind, width), (kind.spread(), width)][: length // kind.channels]
         elif length:
             parts += [(ScalarMap(dims=length), length)]
         return Stacked(tuple(parts))

@@ -17,6 +17,7 @@ from sfumato.distillation.dataset import DistillationDataset
 from sfumato.distillation.perturbation import Perturbation
 from sfumato.distillation.teacher import Student, Teacher
 from sfumato.errors import ConfigError
+from sfumato.objectives import objective_class
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Plan, Run, likelihood_names, task_and_likelihood
 from sfumato.runs.resolve import build_likelihood
@@ -56,7 +57,8 @@ def distill(
         run: The teacher: an ensemble, MC dropout, or any other run whose predictions have an epistemic part. Its draws
             are learned and not its calibration. A run of several tasks teaches all of them; seen as one of its tasks
             (``run.select_task(name)``), it teaches that one.
-        train: Labeled images at their original sizes.
+        train: Labeled images at their original sizes. The student of a teacher that was trained without labels does not
+            read them.
         val: Validation images; None for none.
         folder: The folder of the student. It is made if it does not exist.
         likelihood: A student's likelihood, with commas between those of several tasks. Empty for the one that fits the
@@ -102,7 +104,7 @@ def distill(
     plan = replace(plan, config=replace(plan.config, limit=0), facts=replace(plan.facts, images=images))
     check_output_dir(plan, folder, resume)  # before the teacher predicts for a long time
     first_network(plan, folder)  # so that a start that does not fit is noticed, too
-    dataset = DistillationDataset(teacher, labeled, unlabeled, cached=not on_the_fly)
+    dataset = DistillationDataset(teacher, labeled, unlabeled, cached=not on_the_fly, labels=_reads_labels(run))
     if not on_the_fly and is_first():
         for index in track(range(len(dataset)), "ask the teacher", disable=not progress, transient=True):
             _ = dataset[index]
@@ -185,6 +187,12 @@ def _student(task: Task, likelihood: str, teacher: str) -> str:
         raise ConfigError(f"no likelihood of a student is known for {task.key}: name one with --likelihood")
     kind = "laplace" if teacher == "l1" else teacher
     return likelihood or next((name for name in known if name.endswith(f"-{kind}")), known[0])
+
+
+def _reads_labels(run: Run) -> bool:
+    """Whether the teacher was trained with labels. If it was not, its student is not, either."""
+    config = run.config
+    return objective_class(config.objective, bool(config.tasks), run.plan.trust).needs_targets
 
 
 def _probe(teacher: Teacher, dataset: Samples) -> None:

@@ -5,9 +5,13 @@ from sfumato.geometry.project import (
     check_intrinsics,
     pixel_grid,
     project,
+    rigid_motion,
     transform,
     unproject,
 )
 from sfumato.geometry.warp import sample_at
 
-__all__ = ["camera_from_camera", "check_intrinsics", "pixel_grid", "project", "sample_at", "transform", "unproject"]
+__all__ = [
+    "camera_from_camera", "check_intrinsics", "pixel_grid", "project", "rigid_motion", "sample_at", "transform",
+    "unproject",
+]  # fmt: skip

@@ -129,3 +129,18 @@ def _check_rigid(pose: Tensor) -> None:
             f"the pose {wrong.tolist()} is no rotation and translation: expected an orthonormal 3 × 3 matrix with "
             "determinant 1, a translation, and the last row (0, 0, 0, 1)"
         )
+
+
+def rigid_motion(numbers: Tensor) -> Tensor:
+    """Rigid motions (B, 4, 4) of six numbers each: a rotation vector (radians), then a translation.
+
+    >>> rigid_motion(torch.tensor([[0, 0, torch.pi / 2, 1, 2, 3]])).round(decimals=3)[0, :2].tolist()
+    [[0.0, -1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 2.0]]
+    """
+    x, y, z = numbers[:, :3].unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+    out = torch.eye(4, dtype=numbers.dtype, device=numbers.device).repeat(len(numbers), 1, 1)
+    out[:, :3, :3] = torch.linalg.matrix_exp(cross)
+    out[:, :3, 3] = numbers[:, 3:]
+    return out

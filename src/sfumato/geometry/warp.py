@@ -17,6 +17,7 @@ def sample_at(values: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         The values (B, C, H, W), beyond the border those of the nearest pixel of the border; and where the pixels lie
         within the outermost pixel centers (B, H, W) bool.
 
+    >>> import torch
     >>> sample_at(torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[0.25]], [[0.0]]]]))
     (tensor([[[[0.2500]]]]), tensor([[[True]]]))
     """

@@ -3,7 +3,7 @@
 from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
 from sfumato.likelihoods.distilled import DistilledClasses, DistilledProbs, Dudes
-from sfumato.likelihoods.distilled_values import DistilledGaussian, DistilledLaplace, DistilledValues
+from sfumato.likelihoods.distilled_values import DistilledGaussian, DistilledLaplace, DistilledValues, SelfLaplace
 from sfumato.likelihoods.full_covariance import FullGaussian, FullLaplace
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
@@ -31,6 +31,7 @@ __all__ = [
     "Laplace",
     "LogitNormal",
     "NormalInverseGamma",
+    "SelfLaplace",
     "Tempered",
     "has_location",
     "standardized",

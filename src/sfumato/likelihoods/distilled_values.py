@@ -1,4 +1,4 @@
-"""Values: a student that learns, beside the labels, how much the draws of a teacher differ."""
+"""Values: students that learn how much the draws of a teacher differ, or how far they are from its mean."""
 
 from __future__ import annotations
 
@@ -103,3 +103,35 @@ class DistilledLaplace(DistilledValues):
     def for_task(cls, task: ValueTarget) -> Self:
         """The likelihood for the values of a task."""
         return cls(Laplace.for_task(task))
+
+
+@dataclass(frozen=True, repr=False)
+class SelfLaplace(Laplace):
+    """:class:`Laplace` whose target is the teacher's mean: its scale learns how far student and teacher differ.
+
+    It reads no labels, and the teacher may be a single network. With a teacher that was trained by reprojection, the
+    scale is an uncertainty in the unit of the values, which no photometric error gives.
+
+    Source: Poggi et al. (2020), "On the uncertainty of self-supervised monocular depth estimation", "Self".
+    Pitfall: Where the teacher is wrong in the same way everywhere, the student learns that with certainty.
+    """
+
+    student: ClassVar[bool] = True
+
+    def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """As that of the Laplace distribution, of the teacher's mean.
+
+        Args:
+            output: Output (B, 2D, *event).
+            target: Value and whether it is known, which are not read, then the teacher's mean (B, D + 1 + D, *event).
+            valid: Mask (B, *event), True where there is a distillation target.
+        """
+        return super().nll(output, target[:, self.dims + 1 :].float(), valid)
+
+    def teacher_statistics(self, moments: ValueMoments) -> ValueMoments:
+        """The moments of a draw."""
+        return moments
+
+    def distillation_target(self, statistics: ValueMoments) -> Tensor:
+        """The teacher's mean (B, D, *event) in the unit of the values."""
+        return statistics.prediction().mean

@@ -144,7 +144,7 @@ def clipped_moments(
     center = value(location)  # moments about the median, so that differences do not cancel
     first, second = torch.zeros_like(center), torch.zeros_like(center)
     for node, weight in zip(nodes, weights, strict=True):
-        away = value(torch.add(location, scale, alpha=node)).sub_(center)
+        away = value(torch.add(location, scale, alpha=node)) - center  # not in place: an objective may need gradients
         first.add_(away, alpha=weight)
         second.addcmul_(away, away, value=weight)
     mean = (center + first).clamp_(lower, upper)

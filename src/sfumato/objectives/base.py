@@ -27,6 +27,16 @@ class Choices(Protocol):
         ...
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images, px."""
+        ...
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Height and width of the crops in training, px."""
+        ...
+
+    @property
     def weighting(self) -> str:
         """How the losses of several tasks are weighted."""
         ...
@@ -100,9 +110,12 @@ class BaseObjective(nn.Module):
             trained on. Default True.
         further: Names of the sample entries that it reads beside inputs and targets, such as
             ``("next", "intrinsics")``.
+        moves: Whether augmentation may zoom and mirror images. False for an objective that knows where cameras are: no
+            camera sees such an image. Default True.
     """
 
     needs_targets: bool = True
+    moves: bool = True
     further: tuple[str, ...] = ()
 
     def __init__(self, task: TargetsOf, likelihood: Likelihood[object], inputs: tuple[str, ...] = ("image",)) -> None:

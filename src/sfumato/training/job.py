@@ -57,7 +57,7 @@ def make_job(
         folder=folder,
         entries=entries_of(train, tasks),
         hardware=hardware,
-        flip=bool(augmentation_of(train).get("flip", True)),
+        flip=objective.moves and bool(augmentation_of(train).get("flip", True)),
         workers=choose_workers(train, workers),
         progress=progress,
         batch_transform=batch_transform,

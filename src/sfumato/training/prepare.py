@@ -10,7 +10,7 @@ from typing import cast
 from rich.progress import track
 from torch import nn
 
-from sfumato.contracts import Task
+from sfumato.contracts import Likelihood, Task
 from sfumato.data.catalog import absolute_place, load_original
 from sfumato.data.checks import absent_line
 from sfumato.data.fingerprint import fingerprint
@@ -30,13 +30,14 @@ from sfumato.data.views import (
 from sfumato.errors import ConfigError, DataError
 from sfumato.methods.training import MethodTraining
 from sfumato.objectives import build_objective
+from sfumato.predictions import TaskPrediction
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Facts, Plan, probe_network, resolve_tasks, task_and_likelihood
 from sfumato.runs.resolve import build_likelihood, build_task
 from sfumato.training.devices import default_crop, default_size, fast_precision
 from sfumato.training.folder import warn_rank_zero
 from sfumato.training.job import probe
-from sfumato.training.statistics import MOST_IMAGES, Statistics, read_statistics
+from sfumato.training.statistics import MOST_IMAGES, Statistics, range_scales, read_statistics
 
 IMAGES_SEEN = 12_000  # the number of images that a default training reads, however many there are
 SCALE, COLOR = (0.75, 1.5), 0.2  # augmentation that suits photographs, unless the data set declares another
@@ -96,10 +97,10 @@ def make_plan(
         facts,
         normalization=found.normalization,
         counts=tuple(next(iter(found.counts.values())).tolist()),
-        scales=found.scales,
+        scales=found.scales if objective.needs_targets else range_scales(task.parts, _likelihoods(plan, task.parts)),
         fingerprint=fingerprint(train, facts.inputs),
     )
-    plan = replace(plan, config=_completed(config, train, device), facts=facts)
+    plan = replace(plan, config=_completed(_unmoved(config, objective.moves), train, device), facts=facts)
     return with_network_facts(plan, train, network), train, val
 
 
@@ -207,16 +208,22 @@ def _with_likelihood(config: Config, known: Mapping[str, Task], value_likelihood
 
 
 def _statistics(plan: Plan, tasks: Mapping[str, Task], train: Samples, progress: bool) -> Statistics:
-    config, facts = plan.config, plan.facts
-    used = subset(train, config.limit)
+    facts = plan.facts
+    used = subset(train, plan.config.limit)
     read = SelectedDataset(subset(used, MOST_IMAGES), facts.inputs, list(tasks.values()))
+    samples = (read[index] for index in track(range(len(read)), "read images", disable=not progress, transient=True))
+    entries = entries_of(train, list(tasks.values()))
+    return read_statistics(samples, facts.inputs, tasks, _likelihoods(plan, tasks), entries)
+
+
+def _likelihoods(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Likelihood[TaskPrediction]]:
+    """The likelihood of each task, not standardized."""
+    config = plan.config
     names = dict(zip(config.task_names, config.likelihood_names, strict=True))
-    likelihoods = {
+    return {
         name: build_likelihood(names[name], task, plan.trust, taught=bool(config.teacher))
         for name, task in tasks.items()
     }
-    samples = (read[index] for index in track(range(len(read)), "read images", disable=not progress, transient=True))
-    return read_statistics(samples, facts.inputs, tasks, likelihoods, entries_of(train, list(tasks.values())))
 
 
 def _check_counts(tasks: Mapping[str, Task], found: Statistics, train: Samples, needed: bool) -> None:
@@ -226,6 +233,22 @@ def _check_counts(tasks: Mapping[str, Task], found: Statistics, train: Samples, 
             raise DataError(f"no pixel of the training images that were read has a valid {name}: check the labels")
         if line := absent_line(task, found.counts[name], train):
             warn_rank_zero(line)
+
+
+def _unmoved(config: Config, moves: bool) -> Config:
+    """The configuration without a zoom, if the objective knows where cameras are.
+
+    Raises:
+        ConfigError: If it has a zoom.
+    """
+    if moves or config.scale == (1.0, 1.0):
+        return config
+    if any(config.scale):
+        raise ConfigError(
+            f"scale is {config.scale}, but {config.objective} knows where cameras are, and none of them sees a zoomed "
+            "image: leave it out"
+        )
+    return replace(config, scale=(1.0, 1.0))
 
 
 def _completed(config: Config, train: Samples, device: str) -> Config:

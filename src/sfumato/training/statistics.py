@@ -112,6 +112,26 @@ def read_statistics(
     return found
 
 
+def range_scales(
+    tasks: Mapping[str, Task], likelihoods: Mapping[str, Likelihood[object]]
+) -> dict[str, tuple[float, float]]:
+    """Center and spread of values that are spread evenly over the range of a task, for a training without labels.
+
+    A task without a range has none, so its network works in its unit.
+
+    Args:
+        tasks: What is predicted, by key.
+        likelihoods: The likelihood of each task, behind whose link values are spread evenly.
+    """
+    found = {}
+    for name, task in tasks.items():
+        ends = getattr(task, "lower", None), getattr(task, "upper", None)
+        if task.kind == "value" and None not in ends:
+            low, high = LINKS[_link(likelihoods[name])].to_z(torch.tensor(ends, dtype=torch.float64)).sort()[0].tolist()
+            found[name] = float(f"{(low + high) / 2:.7g}"), float(f"{(high - low) / 12**0.5:.7g}")
+    return found
+
+
 def _classes(task: Task) -> int:
     return len(getattr(task, "names", ())) if task.kind == "class" else 1
 
