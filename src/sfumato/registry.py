@@ -95,6 +95,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "roc-auc": "sfumato.metrics:RocAuc",
         "pr-auc": "sfumato.metrics:PrAuc",
         "surface-distance": "sfumato.metrics:SurfaceDistance",
+        "vectors": "sfumato.metrics:VectorScores",
     },
     "acquisitions": {},
     "models": {

@@ -10,6 +10,7 @@ from sfumato.metrics.set_scores import SetScores
 from sfumato.metrics.surface_distance import SurfaceDistance
 from sfumato.metrics.truth_scores import TruthScores
 from sfumato.metrics.value_scores import ValueScores
+from sfumato.metrics.vector_scores import VectorScores
 
 __all__ = [
     "ClassScores",
@@ -27,4 +28,5 @@ __all__ = [
     "SurfaceDistance",
     "TruthScores",
     "ValueScores",
+    "VectorScores",
 ]
