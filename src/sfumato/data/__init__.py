@@ -10,11 +10,16 @@ if TYPE_CHECKING:
     from sfumato.data.camvid import CamVid
     from sfumato.data.catalog import load
     from sfumato.data.cityscapes import Cityscapes
+    from sfumato.data.flow_sets import FlyingChairs, Sintel
     from sfumato.data.folder import Folder
+    from sfumato.data.frames import Frames
     from sfumato.data.joined import JoinedDataset
+    from sfumato.data.kitti import KITTI2012, KITTI2015, KITTIRaw
     from sfumato.data.loading import SelectedDataset
+    from sfumato.data.middlebury import Middlebury, MiddleburyFlow
     from sfumato.data.nyuv2 import NYUv2
     from sfumato.data.pictures import Pictures
+    from sfumato.data.scene_flow import SceneFlow
     from sfumato.data.scenes import Scenes
     from sfumato.data.sevenscenes import SevenScenes
     from sfumato.data.textures import Textures
@@ -22,19 +27,28 @@ if TYPE_CHECKING:
     from sfumato.data.views import DatasetSlice, DatasetView, subset
 
 __all__ = [
+    "KITTI2012",
+    "KITTI2015",
     "Augmentation",
     "CachedDataset",
     "CamVid",
     "Cityscapes",
     "DatasetSlice",
     "DatasetView",
+    "FlyingChairs",
     "Folder",
+    "Frames",
     "JoinedDataset",
+    "KITTIRaw",
+    "Middlebury",
+    "MiddleburyFlow",
     "NYUv2",
     "Pictures",
+    "SceneFlow",
     "Scenes",
     "SelectedDataset",
     "SevenScenes",
+    "Sintel",
     "Textures",
     "load",
     "subset",
@@ -47,13 +61,22 @@ _MODULES = {
     "Cityscapes": "cityscapes",
     "DatasetSlice": "views",
     "DatasetView": "views",
+    "FlyingChairs": "flow_sets",
     "Folder": "folder",
+    "Frames": "frames",
     "JoinedDataset": "joined",
+    "KITTI2012": "kitti",
+    "KITTI2015": "kitti",
+    "KITTIRaw": "kitti",
+    "Middlebury": "middlebury",
+    "MiddleburyFlow": "middlebury",
     "NYUv2": "nyuv2",
     "Pictures": "pictures",
+    "SceneFlow": "scene_flow",
     "Scenes": "scenes",
     "SelectedDataset": "loading",
     "SevenScenes": "sevenscenes",
+    "Sintel": "flow_sets",
     "Textures": "textures",
     "load": "catalog",
     "subset": "views",

@@ -41,7 +41,7 @@ def load(
     ``needs_root = True`` and ``any_size = True`` (images are generated at whatever size is requested).
 
     Args:
-        name: ``scenes``, ``textures``, ``camvid``, ``cityscapes``, ``nyuv2``, ``sevenscenes``; the name of a plug-in;
+        name: The name of a built-in data set, such as ``scenes`` or ``camvid``, or of a plug-in;
             the path of a folder that holds ``sfumato.yaml``; or a class path such as ``my_package.MyData``.
         root: Folder that holds the files. The path of a folder is relative to it. Default: none.
         split: ``train``, ``val`` or another split of the data set. ``val[:50%]`` is the first half of ``val``, and

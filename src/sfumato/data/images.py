@@ -97,6 +97,21 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image,
         raise DataError(f"{path} is not a whole image file ({reason}): copy it again, or take it away") from error
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file by its header, px, as it is stored.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no image file.
+    """
+    check_regular(path)
+    try:
+        with _own_limit(), path.open("rb") as stream, Image.open(stream, formats=FORMATS) as picture:
+            return picture.height, picture.width
+    except Exception as error:  # as in open_picture
+        raise DataError(f"{path} is no image file: copy it again, or take it away") from error
+
+
 @contextmanager
 def _own_limit() -> Iterator[None]:
     """No limit and no warning of Pillow while a file is read; :func:`check_pixels` checks the size in the header."""

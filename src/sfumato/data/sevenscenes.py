@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
+from sfumato.data.cameras import read_matrix
 from sfumato.data.images import read_turned_image
 from sfumato.data.target_files import read_depth
 from sfumato.data.transforms import resize
@@ -76,7 +77,7 @@ class SevenScenes(Dataset[Sample]):
             "depth": depth,
             "depth_valid": valid,
             "intrinsics": self._intrinsics,
-            "world_from_camera": _matrix(pose_path, 4),
+            "world_from_camera": read_matrix(pose_path, 4),
         }
         return resize(sample, self.size)
 
@@ -88,17 +89,5 @@ class SevenScenes(Dataset[Sample]):
     def _read_intrinsics(self) -> Tensor:
         path = self.root / "camera-intrinsics.txt"
         if path.exists():
-            return _matrix(path, 3)
+            return read_matrix(path, 3)
         return torch.tensor([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
-
-
-def _matrix(path: Path, rows: int) -> Tensor:
-    if not path.is_file():
-        raise MissingFileError(f"{path} does not exist: copy the sequence again")
-    try:
-        values = torch.tensor([float(value) for value in path.read_text().split()])
-    except ValueError:
-        values = torch.empty(0)
-    if len(values) != rows**2 or not values.isfinite().all():
-        raise DataError(f"{path} does not hold {rows} × {rows} finite numbers: copy it again")
-    return values.reshape(rows, rows)

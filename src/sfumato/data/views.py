@@ -63,6 +63,11 @@ def tasks_of(dataset: Samples) -> Mapping[str, Task]:
     return getattr(_whole(dataset), "tasks", {})
 
 
+def lacking_of(dataset: Samples) -> Mapping[str, str]:
+    """Why the data set lacks tasks that others of its kind have, by their names. Default: nothing."""
+    return getattr(_whole(dataset), "lacking", {})
+
+
 def entries_of(dataset: Samples, tasks: Sequence[Task] = ()) -> dict[str, EntryKind]:
     """The kind of each entry: the standard names, the targets of its tasks and of ``tasks``, and what it declares."""
     targets = {task.key: getattr(task, "target", None) for task in (*tasks_of(dataset).values(), *tasks)}
@@ -151,6 +156,11 @@ class DatasetView(Dataset[Sample]):
     def tasks(self) -> Mapping[str, Task]:
         """As the whole data set declares."""
         return tasks_of(self.whole)
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """As the whole data set declares."""
+        return lacking_of(self.whole)
 
     @property
     def entries(self) -> dict[str, EntryKind]:

@@ -58,12 +58,18 @@ ENTRIES: dict[str, EntryKind] = {
     "image": Image(partner="right"),
     "right": Image(partner="image"),
     "next": Image(),
+    "previous": Image(),
     "classes": ClassMap(),
     "depth": Depth(),
     "inverse_depth": InverseDepth(),
     "disparity": Disparity(partner="disparity_right"),
     "disparity_right": Disparity(partner="disparity"),
+    "disparity_occluded": Mask(partner="disparity_right_occluded"),
+    "disparity_right_occluded": Mask(partner="disparity_occluded"),
     "flow": VectorMap(),
+    "flow_back": VectorMap(),
+    "flow_occluded": Mask(),
+    "flow_back_occluded": Mask(),
     "centers": VectorMap(),
     "normals": Normals(),
     "instances": Instances(),
@@ -71,6 +77,7 @@ ENTRIES: dict[str, EntryKind] = {
     "world_from_camera": Pose(),
     "world_from_right": Pose(),
     "world_from_next": Pose(),
+    "world_from_previous": Pose(),
 }
 """The kinds of the standard names. A data set declares the kinds of other names as its ``entries``."""
 

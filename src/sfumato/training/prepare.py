@@ -22,6 +22,7 @@ from sfumato.data.views import (
     entries_of,
     folds_of,
     inputs_of,
+    lacking_of,
     providing,
     splits_of,
     subset,
@@ -192,9 +193,12 @@ def _size(dataset: Samples) -> tuple[int, int]:
 
 def _known_tasks(config: Config, train: Samples, trust: Trust) -> Mapping[str, Task]:
     """The tasks of the data. Data that declare none can be given the tasks that the configuration names."""
-    if known := tasks_of(train):
-        return known
     names = [name for name in config.task_names if name]
+    if known := tasks_of(train):
+        for name, reason in lacking_of(train).items():
+            if name in names and name not in known:
+                raise ConfigError(f"{config.data} has no task {name!r}: {reason}")
+        return known
     if not names:
         raise ConfigError("the data declare no task: name one with --task, or give the data set the attribute tasks")
     return {name: build_task(name, {}, trust) for name in names}
