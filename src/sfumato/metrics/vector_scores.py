@@ -22,7 +22,7 @@ FAR, SHARE = 3.0, 0.05
 """An outlier has an error of more than 3 px and of more than 5 % of the true length."""
 
 LEAST = 1e-6
-"""Determinants are at least this share of the product of the variances: correlations beyond ±0.9999995 count as that."""
+"""Determinants are at least this share of the product of the variances: correlations are at most 0.9999995 in size."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class VectorStatistics:
         observed = self.levels.cumsum(-1) / self.levels.sum(-1, keepdim=True).double()
         coverage = torch.arange(1, 101, dtype=torch.float64, device=observed.device) / 100
         nominal = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=observed.device) / LEVELS
-        error, oracle = (sparsification.risk_at_coverage(*self.ranks[n : n + 2], coverage) for n in (0, 3))
+        error, oracle = (sparsification.risk_at_coverage(self.ranks[n], self.ranks[n + 1], coverage) for n in (0, 3))
         return {
             "reliability": {"nominal": nominal, "observed": observed, "count": self.levels},
             "rejection": {"coverage": coverage, "epe": error, "oracle": oracle},
