@@ -4,16 +4,18 @@
     python benchmarks/camvid.py --camvid DIR --foreign DIR --jobs 8 --device cuda   # several at a time on a GPU
     python benchmarks/foreign.py --data DIR --out DIR           # make the folder of foreign images
 
-`efficient-unet` on CamVid train → val at 360 × 480, seeds 0, 100, 200 (five for the ensemble). No choice was made on
-val. One network gives two rows: one pass without dropout, or 20 passes with dropout. Foreign images are rooms
-(7-Scenes), stereo scenes (Middlebury), blood cells (BCCD) and chairs (FlyingChairs). The amount of data is a quarter, a
-half and all of the training images, with the same number of steps. The last line is JSON.
+`efficient-unet` on CamVid train → val at 360 × 480, seeds 0, 100, 200 (five for the ensemble), 36 epochs, and 16 more
+that start from these weights. No choice was made on val. One network gives two rows: one pass without dropout, or 20
+passes with dropout. Foreign images are rooms (7-Scenes), stereo scenes (Middlebury), blood cells (BCCD) and chairs
+(FlyingChairs). The amount of data is a quarter, a half and all of the training images, with the same number of steps.
+The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -39,11 +41,13 @@ from sfumato.runs import Plan, Run
 HERE = Path(__file__).parent
 SIZE, SAMPLES, IMAGES = (360, 480), 20, 367
 SINGLES, MEMBERS = (0, 1, 2), 5
-EPOCHS = 40
+EPOCHS, MORE_EPOCHS = 36, 16
+MORE = "more"  # stands for a second training, which starts from the weights of the first one
 FIT = ("--data=camvid", "--network=efficient-unet", "--size=[360,480]", "--crop=[256,320]", "--batch=8",
        "--learning-rate=0.002", "--method=mc-dropout")  # fmt: skip
 LIKELIHOODS = {"plain": "categorical", "aleatoric": "logit-normal"}
 PARTS = {"quarter": 4, "half": 2}  # by how much the training images are fewer
+KEPT = re.compile(r"^mean_|^fidelity_|_ood_(auroc|ratio)_")
 SCORES = ("miou", "accuracy", "class_accuracy", "nll", "ece", "error_auroc", "aurc")
 
 
@@ -56,15 +60,20 @@ def weights_of(folder: Path) -> Path:
 
 
 def fit_job(name: str, seed: int, options: argparse.Namespace) -> Job:
-    """Train one network with the command line. ``name`` is a row, or a row and a part of the data."""
+    """Train one network with the command line. ``name`` is a row, or a row and a part of the data or ``more``."""
     row, _, part = name.partition("-")
     fewer = PARTS.get(part, 1)
     folder = folder_of(options.runs, name, seed)
-    arguments = [*FIT, f"--likelihood={LIKELIHOODS[row]}", f"--epochs={options.epochs * fewer}",
+    first = ()
+    if part == MORE:  # the weights of ImageNet are not read again
+        first = (f"--init-from={weights_of(folder_of(options.runs, row, seed))}", "--encoder-rate=0.2",
+                 '--network-args={"pretrained": false}')  # fmt: skip
+    epochs, needs = (MORE_EPOCHS, (f"fit-{row}-{seed}",)) if part == MORE else (options.epochs * fewer, ())
+    arguments = [*FIT, *first, f"--likelihood={LIKELIHOODS[row]}", f"--epochs={epochs}",
                  f"--limit={IMAGES // fewer if fewer > 1 else 0}", f"--seed={100 * seed}", f"--root={options.camvid}",
                  f"--out={folder}", f"--device={options.device}", f"--workers={options.workers}", "--resume",
                  "--logger=csv", "--quiet"]  # fmt: skip
-    return training_job(f"fit-{name}-{seed}", ("fit", *arguments), weights_of(folder), (), options)
+    return training_job(f"fit-{name}-{seed}", ("fit", *arguments), weights_of(folder), needs, options)
 
 
 def training_job(
@@ -96,17 +105,24 @@ def scores_file(folder: Path, row: str) -> Path:
     return folder / f"benchmark-{row}.json"
 
 
-def jobs(options: argparse.Namespace) -> list[Job]:
-    """Everything that is trained and scored, the most important first."""
-    runs = options.runs
+def fit_jobs(options: argparse.Namespace) -> list[Job]:
+    """The trainings of all networks on all images, the most important first."""
     wanted = [("plain", seed) for seed in SINGLES] + [("aleatoric", seed) for seed in SINGLES]
     wanted += [("plain", seed) for seed in range(len(SINGLES), MEMBERS)]
-    fits = [fit_job(*each, options) for each in wanted]
-    scores = [
-        score_job(folder_of(runs, name, seed), "one-pass,draws", options, (f"fit-{name}-{seed}",))
-        for name in LIKELIHOODS for seed in SINGLES
-    ]  # fmt: skip
-    return [*fits, *scores, *ensemble_jobs("plain", MEMBERS, options), *ensemble_jobs("aleatoric", 3, options)]
+    return [fit_job(f"{name}{more}", seed, options) for more in ("", f"-{MORE}") for name, seed in wanted]
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """Everything that is trained on all images, and scored."""
+    found = fit_jobs(options)
+    for more in ("", f"-{MORE}"):
+        found += [
+            score_job(folder_of(options.runs, f"{name}{more}", seed), "one-pass,draws", options,
+                      (f"fit-{name}{more}-{seed}",))
+            for name in LIKELIHOODS for seed in SINGLES
+        ]  # fmt: skip
+        found += ensemble_jobs(f"plain{more}", MEMBERS, options) + ensemble_jobs(f"aleatoric{more}", 3, options)
+    return found
 
 
 def ensemble_jobs(name: str, members: int, options: argparse.Namespace) -> list[Job]:
@@ -122,13 +138,14 @@ def ensemble_jobs(name: str, members: int, options: argparse.Namespace) -> list[
 def data_jobs(options: argparse.Namespace) -> list[Job]:
     """Networks with both parts that are trained on a quarter and a half of the images."""
     found = []
-    for part in PARTS:
-        name = f"aleatoric-{part}"
-        found += [fit_job(name, seed, options) for seed in SINGLES]
-        found += [score_job(folder_of(options.runs, name, seed), "draws", options, (f"fit-{name}-{seed}",))
-                  for seed in SINGLES]  # fmt: skip
-        found += ensemble_jobs(name, 3, options)
-    return found
+    for seed in SINGLES:
+        for part in PARTS:
+            name = f"aleatoric-{part}"
+            found += [
+                fit_job(name, seed, options),
+                score_job(folder_of(options.runs, name, seed), "draws", options, (f"fit-{name}-{seed}",)),
+            ]
+    return found  # fmt: skip
 
 
 def gather_members(sources: Sequence[Path], folder: Path) -> None:
@@ -219,34 +236,38 @@ def read(folder: Path, row: str) -> Any:
 
 
 def table_row(each: list[dict[str, float]]) -> dict[str, Any]:
-    """All scores of several runs: name → mean and standard deviation."""
-    return {"seeds": len(each)} | {name: spread([one[name] for one in each]) for name in each[0]} if each else {}
+    """The scores of several runs that the page speaks of: name → mean and standard deviation."""
+    kept = [name for name in (each[0] if each else ()) if name in SCORES or KEPT.search(name)]
+    return {"seeds": len(each)} | {name: spread([one[name] for one in each]) for name in kept} if each else {}
 
 
 def table(runs: Path) -> dict[str, Any]:
-    """Every row whose runs are scored, and the numbers that stand for them."""
-    rows: dict[str, Any] = {}
-    for name, (one, many) in {"plain": ("plain", "epistemic"), "aleatoric": ("aleatoric", "both")}.items():
-        for row, kind in ((one, "one-pass"), (many, "draws")):
-            found = [read(folder_of(runs, name, seed), kind) for seed in SINGLES]
-            rows[row] = table_row([each for each in found if each])
-    rows["ensemble"] = table_row([each for each in [read(runs / "camvid-plain-ensemble", "members")] if each])
-    if rows["ensemble"]:
-        rows["ensemble"]["members"] = len(list((runs / "camvid-plain-ensemble").glob("weights-*.safetensors")))
-    rows["ensembles of 3"] = table_row(read(runs / "camvid-plain-ensemble", "threes") or [])
-    rows["both, ensemble of 3"] = table_row(
-        [each for each in [read(runs / "camvid-aleatoric-ensemble", "members")] if each]
-    )
+    """Every row whose runs are scored, of the first training and of both, and the numbers that stand for them."""
+    first, both = rows_of(runs, ""), rows_of(runs, f"-{MORE}")
     by_data = {}
     for part in (*PARTS, ""):
         name = f"aleatoric-{part}" if part else "aleatoric"
         found = [read(folder_of(runs, name, seed), "draws") for seed in SINGLES]
-        whole = read(runs / f"camvid-{name}-ensemble", "members")
-        by_data[part or "all"] = {
-            "draws": table_row([each for each in found if each]), "ensemble": table_row([whole] if whole else []),
-        }  # fmt: skip
-    rows = {name: row for name, row in rows.items() if row}
-    return {**headline(rows, by_data), "rows": rows, "by_data": by_data}
+        by_data[part or "all"] = table_row([each for each in found if each])
+    rows = both if "ensemble" in both else first
+    return {**headline(rows, by_data), "epochs": EPOCHS + MORE_EPOCHS * (rows is both), "rows": rows,
+            f"rows_{EPOCHS}_epochs": first, "by_data": by_data}  # fmt: skip
+
+
+def rows_of(runs: Path, more: str) -> dict[str, Any]:
+    """The rows of networks with this end of their names."""
+    rows: dict[str, Any] = {}
+    for name, (one, many) in {"plain": ("plain", "epistemic"), "aleatoric": ("aleatoric", "both")}.items():
+        for row, kind in ((one, "one-pass"), (many, "draws")):
+            found = [read(folder_of(runs, f"{name}{more}", seed), kind) for seed in SINGLES]
+            rows[row] = table_row([each for each in found if each])
+    five, three = (runs / f"camvid-{name}{more}-ensemble" for name in ("plain", "aleatoric"))
+    rows["ensemble"] = table_row([each for each in [read(five, "members")] if each])
+    if rows["ensemble"]:
+        rows["ensemble"]["members"] = len(list(five.glob("weights-*.safetensors"))) or MEMBERS
+    rows["ensembles of 3"] = table_row(read(five, "threes") or [])
+    rows["both, ensemble of 3"] = table_row([each for each in [read(three, "members")] if each])
+    return {name: row for name, row in rows.items() if row}
 
 
 def headline(rows: Mapping[str, Any], by_data: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,11 +278,11 @@ def headline(rows: Mapping[str, Any], by_data: Mapping[str, Any]) -> dict[str, A
             found[f"miou_{name}"], found[f"miou_{name}_std"] = rows[row]["miou"]
     if "ensembles of 3" in rows:
         found["miou_ensemble_std"] = rows["ensembles of 3"]["miou"][1]
-    both = [each["ensemble"] for each in by_data.values()]
-    if all(both):
-        for kind in ("aleatoric", "epistemic"):
-            found[f"{kind}_by_data"] = [each[f"mean_{kind}"][0] for each in both]
-            ratios = [value[0] for key, value in both[-1].items() if key.endswith(f"_ood_ratio_{kind}")]
+    for kind in ("aleatoric", "epistemic"):
+        if all(by_data.values()):
+            found[f"{kind}_by_data"] = [each[f"mean_{kind}"][0] for each in by_data.values()]
+        if whole := rows.get("both, ensemble of 3"):
+            ratios = [value[0] for key, value in whole.items() if key.endswith(f"_ood_ratio_{kind}")]
             found[f"{kind}_ood_ratio"] = mean(ratios)
     return found
 

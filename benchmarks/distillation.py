@@ -3,10 +3,10 @@
     python benchmarks/distillation.py --camvid DIR --foreign DIR      # train and score what is missing
     python benchmarks/distillation.py --camvid DIR --foreign DIR --jobs 8 --device cuda   # several at a time
 
-The five networks of benchmarks/camvid.py are the teacher; three of them are the single networks, in one pass without
-dropout. Each student has three seeds. ``same-budget`` has the initial weights and the budget of a single network; the
-others start from a member of the teacher. ``textures`` also learns on 358 generated textures, ``textures-probs`` the
-teacher's probabilities too, and ``perturbed`` all of that with perturbed images. Foreign images are those of
+The teachers are the ensembles of five of benchmarks/camvid.py, of networks trained for 36 and for 52 epochs. Three of
+their members are the single networks, in one pass without dropout. Each kind of student has three seeds, and starts
+from the single network of 36 epochs with its seed. So after 16 epochs a student of the teacher of 52 epochs has the
+budget of a single network. Some learn the teacher's predictions on generated textures, too. Foreign images are those of
 benchmarks/camvid.py, and every fourth image of CamVid val darkened, blurred or noisy; no student has seen any of them.
 The textures are stored as PNG and the teacher is asked once for all students. The last line is JSON.
 """
@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,7 +28,6 @@ import torch
 from camvid import (
     SINGLES,
     SIZE,
-    fit_job,
     folder_of,
     read,
     scored,
@@ -48,22 +48,61 @@ from sfumato.runs import Run
 from sfumato.targets import Image
 
 HERE = Path(__file__).parent
-MEMBER = "MEMBER"  # stands for the run of the single network with the student's seed
-TEXTURES = "TEXTURES"  # stands for the folder of textures
-STORED = ("--cache=memory", "--cache-gb=16")
-STUDENTS = {  # kind of student → arguments of `sfumato distill`
-    "textures-probs": (f"--init-from={MEMBER}", "--epochs=16", f"--unlabeled={TEXTURES}",
-                       "--likelihood=distilled-probs", *STORED),
-    "textures": (f"--init-from={MEMBER}", "--epochs=16", f"--unlabeled={TEXTURES}", *STORED),
-    "started": (f"--init-from={MEMBER}", "--epochs=16", *STORED),
-    "perturbed": (f"--init-from={MEMBER}", "--epochs=16", f"--unlabeled={TEXTURES}", "--perturb=0.25",
-                  "--likelihood=distilled-probs", *STORED),
-    "same-budget": STORED,
-}  # fmt: skip
-LIKELIHOODS = {kind: "distilled-probs" if "--likelihood=distilled-probs" in arguments else "distilled"
-               for kind, arguments in STUDENTS.items()}  # fmt: skip
-PICTURES, SHARDS = 358, 4  # textures, and processes that ask the teacher
+FIRST, BOTH = "plain", f"plain-{camvid.MORE}"  # names of the networks of a teacher: of 36 epochs, and of 52
+SHARDS = 4  # processes that ask the teacher
+
+
+@dataclass(frozen=True)
+class Student:
+    """A kind of student.
+
+    Args:
+        teacher: The name of the networks that teach.
+        likelihood: The student's likelihood.
+        textures: Number of textures that it learns on, too.
+        perturb: Share of images that are perturbed.
+    """
+
+    teacher: str
+    likelihood: str = "distilled"
+    textures: int = 0
+    perturb: float = 0.0
+
+    @property
+    def lesson(self) -> str:
+        """What the teacher must have answered before. Fewer textures are the first ones of more."""
+        alike = [
+            each for each in STUDENTS.values() if (each.teacher, each.likelihood) == (self.teacher, self.likelihood)
+        ]
+        return f"{self.teacher}_{self.likelihood}_{max(each.textures for each in alike)}"
+
+    def arguments(self, runs: Path, seed: int) -> tuple[str, ...]:
+        """Of ``sfumato distill``."""
+        own = (str(ensemble(runs, self.teacher)), f"--init-from={weights_of(folder_of(runs, FIRST, seed))}",
+               f"--epochs={camvid.MORE_EPOCHS}", f"--likelihood={self.likelihood}", "--cache=memory",
+               "--cache-gb=16")  # fmt: skip
+        own += (f"--unlabeled={textures_folder(runs, self.textures)}",) if self.textures else ()
+        return (*own, f"--perturb={self.perturb}") if self.perturb else own
+
+
+STUDENTS = {
+    "equal": Student(BOTH),
+    "equal-20-textures": Student(BOTH, textures=20),
+    "equal-60-textures": Student(BOTH, textures=60),
+    "started": Student(FIRST),
+    "textures": Student(FIRST, textures=358),
+    "textures-probs": Student(FIRST, "distilled-probs", 358),
+    "perturbed": Student(FIRST, "distilled-probs", 358, 0.25),
+}
 ROW = "student"
+
+
+def ensemble(runs: Path, teacher: str) -> Path:
+    return runs / f"camvid-{teacher}-ensemble"
+
+
+def textures_folder(runs: Path, count: int) -> Path:
+    return runs / f"textures-{count}"
 
 
 def student_folder(runs: Path, kind: str, seed: int) -> Path:
@@ -71,29 +110,30 @@ def student_folder(runs: Path, kind: str, seed: int) -> Path:
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
-    """The textures, the teacher's answers, the students and their scores."""
-    textures = options.runs / "textures"
-    found = [_job("textures", "--make=textures", textures / "done", (), options)]
-    for likelihood in set(LIKELIHOODS.values()):
-        found += [
-            _job(f"ask-{likelihood}-{shard}", f"--make={likelihood}:{shard}",
-                 options.runs / f"asked-{likelihood}-{shard}", ("gather-plain", "textures"), options)
-            for shard in range(SHARDS)
-        ]  # fmt: skip
-    for kind, arguments in STUDENTS.items():
-        asked = tuple(f"ask-{LIKELIHOODS[kind]}-{shard}" for shard in range(SHARDS))
-        needs = ("gather-plain", "textures") if kind == "perturbed" else asked
+    """The textures, the teachers' answers, the students and their scores."""
+    runs = options.runs
+    found = [
+        _job(f"textures-{count}", f"--make=textures:{count}", textures_folder(runs, count) / "done", (), options)
+        for count in dict.fromkeys(each.textures for each in STUDENTS.values() if each.textures)
+    ]
+    lessons = {each.lesson: each for each in STUDENTS.values() if not each.perturb}
+    for lesson, student in lessons.items():
+        count = lesson.rpartition("_")[2]
+        needs = (f"gather-{student.teacher}", *((f"textures-{count}",) if count != "0" else ()))
+        found += [_job(f"ask-{lesson}-{shard}", f"--make={lesson}:{shard}", runs / f"asked-{lesson}-{shard}", needs,
+                       options) for shard in range(SHARDS)]  # fmt: skip
+    for kind, student in STUDENTS.items():
+        needs = tuple(f"ask-{student.lesson}-{shard}" for shard in range(SHARDS))
+        needs = (f"gather-{student.teacher}",) if student.perturb else needs
+        needs += (f"textures-{student.textures}",) if student.textures else ()
         for seed in SINGLES:
-            folder = student_folder(options.runs, kind, seed)
-            places = {MEMBER: str(folder_of(options.runs, "plain", seed)), TEXTURES: str(textures)}
-            own = [each.replace(MEMBER, places[MEMBER]).replace(TEXTURES, places[TEXTURES]) for each in arguments]
-            command = ("distill", str(options.runs / "camvid-plain-ensemble"), *own,
-                       f"--seed={100 * seed}", f"--out={folder}", f"--device={options.device}",
-                       f"--workers={options.workers}", "--resume", "--quiet")  # fmt: skip
-            name = f"student-{kind}-{seed}"
+            folder, name = student_folder(runs, kind, seed), f"student-{kind}-{seed}"
+            command = ("distill", *student.arguments(runs, seed), f"--seed={100 * seed}", f"--out={folder}",
+                       f"--device={options.device}", f"--workers={options.workers}", "--resume", "--quiet")  # fmt: skip
+            score = (f"--score-run={folder}", f"--teacher={student.teacher}")
             found += [training_job(f"fit-{name}", command, weights_of(folder), needs, options),
-                      _job(f"score-{name}", f"--score-run={folder}", scores_file(folder, ROW), (f"fit-{name}",),
-                           options)]  # fmt: skip
+                      script_job(f"score-{name}", "distillation.py", score, scores_file(folder, ROW),
+                                 (f"fit-{name}",), options)]  # fmt: skip
     return found
 
 
@@ -102,11 +142,11 @@ def _job(name: str, what: str, done: Path, needs: tuple[str, ...], options: argp
     return script_job(name, "distillation.py", (what,), done, needs, options)
 
 
-def make_textures(folder: Path) -> None:
+def make_textures(folder: Path, count: int) -> None:
     """Textures as PNG, drawn by all cores."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_texture, range(PICTURES), [folder] * PICTURES))
+        list(pool.map(_texture, range(count), [folder] * count))
     (folder / "done").touch()
 
 
@@ -117,21 +157,23 @@ def _texture(index: int, folder: Path) -> None:
     picture.save(folder / f"{index:03d}.png", compress_level=1)
 
 
-def ask(options: argparse.Namespace, likelihood: str, shard: int) -> None:
-    """Store what the teacher says about a share of the images."""
-    run = Run.open(options.runs / "camvid-plain-ensemble", device=options.device)
+def ask(options: argparse.Namespace, lesson: str, shard: int) -> None:
+    """Store what a teacher says about a share of the images."""
+    name, likelihood, count = lesson.split("_")
+    run = Run.open(ensemble(options.runs, name), device=options.device)
     teacher = Teacher(run, students_of(student_plan(run, likelihood)))
     train = load("camvid", options.camvid, "train", SIZE)
-    dataset = DistillationDataset(teacher, train, Pictures(options.runs / "textures"))
+    pictures = Pictures(textures_folder(options.runs, int(count))) if int(count) else None
+    dataset = DistillationDataset(teacher, train, pictures)
     for index in range(shard, len(dataset), SHARDS):
         _ = dataset[index]
-    (options.runs / f"asked-{likelihood}-{shard}").touch()
+    (options.runs / f"asked-{lesson}-{shard}").touch()
 
 
 def score_run(options: argparse.Namespace) -> None:
     """Score one network in one pass, or the ensemble, on everything."""
     run = Run.open(options.score_run, device=options.device)
-    teacher = Run.open(options.runs / "camvid-plain-ensemble", device=options.device)
+    teacher = Run.open(ensemble(options.runs, options.teacher), device=options.device)
     dataset = load("camvid", options.camvid, "val", SIZE)
     others = worlds(options.foreign)
     others |= {kind: DatasetView(Shifted(dataset, kind), range(0, len(dataset), 4)) for kind in SHIFTS}
@@ -141,26 +183,34 @@ def score_run(options: argparse.Namespace) -> None:
 
 
 def reference_jobs(options: argparse.Namespace) -> list[Job]:
-    """Scores of the single networks and of the teacher on the same images."""
-    names = [*(folder_of(options.runs, "plain", seed) for seed in SINGLES), options.runs / "camvid-plain-ensemble"]
+    """Scores of the single networks and of the teachers on the same images."""
     return [
-        _job(f"compare-{folder.name}", f"--score-run={folder}", scores_file(folder, ROW), ("gather-plain",), options)
-        for folder in names
-    ]
+        script_job(f"compare-{folder.name}", "distillation.py", (f"--score-run={folder}", f"--teacher={teacher}"),
+                   scores_file(folder, ROW), (f"gather-{teacher}",), options)
+        for teacher in (BOTH, FIRST)
+        for folder in [*(folder_of(options.runs, teacher, seed) for seed in SINGLES), ensemble(options.runs, teacher)]
+    ]  # fmt: skip
 
 
 def table(runs: Path) -> dict[str, Any]:
-    """Every row whose runs are scored, and the numbers of the best student."""
-    folders = {"single": [folder_of(runs, "plain", seed) for seed in SINGLES],
-               "teacher": [runs / "camvid-plain-ensemble"]}  # fmt: skip
-    folders |= {kind: [student_folder(runs, kind, seed) for seed in SINGLES] for kind in STUDENTS}
+    """Every row whose runs are scored, for each teacher, and the numbers of the best student."""
+    tables = {teacher: _table(runs, teacher) for teacher in (BOTH, FIRST)}
+    chosen = tables[BOTH if tables[BOTH]["kept"] else FIRST]
+    best = max(chosen["kept"], key=lambda name: min(chosen["kept"][name].values()), default="")
+    return {"best": best, **chosen["kept"].get(best, {}), "teacher_of_52_epochs": tables[BOTH],
+            "teacher_of_36_epochs": tables[FIRST]}  # fmt: skip
+
+
+def _table(runs: Path, teacher: str) -> dict[str, Any]:
+    folders = {"single": [folder_of(runs, teacher, seed) for seed in SINGLES], "teacher": [ensemble(runs, teacher)]}
+    kinds = [kind for kind, student in STUDENTS.items() if student.teacher == teacher]
+    folders |= {kind: [student_folder(runs, kind, seed) for seed in SINGLES] for kind in kinds}
     rows = {}
     for name, each in folders.items():
         if found := [one for one in [read(folder, ROW) for folder in each] if one]:
             rows[name] = table_row(found)
-    kept = {name: gains(rows, name) for name in rows if name in STUDENTS and {"single", "teacher"} <= rows.keys()}
-    best = max(kept, key=lambda name: min(kept[name].values()), default="")
-    return {"best": best, **kept.get(best, {}), "kept": kept, "rows": rows}
+    known = {"single", "teacher"} <= rows.keys()
+    return {"kept": {name: gains(rows, name) for name in rows if name in kinds and known}, "rows": rows}
 
 
 def gains(rows: Mapping[str, Any], name: str) -> dict[str, float]:
@@ -187,22 +237,22 @@ def gains(rows: Mapping[str, Any], name: str) -> dict[str, float]:
 def main() -> None:
     parser = camvid.parser(__doc__)
     parser.add_argument("--score-run", type=Path, help="score one run only")
-    parser.add_argument("--make", default="", help="textures, or LIKELIHOOD:SHARD of the teacher's answers, only")
+    parser.add_argument("--teacher", default=FIRST, help="the name of the networks that teach the run to score")
+    parser.add_argument("--make", default="", help="textures:COUNT, or LESSON:SHARD of a teacher's answers, only")
     options = parser.parse_args()
     if options.score_run:
         score_run(options)
         return
-    if options.make == "textures":
-        make_textures(options.runs / "textures")
-        return
     if options.make:
-        likelihood, _, shard = options.make.partition(":")
-        ask(options, likelihood, int(shard))
+        what, _, number = options.make.partition(":")
+        if what == "textures":
+            make_textures(textures_folder(options.runs, int(number)), int(number))
+        else:
+            ask(options, what, int(number))
         return
-    teacher = [fit_job("plain", seed, options) for seed in range(camvid.MEMBERS)]
-    gather = camvid.ensemble_jobs("plain", camvid.MEMBERS, options)[:1]
-    every = [*teacher, *gather, *reference_jobs(options), *jobs(options)]
-    run_jobs(every, options.runs / "logs", options.jobs)
+    teachers = camvid.fit_jobs(options)
+    gathers = [camvid.ensemble_jobs(name, camvid.MEMBERS, options)[0] for name in (FIRST, BOTH)]
+    run_jobs([*teachers, *gathers, *reference_jobs(options), *jobs(options)], options.runs / "logs", options.jobs)
     result = table(options.runs)
     (HERE / "results" / "distillation.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

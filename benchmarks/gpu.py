@@ -1,11 +1,12 @@
 """Everything that needs a GPU, in one script: speeds, CamVid at full size, students, tasks, and true distributions.
 
-    python benchmarks/gpu.py pack --data DIR --out packed                     # at most 50 MB, to take along
+    python benchmarks/gpu.py pack --data DIR --out packed                     # 19 MB, to take along
+    python benchmarks/gpu.py pack --data DIR --out packed --weights runs/pretrained   # and 35 MB to train further
     python benchmarks/gpu.py run --data packed --out results --seconds 540    # on the machine with the GPU
     python benchmarks/gpu.py pack --data DIR --out few --most 8               # few images, for a try on a CPU:
     python benchmarks/gpu.py run --data few --out results --epochs 1 --tiny --jobs 2
 
-``--data`` of ``pack`` holds camvid, sevenscenes, middlebury, bccd and flow. Images are packed as JPEG of quality 90,
+``--data`` of ``pack`` holds camvid, sevenscenes, middlebury, bccd and flow. Images are packed as WebP of quality 80,
 labels as they are. Trainings run side by side, the most important first. After each of them the tables of all that is
 finished are written, so that nothing is lost when the time is over. The last line is JSON.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +25,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +51,25 @@ TINY = {
 }
 
 
-def pack(data: Path, out: Path, most: int) -> None:
-    """CamVid as JPEG, and the foreign images; of CamVid at most so many images of a split."""
+def pack(data: Path, out: Path, most: int, weights: Path | None) -> None:
+    """CamVid as WebP, and the foreign images; of CamVid at most so many images of a split.
+
+    With a folder of runs, also the members of the teacher in half precision.
+    """
     for split in SPLITS:
         for folder in (split, f"{split}annot"):
             (out / "camvid" / folder).mkdir(parents=True, exist_ok=True)
         for file in sorted((data / "camvid" / split).glob("*.png"))[:most]:
-            Image.open(file).convert("RGB").save(out / "camvid" / split / f"{file.stem}.jpg", quality=90)
+            Image.open(file).convert("RGB").save(out / "camvid" / split / f"{file.stem}.webp", quality=80, method=6)
         for file in sorted((data / "camvid" / f"{split}annot").glob("*.png"))[:most]:
             (out / "camvid" / f"{split}annot" / file.name).write_bytes(file.read_bytes())
     foreign.gather(data, out / "foreign", camvid.SIZE)
+    for seed in range(camvid.MEMBERS if weights else 0):
+        folder = camvid.folder_of(weights or data, "plain", seed)
+        halves = {name: value.half() if value.ndim > 1 else value
+                  for name, value in load_file(camvid.weights_of(folder)).items()}  # fmt: skip
+        (out / folder.name).mkdir(exist_ok=True)
+        save_file(halves, camvid.weights_of(out / folder.name))
 
 
 def share_gpu(folder: Path) -> bool:
@@ -124,9 +136,10 @@ def write_tables(runs: Path, out: Path) -> None:
 
 
 def keep_weights(runs: Path, out: Path) -> None:
-    """The weights of the teacher and of three networks with both parts, in half precision, two networks in a file."""
-    wanted = [camvid.folder_of(runs, "plain", seed) for seed in range(camvid.MEMBERS)]
-    wanted += [camvid.folder_of(runs, "aleatoric", seed) for seed in camvid.SINGLES]
+    """The weights of single networks and of the best student, in half precision, two networks in a file."""
+    best = json.loads((runs / "distillation.json").read_text())["best"]
+    wanted = [camvid.folder_of(runs, f"plain-{camvid.MORE}", seed) for seed in camvid.SINGLES]
+    wanted += [distillation.student_folder(runs, best, 0)] if best else []
     files = [file for folder in wanted if (file := camvid.weights_of(folder)).exists()]
     for number in range(0, len(files), 2):
         found = {f"{file.parent.name}/{name}": value.half() if value.ndim > 1 else value
@@ -138,18 +151,20 @@ def all_jobs(options: argparse.Namespace) -> list[Job]:
     """All trainings and scores, the most important first."""
     every = [*camvid.jobs(options), *distillation.reference_jobs(options), *distillation.jobs(options),
              *camvid.data_jobs(options)]  # fmt: skip
-    return sorted(every, key=_urgency)  # in their order where equal
+    chosen = [job for job in sorted(every, key=_urgency) if re.search(options.only, job.name)]  # the order stays
+    names = {job.name for job in chosen}
+    return [replace(job, needs=tuple(each for each in job.needs if each in names)) for job in chosen]
 
 
 def _urgency(job: Job) -> int:
     """The longest chains first: teachers, their answers, students of most interest, tables, amounts of data."""
     if "quarter" in job.name or "half" in job.name:
         return 4
-    if job.name.startswith(("fit-student-same", "fit-student-perturbed")):
+    if job.name.startswith("fit-student-perturbed"):
         return 3
     if job.name.startswith(("fit-student", "ask")):
         return 1
-    return -1 if job.name == "textures" else 0 if job.name.startswith(("fit", "gather")) else 2
+    return -1 if job.name.startswith("textures") else 0 if job.name.startswith(("fit", "gather")) else 2
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -158,6 +173,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for folder in (options.out, options.runs):
         folder.mkdir(parents=True, exist_ok=True)
     options.camvid, options.foreign = options.data / "camvid", options.data / "foreign"
+    for folder in options.data.glob("camvid-*"):  # networks that are trained
+        shutil.copytree(folder, options.runs / folder.name, dirs_exist_ok=True)
     speeds(options.runs, options.device, options.tiny)
     if options.cuda_graph and not share_gpu(options.runs / "mps"):
         options.jobs = min(options.jobs, TURNS)
@@ -176,6 +193,8 @@ def main() -> None:
     parser.add_argument("--data", type=absolute, required=True)
     parser.add_argument("--out", type=absolute, required=True)
     parser.add_argument("--most", type=int, default=1000, help="images of a split of CamVid that are packed")
+    parser.add_argument("--weights", type=absolute, help="folder of runs whose networks are packed, to train further")
+    parser.add_argument("--only", default="", help="the jobs whose names match this regular expression")
     parser.add_argument("--runs", type=absolute, default=HERE.parent / "runs" / "gpu")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=8, help="trainings at the same time")
@@ -187,7 +206,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes beside CamVid")
     options = parser.parse_args()
     if options.command == "pack":
-        pack(options.data, options.out, options.most)
+        pack(options.data, options.out, options.most, options.weights)
         return
     print(json.dumps(run(options)))
 
