@@ -72,6 +72,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",
+        "varied-scenes": "sfumato.data.scenes:open_varied_scenes",
         "textures": "sfumato.data.textures:open_textures",
         "camvid": "sfumato.data:CamVid",
         "cityscapes": "sfumato.data:Cityscapes",

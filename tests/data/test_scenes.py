@@ -7,8 +7,9 @@ from sfumato.data import Scenes
 from sfumato.tasks import Depth, Semantic
 
 SIZE = (36, 48)
-VIEWS = {"right", "next", "world_from_right", "world_from_next"}
-VIEWS |= {f"{key}{mask}" for key in ("disparity", "disparity_right", "flow") for mask in ("", "_valid")}
+VIEWS = {"right", "next", "world_from_right", "world_from_next", "texture", "moving"}
+SHIFTS = ("disparity", "disparity_right", "flow", "flow_back")
+VIEWS |= {f"{key}{mask}" for key in SHIFTS for mask in ("", "_valid", "_occluded")}
 
 
 def same(one, other, keys):
@@ -23,10 +24,12 @@ def test_a_sample_holds_what_it_says():
         "classes": (None, torch.int64), "instances": (None, torch.int64), "novel": (None, torch.bool),
         "depth": (1, torch.float32), "depth_true": (1, torch.float32), "depth_sigma": (1, torch.float32),
         "disparity": (1, torch.float32), "disparity_right": (1, torch.float32),
-        "flow": (2, torch.float32), "centers": (2, torch.float32),
+        "flow": (2, torch.float32), "flow_back": (2, torch.float32), "centers": (2, torch.float32),
+        "moving": (None, torch.bool), "texture": (None, torch.int64),
         "class_probs": (8, torch.float32), "inverse_depth": (1, torch.float32),
         **{f"{key}_valid": (None, torch.bool)
-           for key in ("classes", "depth", "inverse_depth", "disparity", "disparity_right", "flow", "centers")},
+           for key in ("classes", "depth", "inverse_depth", "centers", *SHIFTS)},
+        **{f"{key}_occluded": (None, torch.bool) for key in SHIFTS},
     }  # fmt: skip
     for key, (channels, dtype) in maps.items():
         assert sample[key].shape == (SIZE if channels is None else (channels, *SIZE)), key
@@ -149,6 +152,9 @@ def test_the_same_scene_at_another_size():
         ({"count": 1, "shift": "fog"}, "severity is 0, expected 1"),
         ({"count": 1, "shift": "fog", "severity": 6}, "severity is 6, expected 1"),
         ({"count": 1, "severity": 2}, "severity is 2 without a shift"),
+        ({"count": 1, "views": ("left",)}, r"views is \('left',\), expected some of right, next, previous"),
+        ({"count": 1, "inputs": ("image", "right")}, "expected some of image"),
+        ({"count": 1, "views": ("next",), "inputs": ("right",)}, "expected some of image, next"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -7,6 +7,7 @@ from torch.nn.functional import grid_sample
 
 from sfumato.data import Augmentation, Scenes
 from sfumato.data.scenes.lens import camera, intrinsics, moved, pose
+from sfumato.data.scenes.motion import motions
 from sfumato.data.scenes.rays import Sight
 from sfumato.data.scenes.solids import normal
 from sfumato.data.scenes.world import build
@@ -17,8 +18,14 @@ COUNT = 4
 
 @pytest.fixture(scope="module")
 def samples():
-    scenes = Scenes(COUNT, SIZE, views=True, novel=True)
+    scenes = Scenes(COUNT, SIZE, views=("right", "next", "previous"), novel=True)
     return [scenes[i] for i in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def varied():
+    scenes = Scenes(8, SIZE, seed=3, views=("right", "next", "previous"), varied=True)
+    return [scenes[i] for i in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +72,9 @@ def test_poses_and_intrinsics_explain_disparity_and_flow(samples):
         torch.testing.assert_close(right[:, valid], found[:, valid], atol=2e-3, rtol=0)
         later, depth = reprojected(sample, "next")
         front = valid & (depth > 0.5)
-        torch.testing.assert_close(later[:, front], (pixels() + sample["flow"])[:, front], atol=2e-3, rtol=0)
+        still = front & ~sample["moving"]
+        assert still.sum() > 0.5 * front.sum()
+        torch.testing.assert_close(later[:, still], (pixels() + sample["flow"])[:, still], atol=2e-3, rtol=0)
 
 
 def test_both_disparities_name_the_same_pairs_of_pixels(samples):
@@ -123,7 +132,7 @@ def height(solid, points):
 
 
 def look(world, yaw=0.0, at=(0.0, 0.0, 1.5)):
-    lens = camera(pose(np.array(at), yaw, -0.05), SIZE)
+    lens = camera(pose(np.array(at), yaw, -0.05), intrinsics(SIZE))
     sight = Sight(world.bodies, lens)
     depth, index = sight.first(SIZE)
     rays = lens.axes @ torch.cat([pixels(), torch.ones(1, *SIZE).double()]).reshape(3, -1).numpy()
@@ -209,8 +218,97 @@ def test_a_level_camera_looks_north():
 
 
 def test_place_inverts_rays():
-    lens = camera(pose(np.array([0.3, -0.2, 1.4]), 0.2, -0.1), SIZE)
+    lens = camera(pose(np.array([0.3, -0.2, 1.4]), 0.2, -0.1), intrinsics(SIZE))
     u, v, t = 12.25, 30.5, 7.0
     point = lens.origin + t * (lens.axes @ [u, v, 1])
     np.testing.assert_allclose(np.ravel(lens.place(point[:, None])), [u, v, t])
     np.testing.assert_allclose(intrinsics(SIZE) @ np.linalg.inv(intrinsics(SIZE)), np.eye(3), atol=1e-12)
+
+
+def test_what_moves_by_itself_does_not_follow_the_camera(samples):
+    share = 0
+    for sample in samples:
+        place, _ = reprojected(sample, "next")
+        off = ((place - pixels() - sample["flow"]) ** 2).sum(0).sqrt()
+        share += (off[sample["moving"] & sample["flow_valid"]] > 0.2).float().mean() / COUNT
+        assert not sample["moving"][sample["instances"] == 0].any()
+        for number in sample["instances"].unique()[1:]:
+            assert sample["moving"][sample["instances"] == number].unique().numel() == 1
+    assert share > 0.8
+
+
+def test_flow_there_and_back(samples):
+    for sample in samples:
+        place = (pixels() + sample["flow"]).round().long()
+        x, y = place[0].clamp(0, SIZE[1] - 1), place[1].clamp(0, SIZE[0] - 1)
+        back = sample["flow_back"][:, y, x]
+        good = sample["flow_valid"]
+        # Rounding may meet another surface at an edge, nowhere else.
+        assert ((back + sample["flow"]).norm(dim=0) < 0.7)[good].float().mean() > 0.9
+        place = pixels() + sample["flow_back"]
+        valid = sample["flow_back_valid"]
+        true, wrong = (
+            (warped(sample["image"], pixels() + sign * sample["flow_back"]) - sample["next"]).abs().mean(0)[valid]
+            for sign in (1, -1)
+        )
+        assert true.median() < 0.015
+        assert true.mean() < 0.6 * wrong.mean()
+
+
+def test_occluded_is_known_but_not_seen(samples, varied):
+    for sample in (*samples, *varied):
+        for key in ("disparity", "disparity_right", "flow", "flow_back"):
+            assert not (sample[f"{key}_valid"] & sample[f"{key}_occluded"]).any()
+        for key in ("disparity", "flow"):
+            assert torch.equal(sample[f"{key}_valid"] | sample[f"{key}_occluded"], sample["depth_valid"])
+    hidden, seen = [], []
+    for sample in samples:
+        place = pixels() - torch.cat([sample["disparity"], torch.zeros(1, *SIZE)])
+        error = (warped(sample["right"], place) - sample["image"]).abs().mean(0)
+        hidden.append(error[sample["disparity_occluded"] & (place[0] >= 0)])
+        seen.append(error[sample["disparity_valid"]])
+    assert torch.cat(hidden).mean() > 2 * torch.cat(seen).mean()
+
+
+def test_the_previous_frame_follows_from_its_pose(samples, varied):
+    errors = [[], []]
+    for sample in (*samples, *varied):
+        place, depth = reprojected(sample, "previous")
+        limit = torch.tensor([SIZE[1] - 1, SIZE[0] - 1])[:, None, None]
+        inside = ((place >= 0) & (place <= limit)).all(0) & (depth > 0) & sample["depth_valid"] & ~sample["moving"]
+        errors[0].append((warped(sample["previous"], place) - sample["image"]).abs().mean(0)[inside])
+        errors[1].append((sample["previous"] - sample["image"]).abs().mean(0)[inside])
+    right, still = (torch.cat(found).mean() for found in errors)
+    assert right < 0.6 * still
+
+
+def test_solids_move_rigidly(world):
+    motion = motions(world.solids, np.random.default_rng(1), 0.1, rise=1.0)
+    later = motion.world(world, 1)
+    moves = motion.moves[:-1]
+    assert 0 < moves.sum() < len(moves)
+    _, depth, index, rays = look(world)
+    lens = look(world)[0]
+    for number in np.unique(index[index >= 0]):
+        rows = np.flatnonzero(index == number)
+        points = (lens.origin[:, None] + rays[:, rows] * depth[rows]).astype(np.float32)
+        moved_points = motion.forward(points[:, None], np.full((1, len(rows)), number))[:, 0]
+        np.testing.assert_allclose(height(later.solids[number], moved_points), 1, atol=2e-3)
+        back = motion.backward(moved_points[:, None], np.full((1, len(rows)), number))[:, 0]
+        np.testing.assert_allclose(back, points, atol=1e-4)
+        assert np.array_equal(moved_points, points) != moves[number]
+
+
+def test_cameras_vary(varied):
+    focals = torch.tensor([float(s["intrinsics"][0, 0]) / SIZE[1] for s in varied])
+    assert focals.std() > 0.1
+    assert ((focals > 0.69) & (focals < 1.61)).all()
+    for sample in varied:
+        valid = sample["depth_valid"]
+        right, _ = reprojected(sample, "right")
+        found = pixels() - torch.cat([sample["disparity"], torch.zeros(1, *SIZE)])
+        torch.testing.assert_close(right[:, valid], found[:, valid], atol=5e-3, rtol=0)
+        later, depth = reprojected(sample, "next")
+        still = valid & (depth > 0.3) & ~sample["moving"]
+        torch.testing.assert_close(later[:, still], (pixels() + sample["flow"])[:, still], atol=5e-3, rtol=0)
+        assert 2 < sample["disparity"].quantile(0.99) < 0.25 * SIZE[1]

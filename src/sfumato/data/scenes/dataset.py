@@ -15,11 +15,13 @@ from torch.utils.data import Dataset
 from sfumato import targets
 from sfumato.contracts import Sample
 from sfumato.data.generated import check_place
-from sfumato.data.scenes.lens import BASELINE, camera, intrinsics, moved, pose
-from sfumato.data.scenes.maps import correspondences, target_maps
+from sfumato.data.scenes.lens import BASELINE, FOCAL, camera, intrinsics, moved, pose
+from sfumato.data.scenes.maps import disparities, flows, target_maps, textures
+from sfumato.data.scenes.motion import motions
 from sfumato.data.scenes.render import View, render
 from sfumato.data.scenes.shifts import check, shift
-from sfumato.data.scenes.splits import SPLITS
+from sfumato.data.scenes.splits import SPLITS, VARIED_SPLITS
+from sfumato.data.scenes.varied import LARGEST, NOISE, Setting, varied
 from sfumato.data.scenes.world import CLASSES, PALETTE, build
 from sfumato.errors import ConfigError
 from sfumato.tasks import BaseTask, CenterOffsets, Depth, Disparity, Flow, InverseDepth, Semantic
@@ -28,9 +30,15 @@ from sfumato.tasks import BaseTask, CenterOffsets, Depth, Disparity, Flow, Inver
 # tell the noise of depth from that.
 HEIGHT = 1.6
 SIZE = (96, 128)
-VIEWS = ("image", "right", "next")
-POSES = ("camera", "right", "next")
-WITH_VIEWS = {"right", "next", "disparity", "disparity_right", "flow", "world_from_right", "world_from_next"}
+VIEWS = ("image", "right", "next", "previous")
+TIMES = {"image": 0, "right": 0, "next": 1, "previous": -1}
+_MASKS = ("", "_valid", "_occluded")
+_MADE_WITH = {
+    "right": {"right", "world_from_right", "texture", *(f"disparity{a}{b}" for a in ("", "_right") for b in _MASKS)},
+    "next": {"next", "world_from_next", "moving", *(f"flow{a}{b}" for a in ("", "_back") for b in _MASKS)},
+    "previous": {"previous", "world_from_previous"},
+}
+"""The entries that a sample holds with each of the other pictures."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +61,39 @@ class Scenes(Dataset[Sample]):
       the visible part of its instance, where ``centers_valid``; ``novel`` (H, W) bool;
     - ``intrinsics`` (3, 3) px, ``world_from_camera`` (4, 4) meters, x to the east, y to the north, z up.
 
-    With ``views`` a sample also holds the images ``right`` and ``next``; ``disparity`` (1, H, W) px, where
-    ``x_right = x − disparity``, and ``disparity_right``; ``flow`` (2, H, W) px to the next image; ``world_from_right``
-    and ``world_from_next``. Their ``…_valid`` (H, W) is False in the sky and where the other picture does not show the
-    point. Only the camera moves.
+    With ``views`` a sample also holds other pictures of the same scene, and what relates them to ``image``:
+
+    - ``right``, at the same time from the right camera of a stereo pair: ``disparity`` (1, H, W) px, where
+      ``x_right = x − disparity``, and ``disparity_right`` of the right view; ``world_from_right``;
+    - ``next``, a moment later: ``flow`` (2, H, W) px from ``image`` to ``next``, and ``flow_back`` from ``next`` to
+      ``image``; ``moving`` (H, W) bool, the objects that move by themselves; ``world_from_next``;
+    - ``previous``, a moment earlier, and ``world_from_previous``.
+
+    All of them are exact. Their ``…_valid`` (H, W) is False in the sky and where the other picture does not show the
+    point, and ``…_occluded`` (H, W) is True at the latter: the values there are exact too. ``texture`` (H, W) int64
+    says how the surface looks: 0 rich, 1 poor (almost of one color), 2 repetitive. On the last two, matching is
+    ambiguous.
+
+    With ``varied`` (the data set ``varied-scenes``), the focal length is 0.7 to 1.6 widths, the principal point, the
+    height of the camera and the baseline vary, and surfaces are random: patches and noise, or of almost one color, or
+    stripes, squares and tiles. Two of three of these scenes are shapes of any orientation that hang in front of a wall.
+    Each picture has its own exposure and normal noise with the standard deviation ``noise_sigma`` (1,), which is at
+    most 0.03. So a network that learns to match on them meets more than one camera and one world.
 
     Args:
         count: Number of scenes, ≥ 1.
         size: (height, width), pixels, ≥ 1. Default (96, 128).
         seed: Seed of the scenes, ≥ 0. Default 0.
-        views: Whether samples hold the right view and the next frame. This takes twice the time. Default False.
+        views: Which other pictures samples hold, some of ``right``, ``next`` and ``previous``; True for the first two.
+            Each takes as long as ``image``. Default False, none.
         novel: Whether objects of unseen shapes and patterns are added. The rest of a scene stays the same.
             Default False.
         shift: ``fog``, ``darkness``, ``blur`` or ``noise``, see :func:`shift`. It changes images, never targets.
             Default: none.
         severity: Severity of the shift, 1 to 5.
-        inputs: The entries that a network takes, some of ``image``, ``right`` and ``next``. Default ``("image",)``.
+        inputs: The entries that a network takes for tasks that name none, ``image`` and some of the views. Default
+            ``("image",)``.
+        varied: Whether cameras and surfaces vary, see above. Default False.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -80,11 +105,12 @@ class Scenes(Dataset[Sample]):
     count: int
     size: tuple[int, int] = SIZE
     seed: int = 0
-    views: bool = False
+    views: bool | tuple[str, ...] = False
     novel: bool = False
     shift: str | None = None
     severity: int = 0
     inputs: tuple[str, ...] = ("image",)
+    varied: bool = False
     things: ClassVar[tuple[int, ...]] = tuple(map(CLASSES.index, ("box", "sphere", "cylinder", "pole")))
     splits: ClassVar[tuple[str, ...]] = tuple(SPLITS)
     any_size: ClassVar[bool] = True
@@ -93,6 +119,9 @@ class Scenes(Dataset[Sample]):
         "depth_true": targets.Depth(),
         "depth_sigma": targets.ScalarMap(),
         "novel": targets.Mask(),
+        "moving": targets.Mask(),
+        "texture": targets.ClassMap(),
+        "noise_sigma": targets.ImageValue(),
     }
 
     def __post_init__(self) -> None:
@@ -102,12 +131,21 @@ class Scenes(Dataset[Sample]):
             raise ConfigError(f"size is {self.size}, expected (height, width) of at least 1 px each")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}, expected 0 or more")
-        if not self.inputs or not set(self.inputs) <= set(VIEWS[: 3 if self.views else 1]):
-            raise ConfigError(f"inputs is {self.inputs}, expected image; with views also right and next")
+        if not set(self.others) <= set(VIEWS[1:]):
+            raise ConfigError(f"views is {self.views}, expected some of {', '.join(VIEWS[1:])}, or True or False")
+        if not self.inputs or not set(self.inputs) <= {"image", *self.others}:
+            raise ConfigError(f"inputs is {self.inputs}, expected some of {', '.join(('image', *self.others))}")
         if self.shift is not None:
             check(self.shift, self.severity)
         elif self.severity:
             raise ConfigError(f"severity is {self.severity} without a shift: name one, or leave severity at 0")
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The other pictures that samples hold."""
+        if isinstance(self.views, tuple):
+            return self.views
+        return VIEWS[1:3] if self.views else ()
 
     @property
     def augmentation(self) -> Mapping[str, object]:
@@ -122,13 +160,15 @@ class Scenes(Dataset[Sample]):
             "depth": Depth(1.0, 80.0, "m"),
             "inverse_depth": InverseDepth(1.0, "1/m"),
             "centers": CenterOffsets(self.size[1] / 6),
-            "disparity": Disparity(self.size[1] / 12),
+            "disparity": Disparity(self.size[1] * (LARGEST if self.varied else 1 / 12)),
             "flow": Flow(self.size[1] / 8),
         }
 
     def providing(self, names: Iterable[str]) -> Scenes:
-        """The same scenes with views, if one of these entries is known with views only."""
-        return replace(self, views=True) if WITH_VIEWS & set(names) else self
+        """The same scenes whose samples also hold the other pictures that these entries are known with."""
+        wanted = set(names)
+        others = tuple(key for key, made in _MADE_WITH.items() if key in self.others or wanted & made)
+        return self if set(others) == set(self.others) else replace(self, views=others)
 
     @property
     def names(self) -> list[str]:
@@ -141,19 +181,40 @@ class Scenes(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}: expected 0 to {self.count - 1}")
-        rng, novel, noise, shifts = (np.random.default_rng((self.seed, index, stream)) for stream in range(4))
-        world = build(rng, novel if self.novel else None)
-        poses = _poses(rng) if self.views else _poses(rng)[:1]
-        views = render(world, [camera(pose, self.size) for pose in poses], self.size)
-        maps = target_maps(world, views[0], noise)
-        if self.views:
-            maps |= correspondences(*views)
-        maps |= {f"world_from_{name}": pose.astype(np.float32) for name, pose in zip(POSES, poses)}
-        maps["intrinsics"] = intrinsics(self.size).astype(np.float32)
-        seeds = [int(n) for n in shifts.integers(2**62, size=3)]
-        images = {name: self._image(view, seed) for name, view, seed in zip(VIEWS, views, seeds)}
+        streams = (np.random.default_rng((self.seed, index, stream)) for stream in range(6))
+        rng, novel, noise, shifts, moving, exposure = streams
+        fresh = novel if self.novel else None
+        setting = varied(rng, fresh, moving, self.size) if self.varied else _usual(rng, fresh, moving, self.size)
+        views = self._views(setting)
+        left = views["image"]
+        maps = target_maps(setting.world, left, noise)
+        if self.others:
+            maps["texture"] = textures(setting.world, left)
+        if "right" in views:
+            maps |= disparities(left, views["right"], setting.matrix[0, 0] * setting.baseline)
+        if "next" in views:
+            maps |= flows(left, views["next"], setting.motion)
+        for name in views:
+            key = "camera" if name == "image" else name
+            maps[f"world_from_{key}"] = setting.poses[key].astype(np.float32)
+        maps["intrinsics"] = setting.matrix.astype(np.float32)
+        seeds = dict(zip(VIEWS, (int(n) for n in shifts.integers(2**62, size=4))))
+        images = {name: self._image(view, seeds[name]) for name, view in views.items()}
+        if self.varied:
+            images = photographed(images, exposure)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in maps.items()}
         return {"name": f"scene-{self.seed}-{index:06d}", **images, **tensors}
+
+    def _views(self, setting: Setting) -> dict[str, View]:
+        """The pictures that are requested. Those of one time are rendered together."""
+        found: dict[str, View] = {}
+        for time in (0, 1, -1):
+            names = [name for name in ("image", *self.others) if TIMES[name] == time]
+            lenses = [camera(setting.poses["camera" if name == "image" else name], setting.matrix) for name in names]
+            if names:
+                world = setting.motion.world(setting.world, time) if time else setting.world
+                found |= zip(names, render(world, lenses, self.size))
+        return found
 
     def _image(self, view: View, seed: int) -> Tensor:
         image = torch.from_numpy(np.ascontiguousarray(view.image))
@@ -178,10 +239,48 @@ def open_scenes(root: str | Path = "", split: str = "train", size: tuple[int, in
     return Scenes(size=size or SIZE, **asdict(SPLITS[split]))
 
 
-def _poses(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The poses of the camera, of its right neighbor, and of the camera a moment later."""
+def open_varied_scenes(root: str | Path = "", split: str = "train", size: tuple[int, int] | None = None) -> Scenes:
+    """The scenes of a split, with cameras and surfaces that vary.
+
+    Args:
+        root: It must be empty, because scenes need no files.
+        split: ``train`` (2000 scenes) or ``val`` (100). Default ``train``.
+        size: (height, width), pixels. None for 96 × 128. Default None.
+
+    Raises:
+        ConfigError: If the split is unknown, or a root is given.
+    """
+    check_place("varied-scenes", root, split, VARIED_SPLITS)
+    return Scenes(size=size or SIZE, varied=True, **asdict(VARIED_SPLITS[split]))
+
+
+def _usual(
+    rng: np.random.Generator, novel: np.random.Generator | None, moving: np.random.Generator, size: tuple[int, int]
+) -> Setting:
+    """A world that is photographed by cameras of one kind: 0.9 widths of focal length, 1.6 m above the ground."""
+    world = build(rng, novel)
     left = pose(np.array([0, 0, HEIGHT]), rng.uniform(-0.2, 0.2), rng.uniform(-0.12, 0.02))
-    right = moved(left, np.array([BASELINE, 0, 0]))
+    later, earlier = (_step(left, source, sign) for source, sign in ((rng, 1), (moving, -1)))
+    poses = {"camera": left, "right": moved(left, np.array([BASELINE, 0, 0])), "next": later, "previous": earlier}
+    return Setting(world, motions(world.solids, moving, 0.06), intrinsics(size, FOCAL), poses, BASELINE)
+
+
+def _step(left: np.ndarray, rng: np.random.Generator, sign: int) -> np.ndarray:
+    """The pose of the camera a moment later (sign 1) or earlier (−1)."""
     step = np.array([rng.uniform(-0.12, 0.12), rng.uniform(-0.03, 0.03), rng.uniform(0.15, 0.6)])
-    later = moved(left, step, rng.uniform(-0.025, 0.025), rng.uniform(-0.012, 0.012))
-    return left, right, later
+    return moved(left, sign * step, rng.uniform(-0.025, 0.025), rng.uniform(-0.012, 0.012))
+
+
+def photographed(images: Mapping[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+    """Pictures (3, H, W) in [0, 1] with an exposure of their own and noise; and ``noise_sigma`` (1,), its deviation.
+
+    The exposures of one scene are alike. The brightest part of a picture is made bright, at most twice as bright.
+    """
+    sigma, drift = NOISE * float(rng.random()) ** 2, 0.1 * float(rng.random()) ** 2
+    bright = float(rng.uniform(0.7, 1.0) / images["image"].flatten().quantile(0.95).clamp_min(1e-3))
+    found = {}
+    for name, image in images.items():
+        gain, gamma = np.exp(rng.uniform(-drift, drift, 2)) * (min(max(bright, 1.0), 2.0), 1.0)
+        grain = torch.from_numpy(rng.standard_normal(image.shape, np.float32))
+        found[name] = (gain * image**gamma + sigma * grain).clamp(0, 1)
+    return {**found, "noise_sigma": torch.tensor([sigma])}

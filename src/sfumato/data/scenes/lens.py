@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BASELINE = 0.25  # meters from the left to the right camera
+FOCAL = 0.9  # widths of the picture
 _NORTH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)  # axes of a level camera that looks north
 
 
@@ -65,15 +66,27 @@ def moved(world_from_camera: np.ndarray, motion: np.ndarray, yaw: float = 0.0, p
     return world_from_camera @ turn
 
 
-def intrinsics(size: tuple[int, int]) -> np.ndarray:
-    """The camera matrix (3, 3), px. The focal length is 0.9 of the width, so the view is 58° wide."""
+def intrinsics(size: tuple[int, int], focal: float = FOCAL, center: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """The camera matrix (3, 3), px.
+
+    Args:
+        size: Height and width of the picture, px.
+        focal: The focal length, widths of the picture. Default 0.9, by which the view is 58° wide.
+        center: Where the principal point is, right of and below the middle of the picture, widths. Default: there.
+    """
     height, width = size
-    return np.array([[0.9 * width, 0, (width - 1) / 2], [0, 0.9 * width, (height - 1) / 2], [0, 0, 1]])
+    x, y = (width - 1) / 2 + center[0] * width, (height - 1) / 2 + center[1] * width
+    return np.array([[focal * width, 0, x], [0, focal * width, y], [0, 0, 1]])
 
 
-def camera(world_from_camera: np.ndarray, size: tuple[int, int]) -> Lens:
-    """The rays of a pinhole camera: (u, v) are pixels, t is the depth along the optical axis, meters."""
-    return Lens(world_from_camera[:3, 3], world_from_camera[:3, :3] @ np.linalg.inv(intrinsics(size)))
+def camera(world_from_camera: np.ndarray, matrix: np.ndarray) -> Lens:
+    """The rays of a pinhole camera: (u, v) are pixels, t is the depth along the optical axis, meters.
+
+    Args:
+        world_from_camera: The pose (4, 4), meters.
+        matrix: The camera matrix (3, 3), px.
+    """
+    return Lens(world_from_camera[:3, 3], world_from_camera[:3, :3] @ np.linalg.inv(matrix))
 
 
 def sunshine(towards: np.ndarray) -> Lens:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sfumato.data.center_offsets import centers
-from sfumato.data.scenes.lens import BASELINE, intrinsics
-from sfumato.data.scenes.materials import depth_sigma
+from sfumato.data.scenes.materials import POOR, depth_sigma
+from sfumato.data.scenes.motion import Motion
 from sfumato.data.scenes.rays import Sight
 from sfumato.data.scenes.render import View
 from sfumato.data.scenes.solids import NOVEL, Solid
@@ -54,26 +54,52 @@ def _class_probs(solid: Solid) -> np.ndarray:
     return np.array([probs.get(name, 0) for name in CLASSES], np.float32)
 
 
-def correspondences(left: View, right: View, later: View) -> Maps:
-    """Disparity of both views and optical flow, with masks that say whether the other picture shows the point."""
-    focal = np.float32(intrinsics(left.index.shape)[0, 0] * BASELINE)
-    flow, flow_valid = _shift(left, later.sight)
-    return {
-        # Disparity is exact in this form, and 0 in the sky.
-        "disparity": focal / left.depth[None],
-        "disparity_valid": _shift(left, right.sight)[1],
-        "disparity_right": focal / right.depth[None],
-        "disparity_right_valid": _shift(right, left.sight)[1],
-        "flow": flow,
-        "flow_valid": flow_valid,
-    }
+def disparities(left: View, right: View, shift: float) -> Maps:
+    """Disparity of both views of a stereo pair, where the other view shows it, and where it does not.
+
+    Args:
+        left: The view of the left camera.
+        right: That of the right camera.
+        shift: Focal length times baseline, px · meters.
+    """
+    found: Maps = {}
+    for key, view, other in (("disparity", left, right), ("disparity_right", right, left)):
+        found[key] = np.float32(shift) / view.depth[None]  # exact in this form, and 0 in the sky
+        found |= _masks(key, view, _shift(view, other.sight, view.points)[1])
+    return found
 
 
-def _shift(view: View, other: Sight) -> tuple[np.ndarray, np.ndarray]:
-    """How far the points of a view move to another picture (2, H, W) px, and whether that picture shows them."""
+def flows(now: View, later: View, motion: Motion) -> Maps:
+    """Optical flow from a view to a later one and back, with masks as of :func:`disparities`; and what moves by itself.
+
+    Args:
+        now: A view.
+        later: A view at the next time.
+        motion: How the solids move from the one to the other.
+    """
+    flow, seen = _shift(now, later.sight, motion.forward(now.points, now.index))
+    back, seen_back = _shift(later, now.sight, motion.backward(later.points, later.index))
+    maps = {"flow": flow, "flow_back": back, "moving": motion.moves[now.index]}
+    return maps | _masks("flow", now, seen) | _masks("flow_back", later, seen_back)
+
+
+def textures(world: World, view: View) -> np.ndarray:
+    """The index of the texture of each pixel (H, W), of :data:`~sfumato.data.scenes.materials.TEXTURES`."""
+    return np.array([solid.material.texture for solid in world.solids] + [POOR])[view.index]
+
+
+def _masks(key: str, view: View, seen: np.ndarray) -> Maps:
+    return {f"{key}_valid": seen, f"{key}_occluded": (view.index >= 0) & ~seen}
+
+
+def _shift(view: View, other: Sight, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the points of a view move to another picture (2, H, W) px, and whether that picture shows them.
+
+    ``points`` (3, H, W) are where the points of the view are when the other picture is taken, meters.
+    """
     height, width = view.index.shape
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    u, v, t = other.lens.place(view.points)
+    u, v, t = other.lens.place(points)
     across, down = np.abs(u - (width - 1) / 2), np.abs(v - (height - 1) / 2)  # from the middle
     valid = (view.index >= 0) & (t > 0) & (across <= width / 2 - _RIM) & (down <= height / 2 - _RIM)
     valid[valid] = ~other.hides(u[valid], v[valid], t[valid])

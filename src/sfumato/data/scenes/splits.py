@@ -25,3 +25,5 @@ SPLITS: dict[str, SceneSplit] = {
     "novel": SceneSplit(100, 1, novel=True),
     **{f"{shift}-{n}": SceneSplit(100, 1, shift=shift, severity=n) for shift in SHIFTS for n in range(1, 6)},
 }
+
+VARIED_SPLITS: dict[str, SceneSplit] = {"train": SceneSplit(2000, 2), "val": SceneSplit(100, 3)}

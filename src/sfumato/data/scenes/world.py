@@ -55,7 +55,8 @@ def _linear(color: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.asarray(color, np.float32) ** 2
 
 
-def _light(rng: np.random.Generator) -> Light:
+def daylight(rng: np.random.Generator) -> Light:
+    """The light of a random time of day."""
     sun, zenith, horizon, low, high, clouds = _MOODS[rng.choice(len(_MOODS), p=[0.4, 0.25, 0.2, 0.15])]
     up, around = np.radians(rng.uniform(low, high)), rng.uniform(0, 2 * np.pi)
     towards = np.array([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)], np.float32)
@@ -214,7 +215,7 @@ def build(rng: np.random.Generator, novel: np.random.Generator | None = None) ->
             Default None.
     """
     b = _Builder(rng)
-    light = _light(rng)
+    light = daylight(rng)
     _lay_ground(b)
     (_street, _yard, _field)[rng.choice(3, p=[0.4, 0.35, 0.25])](b)
     makers = (_box, _sphere, _cylinder, _pole)
