@@ -198,7 +198,7 @@ class Scenes(Dataset[Sample]):
             key = "camera" if name == "image" else name
             maps[f"world_from_{key}"] = setting.poses[key].astype(np.float32)
         maps["intrinsics"] = setting.matrix.astype(np.float32)
-        seeds = dict(zip(VIEWS, (int(n) for n in shifts.integers(2**62, size=4))))
+        seeds: dict[str, int] = dict(zip(VIEWS, shifts.integers(2**62, size=4).tolist()))
         images = {name: self._image(view, seeds[name]) for name, view in views.items()}
         if self.varied:
             images = photographed(images, exposure)

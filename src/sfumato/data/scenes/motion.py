@@ -83,8 +83,8 @@ def motions(solids: Sequence[Solid], rng: np.random.Generator, reach: float, ris
     instances = np.array([solid.instance for solid in solids])
     for instance in range(1, int(instances.max(initial=0)) + 1):
         moving, length, angle, turn, up = rng.random() < SHARE, *rng.random(4)
-        rows = np.flatnonzero(instances == instance)
-        if not (moving and rows.size):
+        rows = np.flatnonzero(instances == instance).tolist()
+        if not (moving and rows):
             continue
         pivots[rows] = pivot = np.mean([solids[row].center for row in rows], axis=0)
         step, around = reach * length * pivot[1], 2 * np.pi * angle
