@@ -486,3 +486,55 @@ def test_contract():
         MCDropout(nn.Dropout(), samples=0)
     with pytest.raises(ValueError, match="chunk 0"):
         MCDropout(nn.Dropout(), chunk=0)
+
+
+class MixesImages(nn.Module):
+    """Subtracts the mean over the images of a batch, after a dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.dropout = nn.Conv2d(3, 4, 1), nn.Dropout(0.5)
+
+    def forward(self, image):
+        dropped = self.dropout(self.layer(image))
+        return dropped - dropped.mean(0)
+
+
+class ImagesSecond(nn.Module):
+    """Drops in tensors whose first dimension is that of pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(3, 4), nn.Dropout(0.5)
+
+    def forward(self, image):
+        height, width = image.shape[-2:]
+        rows = self.dropout(self.layer(image.flatten(2).permute(2, 0, 1)))
+        return rows.permute(1, 2, 0).unflatten(2, (height, width))
+
+
+@pytest.mark.parametrize("build", [MixesImages, ImagesSecond])
+def test_rows_of_a_batch_are_not_used_where_they_would_be_other_draws(build):
+    network, images = build().eval(), torch.rand(2, 3, 4, 6)
+    together, alone = MCDropout(network, 4), MCDropout(network, 4, chunk=1)
+    for _ in range(2):
+        found, expected = (
+            torch.cat(list(each.draws(images, generator=torch.Generator().manual_seed(3))))
+            for each in (together, alone)
+        )
+        assert torch.allclose(found, expected, atol=1e-6)
+    assert together._as_batch is False
+
+
+def test_small_images_are_rows_of_one_batch_also_in_mixed_precision(monkeypatch):
+    monkeypatch.setattr(torch, "vmap", None)  # not called
+    network, images = UNet(5, widths=(4, 8)).eval(), torch.rand(2, 3, 16, 16)
+    for mixed in (False, True):
+        together, alone = MCDropout(network, 4), MCDropout(network, 4, chunk=1)
+        with torch.autocast("cpu", torch.bfloat16, mixed):
+            assert together.plan(images).startswith("together")
+            found, expected = (
+                torch.cat(list(each.draws(images, generator=torch.Generator().manual_seed(3))))
+                for each in (together, alone)
+            )
+        assert torch.allclose(found.float(), expected.float(), atol=0.05 if mixed else 1e-5)

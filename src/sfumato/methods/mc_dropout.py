@@ -35,8 +35,12 @@ class MCDropout(BaseMethod):
 
     The network is in evaluation mode, so batch normalization uses its running statistics. What does not depend on a
     dropout is computed once for all draws. Small images, and nearly all on a GPU, take longer to start operations than
-    to run them; there all draws are one pass with an additional dimension. Otherwise the first draw is recorded, and
-    the others replay only the operations that depend on a mask. So memory does not grow with the number of draws.
+    to run them; there all draws are one pass. Otherwise the first draw is recorded, and the others replay only the
+    operations that depend on a mask. So memory does not grow with the number of draws.
+
+    One pass for all draws is a batch that repeats the images. At the first call two draws are compared with passes of
+    their own. Where they differ, because a network mixes images or has another dimension first, or where it decides by
+    a random number, ``torch.vmap`` adds a dimension for the draws, which takes several times as long.
 
     Args:
         network: Any module with dropout that returns one tensor (B, C, *event). The dropout may be modules or functions
@@ -72,6 +76,7 @@ class MCDropout(BaseMethod):
             raise ConfigError(f"samples is {samples} and chunk {chunk}, expected at least 1 of each")
         self.network, self.samples, self.chunk, self.stochastic_depth = network, samples, chunk, stochastic_depth
         self._together_failed = False
+        self._as_batch: bool | None = None  # whether draws can be rows of a batch; None before the first call
 
     def draws(self, *inputs: Tensor, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """T outputs in chunks (S_i, B, C, *event), the same for the same state of the generator.
@@ -149,6 +154,10 @@ class MCDropout(BaseMethod):
         leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
         devices = {leaf.device for leaf in [*self.network.parameters(), *self.network.buffers(), *leaves]}
         wanted, reason = self._count(leaves, devices), ""
+        if wanted == self.samples > 1 and self.chunk is None and self._as_batch is not False:
+            dropout = ForcedDropout(wanted, forced, devices)
+            if (together := self._drawn_as_batch(inputs, seeds, dropout)) is not None:
+                return dropout, together
         for count in sorted({wanted, 1}, reverse=True):
             dropout = ForcedDropout(count, forced, devices)
             run = partial(_forward, self.network, inputs, dropout, seeds[:count])
@@ -171,6 +180,34 @@ class MCDropout(BaseMethod):
         self._together_failed |= wanted > 1
         return ForcedDropout(1, forced, devices), reason
 
+    def _drawn_as_batch(self, inputs: Inputs, seeds: list[int], dropout: ForcedDropout) -> Tensor | None:
+        """All draws as the rows of a batch; None if they would be others than one by one, or memory is short."""
+        dropout.as_batch = True
+        try:
+            drawn = _forward(self.network, inputs, dropout, seeds)
+            if self._as_batch is None and not dropout.global_random:
+                self._as_batch = _alike(drawn, *self._one_by_one(inputs, seeds, dropout))
+        except (ConfigError, DropoutInactive):
+            raise
+        except Exception:  # a network may fail in any way with more images
+            self._as_batch = False
+            return None
+        return drawn if self._as_batch and not dropout.global_random else None
+
+    def _one_by_one(self, inputs: Inputs, seeds: list[int], like: ForcedDropout) -> tuple[Tensor, Tensor]:
+        """The first and the last draw, each in a pass of its own.
+
+        Raises:
+            NotRecordable: If the network decides by the value of a random number, so that rows could differ in what
+                they go through.
+        """
+        dropout = ForcedDropout(1, like.forced, like.devices)
+        recording = record(partial(_forward, self.network, inputs, dropout, seeds[:1]))
+        first = recording.output[0].clone()
+        dropout.seed(seeds[-1:])
+        with dropout.seeded():
+            return first, recording.replay()[0]
+
     def _count(self, leaves: list[Tensor], devices: set[torch.device]) -> int:
         """The number of draws to compute together."""
         if self.chunk is not None:
@@ -179,6 +216,14 @@ class MCDropout(BaseMethod):
             return 1
         pixels = max((leaf.numel() // max(leaf.shape[1], 1) for leaf in leaves if leaf.ndim > 1), default=1)
         return self.samples if self.samples * pixels <= min(map(_most_pixels, devices), default=0) else 1
+
+
+def _alike(drawn: Tensor, first: Tensor, last: Tensor) -> bool:
+    """Whether the first and the last draw are those of passes of their own, but for rounding."""
+    if drawn[0].shape != first.shape:
+        return False
+    distance = max(float((drawn[0] - first).abs().mean()), float((drawn[-1] - last).abs().mean()))
+    return distance <= max(0.1 * float((first - last).abs().mean()), 1e-5 * float(first.abs().mean()))
 
 
 def _holds_draws(network: nn.Module) -> bool:
@@ -196,20 +241,24 @@ def _most_pixels(device: torch.device) -> int:
 
 def _forward(network: nn.Module, inputs: Inputs, dropout: ForcedDropout, seeds: list[int]) -> Tensor:
     """One pass (count, B, C, *event) with active dropout. Inputs are copied, for the network may write into them."""
+    copies = len(seeds) if dropout.as_batch else 1
     compiled = "torch._dynamo" in sys.modules  # only then can the network be compiled; compiled code hides its dropouts
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     dropout.seed(seeds)
     with evaluating(network), eager, dropout.seeded(), dropout:
         for module in dropout.forced:
             module.training = True
-        inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
+        inputs = tree_map(
+            lambda leaf: leaf.repeat(copies, *(1,) * (leaf.ndim - 1)) if isinstance(leaf, Tensor) else leaf, inputs
+        )
 
         def draw(index: Tensor | None) -> Tensor:
             dropout.index = index
             return tensor(network(*inputs))
 
-        if len(seeds) == 1:
-            output = draw(None)[None]
+        if len(seeds) == 1 or dropout.as_batch:
+            output = draw(None)
+            output = output.unflatten(0, (copies, output.shape[0] // copies))
         else:
             device = next((leaf.device for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)), None)
             with warnings.catch_warnings():

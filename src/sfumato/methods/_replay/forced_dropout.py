@@ -21,6 +21,10 @@ Shape = Callable[[Tensor], tuple[int, ...]]
 Formula = Callable[[Tensor, Tensor, float], Tensor]
 
 
+class NotBatchFirst(Exception):  # noqa: N818  (it is caught, and no error for a user)
+    """The first dimension of a tensor is not that of the images."""
+
+
 class ForcedDropout(TorchFunctionMode):
     """While it is entered, every dropout drops, whether module or function, whatever the mode of its network.
 
@@ -40,6 +44,7 @@ class ForcedDropout(TorchFunctionMode):
         self.forced = forced
         self.devices = devices
         self.index: Tensor | None = None  # which of the draws, inside vmap
+        self.as_batch = False  # whether the first dimension of tensors is that of draws and images
         self.found = False
         self.global_random = False  # whether a draw used torch's global generators on a CPU or a CUDA device
         self.watched = True  # whether to note the modules in which a dropout is found
@@ -110,6 +115,11 @@ class ForcedDropout(TorchFunctionMode):
     def _mask(self, x: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
         if x.device not in self.generators:
             self.generators[x.device] = [torch.Generator(x.device).manual_seed(seed) for seed in self.seeds]
+        if self.as_batch:
+            rows, rest = divmod(shape[0], len(self.seeds))
+            if rest:
+                raise NotBatchFirst(f"{shape[0]} rows for {len(self.seeds)} draws")
+            return _kept((rows, *shape[1:]), p, self.generators[x.device]).flatten(0, 1)
         keep = _kept(shape, p, self.generators[x.device])
         return keep[0] if self.index is None else keep[self.index.to(x.device)]
 
