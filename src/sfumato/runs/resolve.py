@@ -93,7 +93,9 @@ def likelihood_names(task: Task, student: bool = False) -> list[str]:
     found = []
     for name in registry.names("likelihoods"):
         kind = registry.load("likelihoods", name)
-        if getattr(kind, "target", "") == task.kind and getattr(kind, "student", False) is student:
+        dims = getattr(task, "dims", 1)
+        fits = getattr(kind, "target", "") == task.kind and getattr(kind, "only_dims", dims) == dims
+        if fits and getattr(kind, "student", False) is student:
             found.append(name)
     return sorted(found, key=lambda name: name != task.default_likelihood)
 
