@@ -8,6 +8,7 @@ from sfumato.report.figures import save_panel
 from sfumato.report.page import write_page
 from sfumato.report.pictures import display_maps, layers_of
 from sfumato.report.prediction_figure import Panel, save_figure
+from sfumato.report.vectors import color_wheel, draw_vectors
 
 if TYPE_CHECKING:
     from sfumato.report.build import write_report
@@ -19,7 +20,9 @@ __all__ = [
     "Reliability",
     "ReportData",
     "ReportImage",
+    "color_wheel",
     "display_maps",
+    "draw_vectors",
     "layers_of",
     "save_figure",
     "save_panel",
