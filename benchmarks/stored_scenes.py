@@ -18,6 +18,7 @@ from sfumato.data import DatasetView, Scenes
 
 PART = 32  # scenes that one process generates at a time
 DTYPES = {torch.int64: np.uint8, torch.bool: np.bool_, torch.float32: np.float32}
+IMAGES = ("image", "right", "next", "previous")
 
 
 class StoredScenes(DatasetView):
@@ -34,7 +35,8 @@ class StoredScenes(DatasetView):
 
     def __getitem__(self, index: int) -> Sample:
         tensors = {name: torch.from_numpy(array[index]) for name, array in self._arrays.items()}
-        return {"name": self._names[index], **tensors, "classes": tensors["classes"].long()}
+        labels = {name: tensors[name].long() for name in ("classes",) if name in tensors}
+        return {"name": self._names[index], **tensors, **labels}
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -50,7 +52,7 @@ def stored(scenes: Scenes, entries: Sequence[str], root: Path, processes: int) -
 
     Args:
         scenes: The scenes.
-        entries: Names of their entries, ``image`` and ``classes`` among them.
+        entries: Names of their entries.
         root: Where folders of scenes lie.
         processes: How many generate them.
     """
@@ -63,7 +65,7 @@ def stored(scenes: Scenes, entries: Sequence[str], root: Path, processes: int) -
         sample = scenes[0]
         for name in entries:
             value = cast(Tensor, sample[name])
-            dtype = np.uint8 if name == "image" else DTYPES[value.dtype]
+            dtype = np.uint8 if name in IMAGES else DTYPES[value.dtype]
             np.lib.format.open_memmap(part / f"{name}.npy", "w+", dtype, (scenes.count, *value.shape))
         starts = range(0, scenes.count, PART)
         with pool(processes) as workers:
@@ -79,6 +81,6 @@ def _generate(scenes: Scenes, entries: Sequence[str], folder: Path, start: int) 
         sample = scenes[index]
         for name, array in arrays.items():
             value = cast(Tensor, sample[name])
-            array[index] = (value * 255).round().numpy() if name == "image" else value.numpy()
+            array[index] = (value * 255).round().numpy() if name in IMAGES else value.numpy()
     for array in arrays.values():
         cast(np.memmap, array).flush()

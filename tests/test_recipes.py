@@ -12,6 +12,7 @@ SMALL = {
     "distill_and_ship.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "64"], "epistemic"),
     "pretrained.py": (["--images", "4", "--epochs", "1", "--size", "32", "48"], "before any training"),
     "wrap.py": (["--steps", "12"], "larger novelty than"),
+    "selfsup.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "in the certain half"),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 

@@ -1,0 +1,259 @@
+"""Depth without labels against labels, and what its uncertainties are worth.
+
+    python benchmarks/selfsup.py --device cuda --jobs 8 --seconds 75 --runs DIR     # train and score what is missing
+    python benchmarks/selfsup.py --tiny --runs DIR                                  # a try on a CPU
+    python benchmarks/selfsup.py pack --sevenscenes DIR --packed DIR                # frames of 7-Scenes at a small size
+
+One U-Net of the same size and budget in every row. On scenes with exact depth labels: ``supervised`` by the Gaussian
+likelihood; ``stereo`` by the right view with Repr, ``stereo-log`` with Log, ``self`` a student of one network of
+``stereo``, ``ensemble`` three networks of ``stereo``; ``video`` by the pictures before and after with known poses and
+``learned`` with a pose network, whose depths are scaled by the median of each image. On 7-Scenes: ``seven-supervised``,
+and ``seven-video`` by the frames ten before and ten after with known poses. Scenes are generated once. Every second
+image of ``val`` calibrates the standard deviation by one factor, the others are scored. Results are written after each
+job. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from camvid import gather_members, weights_of
+from jobs import Job, absolute, run_jobs
+from selfsup_data import ABOUT, KnownScenes, Triples, make_scenes, pack
+from torch import Tensor
+
+from sfumato.calibration import VarianceScaling
+from sfumato.metrics import ValueScores
+from sfumato.predictions import ValuePrediction
+from sfumato.runs import Run
+from sfumato.storage import atomic_write
+
+HERE = Path(__file__).parent
+SEEDS = (0, 1, 2)
+NETWORK = ("--method=deterministic", '--network-args={"dropout": 0.0}', "--task=depth", "--precision=32-true",
+           "--logger=csv", "--cache=memory", "--quiet", "--resume")  # fmt: skip
+REPROJECTION = "--objective=reprojection"
+SCENES: dict[str, tuple[str, ...]] = {  # rows on scenes, and their arguments of `sfumato fit`
+    "supervised": (),
+    "stereo": (REPROJECTION,),
+    "video": (REPROJECTION, '--objective-args={"sources": ["previous", "next"]}'),
+    "stereo-log": (REPROJECTION, '--objective-args={"uncertainty": "log"}'),
+    "learned": (REPROJECTION, '--objective-args={"sources": ["previous", "next"], "poses": "learned"}'),
+}
+SEVEN: dict[str, tuple[str, ...]] = {
+    "seven-supervised": (),
+    "seven-video": (REPROJECTION, '--objective-args={"sources": ["previous", "next"]}'),
+}
+SCALED = ("learned",)  # rows whose depths have no unit of their own
+KEPT = 0.8  # share of the pixels, the most certain ones, whose error is given
+
+
+def folder_of(runs: Path, row: str, seed: int) -> Path:
+    return runs / f"selfsup-{row}-{seed}"
+
+
+def scores_file(folder: Path) -> Path:
+    return folder / "benchmark.json"
+
+
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """Everything that is made, trained and scored, the most important first."""
+    runs, about = options.runs, options.runs / "scenes" / ABOUT
+    made = Job("scenes", (str(HERE / "selfsup.py"), "make", *_common(options)), about)
+    found = [made]
+    seeds = SEEDS[: options.seeds]
+    order = [(row, seed) for seed in seeds for row in ("supervised", "stereo", "video")]
+    order += [(row, 0) for row in SCENES if row not in ("supervised", "stereo", "video")]
+    for row, seed in order:
+        found.append(_fit(row, seed, "KnownScenes", runs / "scenes", SCENES[row], options, (made.name,)))
+    if options.packed.is_dir():
+        for row, arguments in SEVEN.items():
+            found.append(_fit(row, 0, "Triples", options.packed, arguments, options, ()))
+    teacher, student = folder_of(runs, "stereo", 0), folder_of(runs, "self", 0)
+    distill = ("-m", "sfumato", "distill", str(teacher), f"--out={student}", "--likelihood=self-laplace",
+               f"--device={options.device}", "--seed=100", "--trust=selfsup_data", "--cache=memory", "--resume",
+               "--quiet")  # fmt: skip
+    found.append(Job("fit-self-0", distill, weights_of(student), ("fit-stereo-0",)))
+    ensemble = folder_of(runs, "ensemble", 0)
+    found.append(Job("gather", (str(HERE / "selfsup.py"), "gather", *_common(options)), ensemble / "plan.yaml",
+                     tuple(f"fit-stereo-{seed}" for seed in seeds)))  # fmt: skip
+    return [made, *(each for job in found[1:] for each in (job, _score(job, options)))]
+
+
+def _score(job: Job, options: argparse.Namespace) -> Job:
+    folder = job.done.parent
+    command = (str(HERE / "selfsup.py"), "score", *_common(options), f"--run={folder}")
+    return Job(f"score-{folder.name}", command, scores_file(folder), (job.name,))
+
+
+def _common(options: argparse.Namespace) -> tuple[str, ...]:
+    height, width = options.size
+    return (f"--runs={options.runs}", f"--device={options.device}", f"--packed={options.packed}",
+            f"--seeds={options.seeds}", f"--train={options.train}", f"--val={options.val}", "--size", str(height),
+            str(width))  # fmt: skip
+
+
+def _fit(
+    row: str,
+    seed: int,
+    data: str,
+    root: Path,
+    arguments: tuple[str, ...],
+    options: argparse.Namespace,
+    needs: tuple[str, ...],
+) -> Job:
+    folder = folder_of(options.runs, row, seed)
+    epochs = options.epochs if needs else options.epochs * 4  # there are fewer frames than scenes
+    command = ("-m", "sfumato", "fit", f"--data=selfsup_data.{data}", f"--root={root}", f"--out={folder}",
+               f"--seed={100 * seed}", f"--epochs={epochs}", f"--batch={options.batch}",
+               f"--learning-rate={options.rate}", f"--max-time={options.minutes}", f"--device={options.device}",
+               *NETWORK, *arguments)  # fmt: skip
+    return Job(f"fit-{row}-{seed}", command, weights_of(folder), needs)
+
+
+def predicted(run: Run, scaled: bool) -> Iterator[tuple[ValuePrediction, Tensor, Tensor]]:
+    """Predictions (1, 1, H, W) of the images of ``val`` that have a target, with target and mask."""
+    dataset = (Triples if "Triples" in run.config.data else KnownScenes)(run.config.root, "val")
+    for index in range(len(dataset)):
+        sample: Any = dataset[index]
+        found = run.predict_uncalibrated(run.method(), *run.inputs_of(sample), index=index).to("cpu")
+        assert isinstance(found, ValuePrediction)
+        target, valid = sample["depth"][None], sample["depth_valid"][None]
+        if not bool(valid.any()):
+            continue
+        if scaled:
+            factor = float(target[0][:, valid[0]].median() / found.mean[0][:, valid[0]].median())
+            found = ValuePrediction(factor * found.mean, factor**2 * found.aleatoric_variance,
+                                    factor**2 * found.epistemic_variance, found.unit)  # fmt: skip
+        yield found, target, valid
+
+
+def scored(run: Run, scaled: bool) -> dict[str, float]:
+    """Scores of a run: of its total uncertainty, and of the epistemic part alone where there is one."""
+    every = list(predicted(run, scaled))
+    held, rest = every[::2], every[1::2]
+    found = _scores(held, rest)
+    if any(bool((each.epistemic_variance > 0).any()) for each, _, _ in rest):
+        parts = [[(_epistemic(p), t, v) for p, t, v in half] for half in (held, rest)]
+        found |= {f"epistemic_{name}": value for name, value in _scores(*parts).items()}
+    return found
+
+
+def _epistemic(found: ValuePrediction) -> ValuePrediction:
+    return ValuePrediction(found.mean, found.epistemic_variance, torch.zeros_like(found.mean), found.unit)
+
+
+Predicted = list[tuple[ValuePrediction, Tensor, Tensor]]
+
+
+def _scores(held: Predicted, rest: Predicted) -> dict[str, float]:
+    """Scores on ``rest`` as predicted, and NLL and coverage after one factor that is fitted on ``held``."""
+    plain, after, factor = ValueScores("m"), ValueScores("m"), VarianceScaling.fit(held)
+    uncertain, error = [], []
+    for prediction, target, valid in rest:
+        plain.update(prediction, target, valid)
+        after.update(factor(prediction), target, valid)
+        where = valid[0]
+        uncertain.append((prediction.std[0, 0] / prediction.mean[0, 0])[where])
+        error.append(((prediction.mean - target).abs()[0, 0])[where] / target[0, 0][where])
+    names = ("abs_rel", "rmse", "delta1", "nll", "coverage90", "ause", "ause_abs_rel", "ause_delta1", "aurg",
+             "aurg_abs_rel", "aurg_delta1")  # fmt: skip
+    scores, calibrated = plain.compute(), after.compute()
+    found = {name: float(scores[name]) for name in names}
+    found |= {f"calibrated_{name}": float(calibrated[name]) for name in ("nll", "coverage90")}
+    return found | kept(torch.cat(uncertain), torch.cat(error)) | {"factor": float(factor.factor.sqrt())}
+
+
+def kept(uncertain: Tensor, error: Tensor) -> dict[str, float]:
+    """Relative errors of the most certain 80 % of all pixels, and over all shares of them (raw and of the oracle).
+
+    The order is that of σ / depth.
+    """
+    order = error[uncertain.argsort()].double()
+    counts = torch.arange(1, len(order) + 1)
+    curve, best = order.cumsum(0) / counts, error.sort()[0].double().cumsum(0) / counts
+    return {"abs_rel_at_80": float(curve[int(KEPT * len(order)) - 1]), "area": float(curve.mean()),
+            "area_of_oracle": float(best.mean()), "area_of_chance": float(error.double().mean()),
+            "same_value": _most_common(uncertain)}  # fmt: skip
+
+
+def _most_common(values: Tensor) -> float:
+    """The share of the pixels that have the most common value, to three digits."""
+    exponent = values.log10().floor()
+    rounded = (values / 10**exponent * 100).round() * 10**exponent
+    return float(rounded.unique(return_counts=True)[1].max() / len(values))
+
+
+def table(runs: Path) -> dict[str, Any]:
+    """The mean of every row that is scored, with each seed, and abs-rel over that of the supervised network."""
+    rows: dict[str, Any] = {}
+    for row in (*SCENES, "self", "ensemble", *SEVEN):
+        files = [scores_file(folder_of(runs, row, seed)) for seed in SEEDS]
+        if each := [json.loads(file.read_text()) for file in files if file.exists()]:
+            rows[row] = {name: mean(one[name] for one in each) for name in each[0]} | {"seeds": each}
+    found = {f"{row}_over_supervised": rows[row]["abs_rel"] / rows[label]["abs_rel"]
+             for row, label in (("stereo", "supervised"), ("video", "supervised"), ("ensemble", "supervised"),
+                                ("learned", "supervised"), ("seven-video", "seven-supervised"))
+             if row in rows and label in rows}  # fmt: skip
+    return {**found, "rows": rows}
+
+
+def write(options: argparse.Namespace, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the table of what is finished."""
+    settings = {name: getattr(options, name) for name in ("size", "train", "val", "epochs", "batch", "rate", "minutes")}
+    result = {**settings, **more, **table(options.runs)}
+    with atomic_write(options.out) as part:
+        part.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("run", "make", "score", "gather", "pack"), nargs="?", default="run")
+    parser.add_argument("--runs", type=absolute, default=HERE.parent / "runs" / "selfsup")
+    parser.add_argument("--out", type=absolute, default=HERE / "results" / "selfsup.json")
+    parser.add_argument("--packed", type=absolute, default=HERE.parent / "runs" / "sevenscenes-small")
+    parser.add_argument("--sevenscenes", type=absolute, help="frames of 7-Scenes as they are distributed, to pack")
+    parser.add_argument("--run", type=absolute, help="the run to score")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="commands at a time")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="time after which nothing is started")
+    parser.add_argument("--minutes", type=float, default=10.0, help="most minutes of one training")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 192), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--train", type=int, default=2048, help="number of training scenes")
+    parser.add_argument("--val", type=int, default=100, help="number of scenes to score on")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--tiny", action="store_true", help="few small scenes and one epoch")
+    options = parser.parse_args()
+    if options.tiny:
+        options.size, options.train, options.val, options.epochs, options.batch = (48, 64), 12, 4, 1, 4
+    torch.set_num_threads(1)
+    if options.command == "pack":
+        pack(options.sevenscenes, options.packed)
+    elif options.command == "make":
+        make_scenes(options.runs / "scenes", tuple(options.size), options.train, options.val, os.cpu_count() or 1)
+    elif options.command == "gather":
+        sources = [folder_of(options.runs, "stereo", seed) for seed in SEEDS[: options.seeds]]
+        gather_members(sources, folder_of(options.runs, "ensemble", 0))
+    elif options.command == "score":
+        run = Run.open(options.run, device=options.device, trust="selfsup_data")
+        scaled = any(options.run.name.startswith(f"selfsup-{row}-") for row in SCALED)
+        scores_file(options.run).write_text(json.dumps(scored(run, scaled)))
+    else:
+        took = run_jobs(jobs(options), options.runs / "logs", options.jobs, options.seconds,
+                        lambda: write(options, {"device": options.device}) and None)  # fmt: skip
+        print(json.dumps(write(options, {"device": options.device, "seconds": took})))
+
+
+if __name__ == "__main__":
+    main()
