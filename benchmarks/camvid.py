@@ -6,9 +6,9 @@
 
 `efficient-unet` on CamVid train → val at 360 × 480, seeds 0, 100, 200 (five for the ensemble), 36 epochs, and 16 more
 that start from these weights. No choice was made on val. One network gives two rows: one pass without dropout, or 20
-passes with dropout. Foreign images are rooms (7-Scenes), stereo scenes (Middlebury), blood cells (BCCD) and chairs
-(FlyingChairs). The amount of data is a quarter, a half and all of the training images, with the same number of steps.
-The last line is JSON.
+passes with dropout. Flips, Laplace and feature density are fitted to networks of 52 epochs. Foreign images are rooms
+(7-Scenes), stereo scenes (Middlebury), blood cells (BCCD) and chairs (FlyingChairs). The amount of data is a quarter, a
+half and all of the training images, with the same number of steps. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
@@ -28,24 +26,35 @@ from typing import Any
 import torch
 from foreign import worlds
 from jobs import Job, absolute, run_jobs
+from members import gather_members, weights_of
+from methods import batches
 from torch import Tensor
 from torchmetrics import Metric
 
 from sfumato.contracts import DataSet, Method
 from sfumato.data import load
-from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
+from sfumato.methods import (
+    DeepEnsemble,
+    Deterministic,
+    FeatureDensity,
+    LastLayerLaplace,
+    MCDropout,
+    TestTimeAugmentation,
+    last_layer,
+)
 from sfumato.metrics import FidelityScores, OODScores
 from sfumato.predictions import UNCERTAINTIES
-from sfumato.runs import Plan, Run
+from sfumato.runs import Run
 
 HERE = Path(__file__).parent
-SIZE, SAMPLES, IMAGES = (360, 480), 20, 367
+SIZE, SAMPLES, IMAGES, CLASSES = (360, 480), 20, 367, 11
 SINGLES, MEMBERS = (0, 1, 2), 5
 EPOCHS, MORE_EPOCHS = 36, 16
 MORE = "more"  # stands for a second training, which starts from the weights of the first one
 FIT = ("--data=camvid", "--network=efficient-unet", "--size=[360,480]", "--crop=[256,320]", "--batch=8",
        "--learning-rate=0.002", "--method=mc-dropout")  # fmt: skip
 LIKELIHOODS = {"plain": "categorical", "aleatoric": "logit-normal"}
+FITTED = {"flips": "two flips", "laplace": "last-layer Laplace", "density": "feature density"}  # rows after training
 PARTS = {"quarter": 4, "half": 2}  # by how much the training images are fewer
 KEPT = re.compile(r"^mean_|^fidelity_|_ood_(auroc|ratio)_")
 SCORES = ("miou", "accuracy", "class_accuracy", "nll", "ece", "error_auroc", "aurc")
@@ -53,10 +62,6 @@ SCORES = ("miou", "accuracy", "class_accuracy", "nll", "ece", "error_auroc", "au
 
 def folder_of(runs: Path, name: str, seed: int) -> Path:
     return runs / f"camvid-{name}-{seed}"
-
-
-def weights_of(folder: Path) -> Path:
-    return folder / "weights-0.safetensors"
 
 
 def fit_job(name: str, seed: int, options: argparse.Namespace) -> Job:
@@ -89,7 +94,7 @@ def score_job(folder: Path, rows: str, options: argparse.Namespace, needs: tuple
     """Score a run: ``rows`` are names with commas, of one pass, of draws, or of all members."""
     what = (f"--score-run={folder}", f"--rows={rows}")
     done = scores_file(folder, rows.split(",")[-1])
-    return script_job(f"score-{folder.name}", "camvid.py", what, done, needs, options)
+    return script_job(f"score-{folder.name}-{rows.split(',')[0]}", "camvid.py", what, done, needs, options)
 
 
 def script_job(
@@ -122,6 +127,12 @@ def jobs(options: argparse.Namespace) -> list[Job]:
             for name in LIKELIHOODS for seed in SINGLES
         ]  # fmt: skip
         found += ensemble_jobs(f"plain{more}", MEMBERS, options) + ensemble_jobs(f"aleatoric{more}", 3, options)
+    found += [
+        score_job(
+            folder_of(options.runs, f"plain-{MORE}", seed), ",".join(FITTED), options, (f"fit-plain-{MORE}-{seed}",)
+        )
+        for seed in SINGLES
+    ]
     return found
 
 
@@ -148,18 +159,14 @@ def data_jobs(options: argparse.Namespace) -> list[Job]:
     return found  # fmt: skip
 
 
-def gather_members(sources: Sequence[Path], folder: Path) -> None:
-    """The networks of several runs as one run, an ensemble."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for member, source in enumerate(sources):
-        shutil.copy(weights_of(source), folder / f"weights-{member}.safetensors")
-    plan = Plan.load(sources[0] / "plan.yaml")
-    config = replace(plan.config, method="ensemble", members=len(sources))
-    replace(plan, config=config).save(folder / "plan.yaml")
-
-
-def methods(run: Run, row: str) -> list[Method]:
+def methods(run: Run, row: str, train: DataSet) -> list[Method]:
     """The method of a row; for ``threes`` every ensemble of three members."""
+    if row in FITTED:
+        network = run.networks[0]
+        given = network, last_layer(network), batches(run, train)
+        if row == "laplace":
+            return [LastLayerLaplace.fit(*given, run.likelihood.nll, samples=SAMPLES)]
+        return [TestTimeAugmentation(network) if row == "flips" else FeatureDensity.fit(*given, CLASSES)]
     if row == "threes":
         return [DeepEnsemble([run.networks[member] for member in each])
                 for each in combinations(range(len(run.networks)), 3)]  # fmt: skip
@@ -212,12 +219,12 @@ def _on(score: Any, run: Run) -> Any:
 def score_run(options: argparse.Namespace) -> None:
     """Score the rows of one run that are missing. ``threes`` are several ensembles: a list."""
     run = Run.open(options.score_run, device=options.device)
-    dataset = load("camvid", options.camvid, "val", SIZE)
+    train, dataset = (load("camvid", options.camvid, split, SIZE) for split in ("train", "val"))
     foreign = worlds(options.foreign)
     for row in options.rows.split(","):
         if not scores_file(options.score_run, row).exists():
             others = {} if row == "threes" else foreign
-            found = [scored(run, method, dataset, others) for method in methods(run, row)]
+            found = [scored(run, method, dataset, others) for method in methods(run, row, train)]
             scores_file(options.score_run, row).write_text(json.dumps(found if row == "threes" else found[0]))
 
 
@@ -267,6 +274,9 @@ def rows_of(runs: Path, more: str) -> dict[str, Any]:
         rows["ensemble"]["members"] = len(list(five.glob("weights-*.safetensors"))) or MEMBERS
     rows["ensembles of 3"] = table_row(read(five, "threes") or [])
     rows["both, ensemble of 3"] = table_row([each for each in [read(three, "members")] if each])
+    for name, row in FITTED.items():
+        found = [read(folder_of(runs, f"plain{more}", seed), name) for seed in SINGLES]
+        rows[row] = table_row([each for each in found if each])
     return {name: row for name, row in rows.items() if row}
 
 

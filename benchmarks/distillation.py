@@ -43,7 +43,7 @@ from PIL import Image as Picture
 
 from sfumato.data import DatasetView, Pictures, load
 from sfumato.distillation import DistillationDataset, Teacher, student_plan, students_of
-from sfumato.methods import Deterministic
+from sfumato.methods import DeepEnsemble, Deterministic
 from sfumato.runs import Run
 from sfumato.targets import Image
 
@@ -177,7 +177,7 @@ def score_run(options: argparse.Namespace) -> None:
     dataset = load("camvid", options.camvid, "val", SIZE)
     others = worlds(options.foreign)
     others |= {kind: DatasetView(Shifted(dataset, kind), range(0, len(dataset), 4)) for kind in SHIFTS}
-    method = Deterministic(run.networks[0]) if len(run.networks) == 1 else camvid.methods(run, "members")[0]
+    method = Deterministic(run.networks[0]) if len(run.networks) == 1 else DeepEnsemble(run.networks)
     found = scored(run, method, dataset, others, teacher)
     scores_file(options.score_run, ROW).write_text(json.dumps(found))
 

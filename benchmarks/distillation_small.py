@@ -23,8 +23,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from camvid import gather_members
 from foreign import SHIFTS, Shifted
+from members import gather_members
 from torch import Tensor
 
 from sfumato.contracts import DataSet, Sample

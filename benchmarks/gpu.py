@@ -160,7 +160,7 @@ def _urgency(job: Job) -> int:
     """The longest chains first: teachers, their answers, students of most interest, tables, amounts of data."""
     if "quarter" in job.name or "half" in job.name:
         return 4
-    if job.name.startswith("fit-student-perturbed"):
+    if job.name.startswith("fit-student-perturbed") or job.name.endswith("-flips"):
         return 3
     if job.name.startswith(("fit-student", "ask")):
         return 1
