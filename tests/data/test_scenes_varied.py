@@ -9,6 +9,7 @@ from sfumato.data import Scenes, load
 from sfumato.data.scenes import TEXTURES
 from sfumato.data.scenes.dataset import photographed
 from sfumato.errors import ConfigError
+from sfumato.training.job import choose_workers
 
 SIZE = (48, 64)
 
@@ -64,6 +65,14 @@ def test_the_data_set_of_this_name():
         assert torch.equal(sample[key], again[key]), key  # the other pictures change nothing of this one
     with pytest.raises(ConfigError, match="split of varied-scenes is 'fog-3'"):
         load("varied-scenes", split="fog-3")
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(2, 0), (4, 2), (16, 8), (64, 8)])
+def test_other_processes_make_scenes_where_there_are_cores(monkeypatch, cores, workers):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert choose_workers(Scenes(2, SIZE)) == workers
+    assert choose_workers([{"image": torch.zeros(3, 2, 2)}]) == 0
+    assert choose_workers(Scenes(2, SIZE), 3) == 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9)])

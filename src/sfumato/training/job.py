@@ -12,7 +12,7 @@ from torch import Tensor
 from sfumato.data.cache import CachedDataset
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.transforms import to_float
-from sfumato.data.views import DatasetView, Samples, augmentation_of, entries_of, files_of, subset
+from sfumato.data.views import DatasetView, Samples, any_size, augmentation_of, entries_of, files_of, subset
 from sfumato.errors import ConfigError
 from sfumato.methods import Deterministic
 from sfumato.objectives import build_objective
@@ -78,11 +78,16 @@ def choose_workers(dataset: Samples, workers: int = -1) -> int:
 
     Args:
         dataset: What is read.
-        workers: What the user chose. −1 for half of the cores, at most 4, and none for images that are generated.
+        workers: What the user chose. −1 for half of the cores: at most 4 for files, and at most 8 for images that
+            are generated, but none on fewer than 4 cores, where they would take time from training. None for other
+            data.
     """
     if workers >= 0:
         return workers
-    return min(4, (os.cpu_count() or 1) // 2) if len(dataset) and files_of(dataset, 0) else 0
+    cores = os.cpu_count() or 1
+    if len(dataset) and files_of(dataset, 0):
+        return min(4, cores // 2)
+    return min(8, cores // 2) if any_size(dataset) and cores >= 4 else 0
 
 
 def cached(job: Job, mode: str, budget_gb: float, parallel_members: int = 1) -> Job:

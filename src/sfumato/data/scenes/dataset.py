@@ -277,7 +277,7 @@ def photographed(images: Mapping[str, Tensor], rng: np.random.Generator) -> dict
     The exposures of one scene are alike. The brightest part of a picture is made bright, at most twice as bright.
     """
     sigma, drift = NOISE * float(rng.random()) ** 2, 0.1 * float(rng.random()) ** 2
-    bright = float(rng.uniform(0.7, 1.0) / images["image"].flatten().quantile(0.95).clamp_min(1e-3))
+    bright = float(rng.uniform(0.7, 1.0) / images["image"][:, ::4, ::4].flatten().quantile(0.95).clamp_min(1e-3))
     found = {}
     for name, image in images.items():
         gain, gamma = np.exp(rng.uniform(-drift, drift, 2)) * (min(max(bright, 1.0), 2.0), 1.0)
