@@ -3,13 +3,12 @@
 from sfumato.geometry.classical_flow import dis_flow, forward_backward_error
 from sfumato.geometry.egomotion import camera_motion
 from sfumato.geometry.pnp import Motion, solve_pnp
-from sfumato.geometry.pose import check_poses
+from sfumato.geometry.pose import check_poses, exp
 from sfumato.geometry.project import (
     camera_from_camera,
     check_intrinsics,
     pixel_grid,
     project,
-    rigid_motion,
     transform,
     unproject,
 )
@@ -27,7 +26,7 @@ from sfumato.geometry.warp import sample_at
 
 __all__ = [
     "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors", "camera_from_camera", "camera_motion",
-    "check_intrinsics", "check_poses", "dis_flow", "forward_backward_error", "pixel_grid", "project", "read_kitti",
-    "read_tum", "relative_pose_errors", "rigid_motion", "sample_at", "solve_pnp", "transform", "unproject",
+    "check_intrinsics", "check_poses", "dis_flow", "exp", "forward_backward_error", "pixel_grid", "project",
+    "read_kitti", "read_tum", "relative_pose_errors", "sample_at", "solve_pnp", "transform", "unproject",
     "write_kitti", "write_tum",
 ]  # fmt: skip

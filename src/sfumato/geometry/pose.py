@@ -51,7 +51,7 @@ def check_poses(poses: Tensor, name: str = "the pose") -> Tensor:
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     """The motion (…, 4, 4) of a rotation (…, 3, 3) and a translation (…, 3)."""
-    result = torch.zeros(*rotation.shape[:-2], 4, 4, dtype=rotation.dtype)
+    result = rotation.new_zeros(*rotation.shape[:-2], 4, 4)
     result[..., :3, :3], result[..., :3, 3], result[..., 3, 3] = rotation, translation, 1
     return result
 
@@ -75,7 +75,7 @@ def exp(twist: Tensor) -> Tensor:
     >>> exp(torch.tensor([1.0, 2, 3, 0, 0, 0]))[:3, 3]
     tensor([1., 2., 3.])
     """
-    generator = torch.zeros(*twist.shape[:-1], 4, 4, dtype=twist.dtype)
+    generator = twist.new_zeros(*twist.shape[:-1], 4, 4)
     generator[..., :3, :3], generator[..., :3, 3] = skew(twist[..., 3:]), twist[..., :3]
     return torch.linalg.matrix_exp(generator)
 

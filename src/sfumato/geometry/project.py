@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import DataError
+from sfumato.geometry.pose import check_poses, inverse
 
 NEAREST = 1e-3
 """Points nearer than this along the optical axis, or behind the camera, count as this near when they are projected."""
@@ -103,44 +104,7 @@ def camera_from_camera(world_from_camera: Tensor, world_from_other: Tensor) -> T
     """``other_from_camera = world_from_other⁻¹ world_from_camera`` (B, 4, 4), from two poses (B, 4, 4).
 
     Raises:
-        DataError: If a pose is no rotation and translation, such as one with millimeters in its rotation, a mirrored
-            one, or one of zeros.
+        DataError: If a pose is no rotation and translation, see :func:`check_poses`.
     """
-    for pose in (world_from_camera, world_from_other):
-        _check_rigid(pose)
-    first, second = (pose.double() for pose in (world_from_camera, world_from_other))
-    turn = second[:, :3, :3].mT  # the inverse of a rotation
-    out = first.clone()
-    out[:, :3, :3] = turn @ first[:, :3, :3]
-    out[:, :3, 3:] = turn @ (first[:, :3, 3:] - second[:, :3, 3:])
-    return out.to(world_from_camera.dtype)
-
-
-def _check_rigid(pose: Tensor) -> None:
-    if pose.ndim != 3 or pose.shape[-2:] != (4, 4):
-        raise DataError(f"poses have the shape {tuple(pose.shape)}, expected (B, 4, 4)")
-    found = pose.detach().double().cpu()
-    turn, last = found[:, :3, :3], found.new_tensor([0.0, 0.0, 0.0, 1.0])
-    off = (turn @ turn.mT - torch.eye(3, dtype=found.dtype)).abs().amax((1, 2))
-    good = (off < 1e-3) & (turn.det() > 0) & found.isfinite().flatten(1).all(1) & (found[:, 3] == last).all(1)
-    if not bool(good.all()):
-        wrong = found[int((~good).nonzero()[0])]
-        raise DataError(
-            f"the pose {wrong.tolist()} is no rotation and translation: expected an orthonormal 3 × 3 matrix with "
-            "determinant 1, a translation, and the last row (0, 0, 0, 1)"
-        )
-
-
-def rigid_motion(numbers: Tensor) -> Tensor:
-    """Rigid motions (B, 4, 4) of six numbers each: a rotation vector (radians), then a translation.
-
-    >>> rigid_motion(torch.tensor([[0, 0, torch.pi / 2, 1, 2, 3]])).round(decimals=3)[0, :2].tolist()
-    [[0.0, -1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 2.0]]
-    """
-    x, y, z = numbers[:, :3].unbind(1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-    out = torch.eye(4, dtype=numbers.dtype, device=numbers.device).repeat(len(numbers), 1, 1)
-    out[:, :3, :3] = torch.linalg.matrix_exp(cross)
-    out[:, :3, 3] = numbers[:, 3:]
-    return out
+    first, second = check_poses(world_from_camera, "a pose"), check_poses(world_from_other, "a pose")
+    return (inverse(second) @ first).to(world_from_camera)

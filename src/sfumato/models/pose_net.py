@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class PoseNet(nn.Module):
-    """Strided convolutions over two pictures, averaged over the image: a rotation vector and a translation.
+    """Strided convolutions over two pictures, averaged over the image: a translation and a rotation vector.
 
     It takes two images (B, 3, H, W) in [0, 1] and returns (B, channels_out). The output is multiplied by 0.01, so that
     training starts near no motion. With the default arguments it has 0.4 M parameters.
@@ -35,5 +35,5 @@ class PoseNet(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
-        """Six numbers (B, 6): rotation vector (radians) and translation of ``other_from_image``."""
+        """The twist (B, 6) of ``other_from_image``: translation, then rotation (radians)."""
         return 0.01 * self.layers(torch.cat([image, other], 1) - 0.45).mean((2, 3))

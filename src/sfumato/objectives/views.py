@@ -15,9 +15,9 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.geometry import (
     camera_from_camera,
     check_intrinsics,
+    exp,
     pixel_grid,
     project,
-    rigid_motion,
     sample_at,
     transform,
     unproject,
@@ -145,7 +145,7 @@ class DepthViews(Views):
         if self.pose is None:
             return camera_from_camera(self.of(batch, "world_from_camera"), self.of(batch, f"world_from_{name}"))
         image, source = self.of(batch, "image"), self.of(batch, name)
-        return rigid_motion(self.pose(image, source).float())
+        return exp(self.pose(image, source).float())
 
     def even(self, mean: Tensor) -> Tensor:
         """Inverse depth, which is even on a plane, divided by its mean."""
