@@ -78,6 +78,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cityscapes": "sfumato.data:Cityscapes",
         "nyuv2": "sfumato.data:NYUv2",
         "sevenscenes": "sfumato.data:SevenScenes",
+        "video": "sfumato.data:Video",
         "middlebury": "sfumato.data:Middlebury",
         "middlebury-flow": "sfumato.data:MiddleburyFlow",
         "kitti2012": "sfumato.data:KITTI2012",

@@ -95,3 +95,25 @@ def _points(sample):
     rays = torch.linalg.solve(sample["intrinsics"], pixels)
     points = rays * sample["depth"][0, rows, columns]
     return (sample["world_from_camera"][:3, :3] @ points + sample["world_from_camera"][:3, 3:]).T
+
+
+def test_other_frames_on_request(tmp_path):
+    for number in range(5):
+        stem = tmp_path / f"frame-{number:06d}"
+        Image.fromarray(np.full((2, 3, 3), number, np.uint8)).save(f"{stem}.color.png")
+        Image.fromarray(np.full((2, 3), 1000, np.uint16)).save(f"{stem}.depth.png")
+        np.savetxt(f"{stem}.pose.txt", np.eye(4) + number * np.eye(4, k=3))
+    data = SevenScenes(tmp_path, gap=2)
+    assert not {"previous", "next"} & data[2].keys()
+    both = data.providing(["previous", "depth"]).providing(["world_from_next"])
+    assert len(both) == 5
+    found = [[int(s[name].max()) for name in ("previous", "image", "next")] for s in both]
+    assert found == [[2, 0, 2], [3, 1, 3], [0, 2, 4], [1, 3, 1], [2, 4, 2]]
+    poses = [[float(s[f"world_from_{name}"][0, 3]) for name in ("previous", "camera", "next")] for s in both]
+    assert poses == found
+    assert len(both.files(0)) == 5
+    (tmp_path / "frame-000003.color.png").unlink()
+    with pytest.raises(FileNotFoundError, match="lacks the frame 3, which is next of frame 1"):
+        SevenScenes(tmp_path, gap=2).providing(["next"])[1]
+    with pytest.raises(ValueError, match="gap is 0"):
+        SevenScenes(tmp_path, gap=0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sfumato.data.sevenscenes import SevenScenes
     from sfumato.data.textures import Textures
     from sfumato.data.transforms import Augmentation
+    from sfumato.data.video import Video
     from sfumato.data.views import DatasetSlice, DatasetView, subset
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "SevenScenes",
     "Sintel",
     "Textures",
+    "Video",
     "load",
     "subset",
 ]
@@ -78,6 +80,7 @@ _MODULES = {
     "SevenScenes": "sevenscenes",
     "Sintel": "flow_sets",
     "Textures": "textures",
+    "Video": "video",
     "load": "catalog",
     "subset": "views",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from sfumato.data.images import check_regular
 from sfumato.errors import DataError
+from sfumato.geometry import check_intrinsics
 
 LARGEST = 1 << 20  # bytes of a calibration file
 MILLIMETER = 0.001
@@ -26,11 +26,33 @@ class Camera:
         matrix: The camera matrix (3, 3) px, with pixel centers at whole numbers.
         baseline: Distance to the right camera, meters. 0 if there is none, or it is unknown. Default 0.
         offset: Principal point of the right camera minus that of the left one along x, px. Default 0.
+        size: Height and width of the pictures that the matrix is for, px. None if it is not known. Default None.
     """
 
     matrix: np.ndarray
     baseline: float = 0.0
     offset: float = 0.0
+    size: tuple[int, int] | None = None
+
+    def check(self, size: tuple[int, int], place: str) -> None:
+        """Check that the camera can have taken pictures of this size.
+
+        Args:
+            size: Height and width of the pictures, px.
+            place: Where the numbers come from, for the message.
+
+        Raises:
+            DataError: If the principal point is outside of the picture, or the camera is one of another size.
+        """
+        if self.size not in (None, size):
+            raise DataError(
+                f"{place}: the intrinsics are those of pictures of {self.size[0]} × {self.size[1]} pixels, and the "
+                f"pictures have {size[0]} × {size[1]} (height × width): scale the one or the other"
+            )
+        try:
+            check_intrinsics(torch.from_numpy(self.matrix)[None], size)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
 
     def depth(self, disparity: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Depth (1, H, W) meters of disparities (1, H, W) px, and where it is known (H, W): ``Z = f B / (d + offset)``.
@@ -58,24 +80,6 @@ class Camera:
         return {"world_from_camera": torch.eye(4), "world_from_right": right}
 
 
-def check_intrinsics(matrix: Tensor, size: tuple[int, int], place: str) -> None:
-    """Check that a camera matrix (3, 3) fits a picture of this height and width. ``place`` begins the message.
-
-    Raises:
-        DataError: If the principal point is outside the picture, or the view is narrower than 3° or wider than 170°.
-    """
-    (fx, _, cx), (_, fy, cy) = matrix[:2].tolist()
-    height, width = size
-    numbers = f"focal lengths {fx:g} and {fy:g} px, principal point {cx:g}, {cy:g}"
-    fits = 0 <= cx <= width - 1 and 0 <= cy <= height - 1
-    angles = [2 * math.degrees(math.atan2(0.5 * side, focal)) for side, focal in ((width, fx), (height, fy))]
-    if not (fits and fx > 0 and fy > 0 and all(2 < angle < 170 for angle in angles)):
-        raise DataError(
-            f"{place}: the intrinsics do not fit pictures of {height} × {width} pixels ({numbers}): are they of "
-            "pictures of another size?"
-        )
-
-
 def read_middlebury_camera(path: Path) -> tuple[Camera, int]:
     """The camera in ``calib.txt`` of Middlebury 2014 and 2021, and the number of disparities (``ndisp``, 0 if none).
 
@@ -87,7 +91,9 @@ def read_middlebury_camera(path: Path) -> tuple[Camera, int]:
     left, right = (_numbers(path, entries, f"cam{n}", 9).reshape(3, 3) for n in (0, 1))
     baseline = float(_numbers(path, entries, "baseline", 1)[0]) * MILLIMETER
     disparities = int(_numbers(path, entries, "ndisp", 1)[0]) if "ndisp" in entries else 0
-    return Camera(left, baseline, float(right[0, 2] - left[0, 2])), disparities
+    sides = [int(_numbers(path, entries, name, 1)[0]) for name in ("height", "width") if name in entries]
+    size = (sides[0], sides[1]) if len(sides) == 2 else None
+    return Camera(left, baseline, float(right[0, 2] - left[0, 2]), size), disparities
 
 
 def read_kitti_camera(path: Path, left: str, right: str) -> Camera:
@@ -106,7 +112,12 @@ def read_kitti_camera(path: Path, left: str, right: str) -> Camera:
     one, other = (_numbers(path, entries, name, 12).reshape(3, 4) for name in (left, right))
     if not one[0, 0] > 0:
         raise DataError(f"{path} has the focal length {one[0, 0]:g}, expected above 0")
-    return Camera(one[:, :3].copy(), float(one[0, 3] - other[0, 3]) / float(one[0, 0]), float(other[0, 2] - one[0, 2]))
+    name, size = left.replace("P_", "S_"), None  # the raw data give the size of rectified pictures as S_rect_02
+    if name != left and name in entries:
+        width, height = _numbers(path, entries, name, 2).tolist()
+        size = (round(height), round(width))
+    baseline = float(one[0, 3] - other[0, 3]) / float(one[0, 0])
+    return Camera(one[:, :3].copy(), baseline, float(other[0, 2] - one[0, 2]), size)
 
 
 def read_matrix(path: Path, rows: int) -> Tensor:

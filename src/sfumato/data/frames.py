@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
-from sfumato.data.cameras import Camera, check_intrinsics
+from sfumato.data.cameras import Camera
 from sfumato.data.images import read_image
 from sfumato.data.motion_files import read_disparity, read_flow
 from sfumato.data.stored import read_channel
@@ -179,7 +179,7 @@ class Frames(Dataset[Sample]):
         if frame.camera is None:
             return found
         found["intrinsics"] = torch.from_numpy(frame.camera.matrix).float()
-        check_intrinsics(found["intrinsics"], shape, str(frame.source))
+        frame.camera.check(shape, str(frame.source))
         if not frame.poses:
             found |= frame.camera.poses()
         disparity, valid = sample.get("disparity"), sample.get("disparity" + MASK)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch.utils.data import Dataset
 
 from sfumato.contracts import Sample
 from sfumato.data.cameras import read_matrix
-from sfumato.data.images import read_turned_image
+from sfumato.data.images import read_image, read_turned_image
 from sfumato.data.target_files import read_depth
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError, DataError, MissingFileError
@@ -31,14 +33,20 @@ class SevenScenes(Dataset[Sample]):
     which is False where the file says 0 or 65535; ``intrinsics`` (3, 3) in pixels of ``size`` and ``world_from_camera``
     (4, 4) in meters.
 
+    On request (:meth:`providing`) it also holds the frames ``previous`` and ``next``, which are ``gap`` frames away,
+    with their poses ``world_from_previous`` and ``world_from_next``. They may lie in the frames between the splits. At
+    an end of the sequence, the frame on the other side takes the place of the one that does not exist.
+
     Args:
         root: Folder that holds ``frame-NNNNNN.color.jpg`` (or .png), ``.depth.png`` and ``.pose.txt``; and
             ``camera-intrinsics.txt`` if the camera is not that with f = 585 and c = (320, 240).
         split: ``train`` (frames 0 to 399), ``val`` (420 to 499) or ``all``. Default ``train``.
         size: (height, width) to resize to, pixels. None for the 480 × 640 of the files. Default None.
+        gap: Number of frames from ``image`` to ``next``, ≥ 1. Default 10, in which the camera moves by 0.075 m
+            (median).
 
     Raises:
-        ConfigError: If the split is unknown.
+        ConfigError: If the split is unknown, or the gap is below 1.
         MissingFileError: If a file is missing.
         DataError: If the split has no frames, or a file cannot be read.
 
@@ -51,14 +59,20 @@ class SevenScenes(Dataset[Sample]):
     needs_root: ClassVar[bool] = True
     tasks: ClassVar[dict[str, Depth]] = {"depth": RANGE}
 
-    def __init__(self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None, gap: int = 10
+    ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"split is {split!r}, expected one of {list(SPLITS)}")
-        self.root, self.size = Path(root), size
+        if gap < 1:
+            raise ConfigError(f"gap is {gap}, expected at least 1 frame")
+        self.root, self.size, self.gap = Path(root), size, gap
+        self._others: dict[str, int] = {}  # the other frames of a sample, and how far away they are
         if not self.root.is_dir():
             raise MissingFileError(f"{root} is not a folder: check the path")
         frames = sorted(self.root.glob(f"frame-{6 * '[0-9]'}.color.*"))
-        self._frames = [path for path in frames if int(path.name[6:12]) in SPLITS[split]]
+        self._all = {int(path.name[6:12]): path for path in frames}
+        self._frames = [path for number, path in self._all.items() if number in SPLITS[split]]
         if not self._frames:
             raise DataError(f"{root} has no frame-NNNNNN.color.jpg in split {split!r}: is it a 7-Scenes sequence?")
         self.names = [path.name.split(".")[0] for path in self._frames]
@@ -67,8 +81,15 @@ class SevenScenes(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._frames)
 
+    def providing(self, names: Iterable[str]) -> Self:
+        """The same frames with ``previous`` and ``next``, of those that are named, or whose poses are."""
+        wanted, found = set(names), copy(self)
+        gaps = {"previous": -self.gap, "next": self.gap}
+        found._others = {k: gap for k, gap in gaps.items() if k in self._others or wanted & {k, f"world_from_{k}"}}
+        return found
+
     def __getitem__(self, index: int) -> Sample:
-        path, depth_path, pose_path = self.files(index)
+        path, depth_path, pose_path = self.files(index)[:3]
         image, orientation = read_turned_image(path)
         depth, valid = read_depth(depth_path, MILLIMETER, RANGE.minimum, RANGE.maximum, image.shape[1:], orientation)
         sample: Sample = {
@@ -79,12 +100,31 @@ class SevenScenes(Dataset[Sample]):
             "intrinsics": self._intrinsics,
             "world_from_camera": read_matrix(pose_path, 4),
         }
+        for name in self._others:
+            other = self._neighbor(index, name)
+            sample[name] = read_image(other)
+            sample[f"world_from_{name}"] = read_matrix(self._beside(other, "pose.txt"), 4)
         return resize(sample, self.size)
 
     def files(self, index: int) -> tuple[Path, ...]:
-        """The image, its depth and its pose."""
-        name = self.names[index]
-        return self._frames[index], self.root / f"{name}.depth.png", self.root / f"{name}.pose.txt"
+        """The image, its depth and its pose; then the other frames that are read."""
+        path = self._frames[index]
+        others = (self._neighbor(index, name) for name in self._others)
+        return path, self._beside(path, "depth.png"), self._beside(path, "pose.txt"), *others
+
+    def _beside(self, path: Path, ending: str) -> Path:
+        return self.root / f"{path.name.partition('.')[0]}.{ending}"
+
+    def _neighbor(self, index: int, name: str) -> Path:
+        """The picture of another frame of a sample."""
+        number, gap = int(self._frames[index].name[6:12]), self._others[name]
+        if not min(self._all) <= number + gap <= max(self._all):
+            gap = -gap
+        if found := self._all.get(number + gap):
+            return found
+        raise MissingFileError(
+            f"{self.root} lacks the frame {number + gap}, which is {name} of frame {number}: copy the sequence again"
+        )
 
     def _read_intrinsics(self) -> Tensor:
         path = self.root / "camera-intrinsics.txt"
