@@ -9,8 +9,10 @@ from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
 from sfumato.likelihoods.l1 import L1
 from sfumato.likelihoods.laplace import Laplace
+from sfumato.likelihoods.laplace_mixture import LaplaceMixture
 from sfumato.likelihoods.logit_normal import LogitNormal
 from sfumato.likelihoods.normal_inverse_gamma import NormalInverseGamma
+from sfumato.likelihoods.planes import Planes
 from sfumato.likelihoods.standardized import has_location, standardized
 from sfumato.likelihoods.tempered import Tempered
 
@@ -29,8 +31,10 @@ __all__ = [
     "Gaussian",
     "Joint",
     "Laplace",
+    "LaplaceMixture",
     "LogitNormal",
     "NormalInverseGamma",
+    "Planes",
     "SelfLaplace",
     "Tempered",
     "has_location",

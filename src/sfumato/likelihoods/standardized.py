@@ -82,9 +82,7 @@ class StandardizedTargets:
         return value_moments(self.likelihood.moments(output)).scaled(self.spread, self.center)
 
 
-def standardized(
-    likelihood: Likelihood[ValuePrediction], center: float, spread: float
-) -> StandardizedLocation | StandardizedTargets:
+def standardized(likelihood: Likelihood[ValuePrediction], center: float, spread: float) -> Likelihood[ValuePrediction]:
     """The likelihood for a network that works on standardized targets.
 
     Args:
@@ -95,6 +93,8 @@ def standardized(
     Raises:
         ConfigError: If ``center`` is not finite or ``spread`` is not above 0.
     """
+    if getattr(likelihood, "absolute", False):  # its output has a meaning in the unit of the targets, as planes have
+        return likelihood
     if not (math.isfinite(center) and 0 < spread < math.inf):
         raise ConfigError(f"center is {center} and spread {spread}: expected a finite center and a spread above 0")
     # A likelihood without log scales, such as L1, has its scale in units of the spread.

@@ -3,12 +3,14 @@
 from sfumato.models.efficient_unet import EfficientUNet
 from sfumato.models.fc_densenet import FCDenseNet, fc_densenet56, fc_densenet67, fc_densenet103
 from sfumato.models.feature_unet import FeatureUNet
+from sfumato.models.gc_net import GCNet
 from sfumato.models.joint_unet import JointUNet
 from sfumato.models.light_flow import LightFlow
+from sfumato.models.light_stereo import LightStereo
 from sfumato.models.pose_net import PoseNet
 from sfumato.models.unet import UNet
 
 __all__ = [
-    "EfficientUNet", "FCDenseNet", "FeatureUNet", "JointUNet", "LightFlow", "PoseNet", "UNet", "fc_densenet56",
-    "fc_densenet67", "fc_densenet103",
+    "EfficientUNet", "FCDenseNet", "FeatureUNet", "GCNet", "JointUNet", "LightFlow", "LightStereo", "PoseNet", "UNet",
+    "fc_densenet56", "fc_densenet67", "fc_densenet103",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from sfumato.methods import Heads
 from sfumato.methods.output import output_map
 from sfumato.models.padding import padded
 from sfumato.runs.checkpoint import start_from_checkpoint
+from sfumato.runs.config import Config
 from sfumato.runs.plan import FILE, Plan
 from sfumato.sections import one_line
 from sfumato.storage import check_finite, read_tensors, write_tensors
@@ -177,7 +178,7 @@ def _start(network: Normalized, path: Path) -> str:
 def _called(plan: Plan, heads: int | Mapping[str, int]) -> nn.Module:
     """The network that the plan names, made with the number of its output channels."""
     config = plan.config
-    name = config.network or (DEFAULT_NETWORK if isinstance(heads, int) else DEFAULT_JOINT_NETWORK)
+    name = _network_name(config, isinstance(heads, int))
     make = network_class(name, plan.trust)
     channels = heads if isinstance(heads, int) else sum(heads.values())
     arguments = {key: channels if value == "CHANNELS" else value for key, value in config.network_args.items()}
@@ -212,6 +213,19 @@ def _parameters(make: Callable[..., object]) -> list[str] | None:
         return list(inspect.signature(make).parameters)
     except (TypeError, ValueError):  # a signature cannot be had of everything that can be called
         return None
+
+
+def network_arguments(config: Config, trust: registry.Trust = registry.NO_TRUST) -> list[str]:
+    """The names of the arguments of the network that a configuration names.
+
+    Raises:
+        PluginError: If there is no such network.
+    """
+    return _parameters(network_class(_network_name(config, not config.tasks), trust)) or []
+
+
+def _network_name(config: Config, one_task: bool) -> str:
+    return config.network or (DEFAULT_NETWORK if one_task else DEFAULT_JOINT_NETWORK)
 
 
 def _module(found: object, name: str) -> nn.Module:

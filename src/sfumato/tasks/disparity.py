@@ -40,6 +40,16 @@ class Disparity(ValueTask):
             raise ConfigError(f"maximum is {self.maximum} {self.unit}, expected the largest disparity, above 0")
 
     @property
+    def planes(self) -> int:
+        """Number of planes of a cost volume that reach the largest disparity: 0, 1, 2, … px."""
+        return math.ceil(self.maximum) + 1
+
+    @property
+    def network_args(self) -> dict[str, int]:
+        """What ``fit`` tells a network that has such an argument."""
+        return {"planes": self.planes}
+
+    @property
     def display_range(self) -> tuple[float, float]:
         """From infinitely far to the nearest surface."""
         return 0.0, self.maximum

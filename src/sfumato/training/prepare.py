@@ -34,6 +34,7 @@ from sfumato.objectives import build_objective
 from sfumato.predictions import TaskPrediction
 from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Facts, Plan, probe_network, resolve_tasks, task_and_likelihood
+from sfumato.runs.network import network_arguments
 from sfumato.runs.resolve import build_likelihood, build_task
 from sfumato.training.devices import default_crop, default_size, fast_precision
 from sfumato.training.folder import warn_rank_zero
@@ -86,6 +87,7 @@ def make_plan(
     known = _known_tasks(config, train, trusted)
     config, task_args = resolve_tasks(_with_likelihood(config, known, value_likelihood), known)
     inputs = inputs_of(train, [known[name] for name in config.task_names])
+    config = _told(config, known, trusted) if network is None else config
     facts = Facts(inputs=inputs, original_size=original, images=len(train), task_args=task_args)
     plan = Plan(config, facts, trusted)
     task, likelihood = task_and_likelihood(plan)  # an unknown likelihood or objective is refused before images are read
@@ -94,6 +96,7 @@ def make_plan(
     train, val = providing(train, read), None if val is None else providing(val, read)
     found = _statistics(plan, task.parts, train, progress)
     _check_counts(task.parts, found, train, objective.needs_targets)
+    _check_planes(plan, task.parts, found)
     facts = replace(
         facts,
         normalization=found.normalization,
@@ -209,6 +212,27 @@ def _with_likelihood(config: Config, known: Mapping[str, Task], value_likelihood
     task = known.get(config.task) if config.task else next(iter(known.values()), None)
     fits = task is not None and task.kind == "value" and not (config.likelihood or config.tasks)
     return replace(config, likelihood=value_likelihood) if fits else config
+
+
+def _told(config: Config, known: Mapping[str, Task], trust: Trust) -> Config:
+    """The configuration with what its tasks tell a network that has such arguments, as the number of planes."""
+    offered = {
+        key: value for name in config.task_names for key, value in getattr(known[name], "network_args", {}).items()
+    }
+    taken = {key: offered[key] for key in network_arguments(config, trust) if key in offered}
+    return replace(config, network_args={**taken, **config.network_args})
+
+
+def _check_planes(plan: Plan, tasks: Mapping[str, Task], found: Statistics) -> None:
+    """Refuse a network with fewer planes than the data need."""
+    planes = plan.config.network_args.get("planes")
+    for name, task in tasks.items():
+        largest = found.largest.get(name, 0.0)
+        if hasattr(task, "planes") and isinstance(planes, int) and largest > planes - 1:
+            raise ConfigError(
+                f"the training images have {name} up to {largest:.1f}, but the network has {planes} planes, from 0 to "
+                f"{planes - 1}: declare the largest {name} in the data, or make the images smaller with --size"
+            )
 
 
 def _statistics(plan: Plan, tasks: Mapping[str, Task], train: Samples, progress: bool) -> Statistics:

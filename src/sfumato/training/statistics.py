@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -50,11 +51,13 @@ class Statistics:
         colors: Of each input that is an image.
         counts: For each task, the valid pixels of each class, or of all values.
         values: For each task with values, its valid targets behind the likelihood's link.
+        largest: For each task with values, the largest valid target.
     """
 
     colors: dict[str, Running] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Running] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
 
     @property
     def normalization(self) -> dict[str, dict[str, tuple[float, ...]]]:
@@ -108,6 +111,7 @@ def read_statistics(
             count = torch.bincount(known.flatten(), minlength=_classes(task)) if task.kind == "class" else valid.sum()
             found.counts[name] = found.counts[name] + count
             if name in links:
+                found.largest[name] = max([found.largest.get(name, -math.inf), *known.flatten().amax(0, True).tolist()])
                 found.values[name].add(LINKS[links[name]].to_z(known.double()).reshape(1, -1))
     return found
 

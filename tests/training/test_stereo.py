@@ -1,0 +1,96 @@
+"""Every method on both stereo networks, and what ``fit`` tells a network about disparities."""
+
+import pytest
+import torch
+
+from sfumato.data import Scenes
+from sfumato.errors import ConfigError
+from sfumato.runs import Config, Run
+from sfumato.training import fit, make_plan
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
+NETWORKS = {"light-stereo": {"width": 4, "features": 16}, "gc-net": {"width": 2, "blocks": 1}}
+EPOCHS = {"swag": 20, "snapshot": 3}
+TRAINED = ("deterministic", "mc-dropout", "concrete-dropout", "variational", "swag", "ensemble", "snapshot",
+           "batch-ensemble", "multi-head", "laplace", "feature-density", "variance-propagation", "latent")  # fmt: skip
+ONE_DRAW = ("deterministic", "feature-density")
+
+
+def scenes(count=4, seed=0):
+    return Scenes(count, size=(16, 32), seed=seed, views=True)
+
+
+def plan(network, method="deterministic", likelihood="planes", **other):
+    members = {"members": 2} if method in ("snapshot", "ensemble", "batch-ensemble", "multi-head") else {}
+    config = Config(
+        task="disparity", network=network, network_args=NETWORKS[network], method=method, likelihood=likelihood, batch=2,
+        samples=3, epochs=EPOCHS.get(method, 1), precision="32-true", **members, **other,
+    )  # fmt: skip
+    return make_plan(config, scenes(), device="cpu")[0]
+
+
+def fitted(folder, known):
+    return fit(known, scenes(), None, folder, progress=False, device="cpu", logger="csv")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", TRAINED)
+def test_every_method_on_both_networks(tmp_path, network, method):
+    run = Run.open(fitted(tmp_path / "run", plan(network, method)).folder)
+    sample = scenes(1, 5)[0]
+    found = run.predict(sample["image"][None], sample["right"][None], seed=3)
+    assert found.mean.shape == (1, 1, 16, 32)
+    assert found.mean.isfinite().all() and (found.aleatoric > 0).all()
+    assert bool(found.epistemic.mean() > 0) == (method not in ONE_DRAW)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_mirroring_two_views_is_refused(tmp_path, network):
+    with pytest.raises(ConfigError, match="2 inputs whose geometry a flip may break"):
+        fitted(tmp_path / "run", plan(network, "test-time-augmentation"))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("likelihood", ["laplace", "laplace-mixture", "gaussian"])
+def test_other_likelihoods_read_the_planes(tmp_path, network, likelihood):
+    run = fitted(tmp_path / "run", plan(network, "mc-dropout", likelihood))
+    sample = scenes(1, 5)[0]
+    found = run.predict(sample["image"][None], sample["right"][None], seed=3)
+    assert found.mean.isfinite().all() and (found.aleatoric > 0).all() and found.epistemic.mean() > 0
+
+
+def test_the_task_gives_the_number_of_planes():
+    known = plan("light-stereo")
+    assert known.config.network_args["planes"] == scenes().tasks["disparity"].planes
+    assert "planes" not in make_plan(Config(task="disparity", batch=2), scenes(), device="cpu")[0].config.network_args
+
+
+def test_fewer_planes_than_the_data_need_are_refused():
+    with pytest.raises(ConfigError, match=r"disparity up to .*, but the network has 2 planes, from 0 to 1"):
+        make_plan(
+            Config(task="disparity", network="light-stereo", network_args={"planes": 2}, likelihood="laplace"), scenes()
+        )
+
+
+def test_another_number_of_planes_than_the_likelihood_has_is_refused():
+    args = {"planes": scenes().tasks["disparity"].planes - 3}
+    with pytest.raises(ConfigError, match="let both have the same number of planes"):
+        make_plan(Config(task="disparity", network="light-stereo", network_args=args, likelihood="planes"), scenes())
+
+
+def test_planes_are_for_tasks_with_planes():
+    with pytest.raises(ConfigError, match="tasks with planes, such as disparity"):
+        make_plan(Config(task="depth", likelihood="planes"), scenes())
+
+
+def test_variance_propagation_refuses_the_softmax_of_other_likelihoods(tmp_path):
+    with pytest.raises(ConfigError, match="variance cannot be propagated through softmax"):
+        fitted(tmp_path / "run", plan("light-stereo", "variance-propagation", "laplace"))
+
+
+def test_a_student_of_the_planes(tmp_path):
+    from sfumato.distillation import distill
+
+    teacher = fitted(tmp_path / "teacher", plan("light-stereo", "mc-dropout"))
+    torch.manual_seed(0)
+    del distill, teacher
