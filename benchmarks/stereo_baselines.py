@@ -105,7 +105,10 @@ def seconds_of(pairs: list[Pair], rounds: int) -> dict[str, float]:
         for _, left, right, *_ in pairs:
             for name, work in (
                 ("sgbm", lambda left, right: filled(sgbm(left, right))),
-                ("census", lambda left, right: geometry.cheapest(geometry.census_costs(*as_views(left, right), PLANES))),
+                (
+                    "census",
+                    lambda left, right: geometry.cheapest(geometry.census_costs(*as_views(left, right), PLANES)),
+                ),
             ):
                 start = time.process_time()
                 work(left, right)

@@ -62,6 +62,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dudes": "sfumato.likelihoods:Dudes",
         "distilled-gaussian": "sfumato.likelihoods:DistilledGaussian",
         "distilled-laplace": "sfumato.likelihoods:DistilledLaplace",
+        "distilled-planes": "sfumato.likelihoods:DistilledPlanes",
         "self-laplace": "sfumato.likelihoods:SelfLaplace",
     },
     "tasks": {

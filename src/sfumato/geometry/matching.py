@@ -118,7 +118,7 @@ def peak_ratio(costs: Tensor) -> Tensor:
     Source: Hu and Mordohai (2012), "A quantitative evaluation of confidence measures for stereo vision" (PKRN).
     """
     first, second = _two_least(costs)
-    return (first / second.clamp_min(1e-6)).clamp_max(1.0)
+    return (first + 1e-6) / (second + 1e-6)  # 1 where both are 0
 
 
 def narrow_margin(costs: Tensor) -> Tensor:

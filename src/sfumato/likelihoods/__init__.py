@@ -3,7 +3,13 @@
 from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
 from sfumato.likelihoods.distilled import DistilledClasses, DistilledProbs, Dudes
-from sfumato.likelihoods.distilled_values import DistilledGaussian, DistilledLaplace, DistilledValues, SelfLaplace
+from sfumato.likelihoods.distilled_values import (
+    DistilledGaussian,
+    DistilledLaplace,
+    DistilledPlanes,
+    DistilledValues,
+    SelfLaplace,
+)
 from sfumato.likelihoods.full_covariance import FullGaussian, FullLaplace
 from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.joint import Joint
@@ -23,6 +29,7 @@ __all__ = [
     "DistilledClasses",
     "DistilledGaussian",
     "DistilledLaplace",
+    "DistilledPlanes",
     "DistilledProbs",
     "DistilledValues",
     "Dudes",

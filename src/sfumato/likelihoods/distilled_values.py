@@ -14,6 +14,7 @@ from sfumato.likelihoods.gaussian import Gaussian
 from sfumato.likelihoods.laplace import Laplace
 from sfumato.likelihoods.links import LOG_SCALE
 from sfumato.likelihoods.location_scale import LocationScale
+from sfumato.likelihoods.planes import Planes, PlaneTarget
 from sfumato.predictions import ValueMoments
 
 
@@ -25,14 +26,14 @@ class DistilledValues:
     ``e^{2h}`` in the squared unit of the values.
 
     Args:
-        likelihood: The student's :class:`Gaussian` or :class:`Laplace`.
+        likelihood: The student's :class:`Gaussian`, :class:`Laplace` or :class:`Planes`.
 
     Source: Landgraf et al. (2024), "Efficient multi-task uncertainties for joint semantic segmentation and monocular
     depth estimation" (EMUFormer), §3. The paper's ``log(1 + u)`` depends on the unit of u, so ``log u`` is used here.
     Pitfall: See :class:`DistilledClasses`.
     """
 
-    likelihood: LocationScale
+    likelihood: LocationScale | Planes
     target: ClassVar[str] = "value"
     student: ClassVar[bool] = True
 
@@ -43,8 +44,13 @@ class DistilledValues:
 
     @property
     def channels(self) -> int:
-        """3D."""
-        return 3 * self.dims
+        """Those of the likelihood, and D."""
+        return self.likelihood.channels + self.dims
+
+    @property
+    def absolute(self) -> bool:
+        """Whether the output is about values in the unit of the targets, which are not standardized."""
+        return isinstance(self.likelihood, Planes)
 
     def nll(self, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """Loss (B, *event): that of the likelihood, plus ``√mean (log û − log u)²``, one number for the batch.
@@ -52,24 +58,25 @@ class DistilledValues:
         Without a label, the teacher's mean is the target of the likelihood.
 
         Args:
-            output: Output (B, 3D, *event).
+            output: Output (B, C, *event).
             target: Value, a number that is above 0 where there is a value, and the distillation target
                 (B, D + 1 + 2D, *event).
             valid: Mask (B, *event), True where there is a distillation target.
         """
-        dims, known = self.dims, valid.unsqueeze(1)
+        dims, own, known = self.dims, self.likelihood.channels, valid.unsqueeze(1)
         value, labeled, mean, std = target.float().split([dims, 1, dims, dims], 1)
         value = value.where(labeled > 0, mean)
-        predicted = output[:, 2 * dims :].where(known, 0.0)
+        predicted = output[:, own:].where(known, 0.0)
         # Standard deviations below a thousandth of the value count as a thousandth.
         truth = torch.maximum(std, 1e-3 * mean.abs()).where(known, 1.0).clamp_min(1e-12).log()
         squares = (predicted - truth).square().sum(1)
-        return self.likelihood.nll(output[:, : 2 * dims], value, valid) + valid * root_mean(squares, valid)
+        return self.likelihood.nll(output[:, :own], value, valid) + valid * root_mean(squares, valid)
 
     def moments(self, output: Tensor) -> ValueMoments:
         """Those of the likelihood, and the epistemic variance ``e^{2h}`` with h clamped to ±10."""
-        found = self.likelihood.moments(output[:, : 2 * self.dims])
-        spread = (2 * output[:, 2 * self.dims :].clamp(-LOG_SCALE, LOG_SCALE)).exp()
+        own = self.likelihood.channels
+        found = self.likelihood.moments(output[:, :own])
+        spread = (2 * output[:, own:].float().clamp(-LOG_SCALE, LOG_SCALE)).exp()
         return ValueMoments(1, found.mean, spread, found.variance, found.unit)
 
     def teacher_statistics(self, moments: ValueMoments) -> ValueMoments:
@@ -103,6 +110,15 @@ class DistilledLaplace(DistilledValues):
     def for_task(cls, task: ValueTarget) -> Self:
         """The likelihood for the values of a task."""
         return cls(Laplace.for_task(task))
+
+
+class DistilledPlanes(DistilledValues):
+    """:class:`DistilledValues` with :class:`Planes`."""
+
+    @classmethod
+    def for_task(cls, task: PlaneTarget) -> Self:
+        """The likelihood for a task with planes."""
+        return cls(Planes.for_task(task))
 
 
 @dataclass(frozen=True, repr=False)

@@ -95,6 +95,11 @@ class Planes:
         return cls(task.planes, unit=task.unit)
 
     @property
+    def dims(self) -> int:
+        """1: one value per pixel."""
+        return 1
+
+    @property
     def channels(self) -> int:
         """The number of planes."""
         return self.planes

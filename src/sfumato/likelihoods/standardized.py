@@ -105,7 +105,8 @@ def standardized(likelihood: Likelihood[ValuePrediction], center: float, spread:
 def has_location(likelihood: object) -> bool:
     """Whether an output is D locations, then none, D or 2D log scales."""
     dims = getattr(likelihood, "dims", 0)
-    return getattr(likelihood, "channels", -1) in (dims, 2 * dims, 3 * dims)
+    absolute = getattr(likelihood, "absolute", False)
+    return not absolute and getattr(likelihood, "channels", -1) in (dims, 2 * dims, 3 * dims)
 
 
 def in_units(output: Tensor, dims: int, center: float, spread: float) -> Tensor:

@@ -52,12 +52,11 @@ class PlaneHead(nn.Module):
         self.head = nn.Conv2d(planes if self.law else planes + 2, channels_out, 1)
         with torch.no_grad():
             self.head.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess] it has a bias
-            self.head.weight[:, :planes] *= 0.1
+            self.head.weight *= 0.01
             if self.law:
-                self.head.weight[:planes].zero_()
                 self.head.weight[:planes, :, 0, 0] = sign * torch.eye(planes)
             else:
-                self.head.weight.mul_(0.1)
+                self.head.weight[:, planes:] = 0.0
                 self.head.weight[0, planes], self.head.weight[1:, planes + 1] = 1.0, 1.0
 
     def forward(self, scores: Tensor) -> Tensor:
