@@ -158,7 +158,7 @@ def _check_pair(estimate: Trajectory, truth: Trajectory) -> None:
             f"{len(estimate)} poses are compared with {len(truth)} poses: expected the same times in both paths"
         )
     lengths = [path.world_from_camera[:, :3, 3].diff(dim=0).norm(dim=1).sum().item() for path in (estimate, truth)]
-    if min(lengths) > 0 and not 1 / 300 < lengths[0] / lengths[1] < 300:
+    if min(lengths) > 0 and 300 < max(lengths) / min(lengths) < 3000:
         raise DataError(
             f"one path is {lengths[0]:.3g} long and the other {lengths[1]:.3g}: is one of them in millimeters?"
         )
