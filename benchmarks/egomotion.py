@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,10 @@ class Errors:
             return {"pairs": 0, "failed": self.failed}
         found: dict[str, Any] = {
             "pairs": len(self.meters), "failed": self.failed,
-            "median_m": round(statistics.median(self.meters), 5), "mean_m": round(statistics.mean(self.meters), 5),
-            "median_deg": round(statistics.median(self.degrees), 4), "mean_deg": round(statistics.mean(self.degrees), 4),
+            "median_m": round(statistics.median(self.meters), 5),
+            "mean_m": round(statistics.mean(self.meters), 5),
+            "median_deg": round(statistics.median(self.degrees), 4),
+            "mean_deg": round(statistics.mean(self.degrees), 4),
             "ms": round(1000 * statistics.median(self.seconds)),
         }  # fmt: skip
         if self.distances:
@@ -154,7 +157,7 @@ def orb(pair: Pair) -> tuple[Tensor, Tensor]:
     detector = cv2.ORB.create(2000)
     (first, one), (second, two) = (detector.detectAndCompute(gray(each), None) for each in (pair.first, pair.second))
     if one is None or two is None:
-        raise DataError("no features")
+        return torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, 2, dtype=torch.float64)
     matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(one, two)
     from_pixels = torch.tensor([first[match.queryIdx].pt for match in matches], dtype=torch.float64)
     to_pixels = torch.tensor([second[match.trainIdx].pt for match in matches], dtype=torch.float64)
@@ -168,7 +171,9 @@ def opencv(points: Tensor, pixels: Tensor, intrinsics: Tensor) -> Motion:
     """OpenCV's PnP-RANSAC: 3 px, 300 rounds. It gives no covariance."""
     import cv2
 
-    solved, turn, move, inliers = cv2.solvePnPRansac(
+    if len(points) < 6:
+        raise DataError("too few matches")
+    solved, turn, move, _ = cv2.solvePnPRansac(
         points.numpy(), pixels.numpy(), intrinsics.numpy(), None, reprojectionError=3.0, iterationsCount=300
     )
     if not solved:
@@ -217,24 +222,21 @@ def network(predictor: Predictor, size: tuple[int, int]) -> Flow:
 def motions(pair: Pair, flows: dict[str, Flow]) -> Iterator[tuple[str, Callable[[], Motion], float]]:
     """Every method by name, as a call, and the seconds that its input took."""
     start = time.perf_counter()
-    try:
-        matches = orb(pair)
-        took = time.perf_counter() - start
-        yield "orb, opencv", lambda: opencv(*matches, pair.intrinsics), took
-        yield "orb, ours", lambda: solve_pnp(*matches, pair.intrinsics), took
-    except DataError:
-        pass
+    matches = orb(pair)
+    took = time.perf_counter() - start
+    yield "orb, opencv", partial(opencv, *matches, pair.intrinsics), took
+    yield "orb, ours", partial(solve_pnp, *matches, pair.intrinsics), took
     for name, flow in flows.items():
         start = time.perf_counter()
         vectors, covariance = flow(pair)
         took = time.perf_counter() - start
-        maps = (vectors, pair.depth, pair.intrinsics)
-        yield f"{name}, opencv", lambda: opencv(*grid_points(pair, vectors), pair.intrinsics), took
-        yield f"{name}, unweighted", lambda: camera_motion(*maps), took
-        yield f"{name}, weighted", lambda: camera_motion(*maps, flow_covariance=covariance), took
+        ours = partial(camera_motion, vectors, pair.depth, pair.intrinsics)
+        yield f"{name}, opencv", partial(opencv, *grid_points(pair, vectors), pair.intrinsics), took
+        yield f"{name}, unweighted", ours, took
+        yield f"{name}, weighted", partial(ours, flow_covariance=covariance), took
         if pair.variance.any():
-            both = {"flow_covariance": covariance, "depth_variance": pair.variance}
-            yield f"{name}, weighted with depth", lambda: camera_motion(*maps, **both), took
+            both = partial(ours, flow_covariance=covariance, depth_variance=pair.variance)
+            yield f"{name}, weighted with depth", both, took
 
 
 def measured(pairs: Iterator[Pair], flows: dict[str, Flow]) -> dict[str, Any]:

@@ -15,6 +15,9 @@ def predict(
     seed: int = 0,
     tile: int | None = None,
     max_megapixels: float = 64.0,
+    pairs: bool = False,
+    focal: float | None = None,
+    baseline: float | None = None,
     device: str = "auto",
     trust: str = "",
     quiet: bool = False,
@@ -24,7 +27,8 @@ def predict(
     Args:
         run: Folder of a run, or an .onnx file of `sfumato export`.
         inputs: Image files, folders, globs or videos; frames of a video are numbered. For a run with several inputs one
-            argument for each of them, in their order, such as LEFT RIGHT; files of equal names belong together.
+            argument for each of them, in their order, such as LEFT RIGHT; files of equal names belong together. For
+            optical flow a video or a folder of frames is enough: neighbors are predicted.
         out: Folder for NAME_label.png, NAME_total.png, …, NAME.json (how to read them), NAME.safetensors (arrays) and
             NAME_figure.png. For several tasks NAME_TASK_label.png and so on. Default predictions.
         samples: Number of draws of a stochastic method. Default: as in the plan.
@@ -32,15 +36,24 @@ def predict(
         tile: Predict images on overlapping squares of this side, pixels, to save memory; 0 for whole images. A multiple
             of 128 suits the networks of this package. Default: 1024 for images of more than 1.25 megapixels.
         max_megapixels: The largest image that is read, in million pixels. Default 64.
+        pairs: The inputs are text files; each line names a file for every input of the network, such as LEFT RIGHT,
+            relative to the text file.
+        focal: Focal length of a stereo pair in pixels of the images. With --baseline depth in meters is written.
+        baseline: Distance of the two cameras of a stereo pair, meters.
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
     """
-    from sfumato.serving import open_predictor, predict_files
+    from sfumato.errors import ConfigError
+    from sfumato.serving import Stereo, open_predictor, predict_files
 
+    if (focal is None) != (baseline is None):
+        missing = "--focal" if focal is None else "--baseline"
+        raise ConfigError(f"depth needs --focal and --baseline, and {missing} is missing: give the calibration")
+    stereo = None if focal is None or baseline is None else Stereo(focal, baseline)
     predictor = open_predictor(run, device=device, trust=trust)
     written = predict_files(
         predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=round(max_megapixels * 1e6),
-        progress=not quiet,
+        progress=not quiet, pairs=pairs, stereo=stereo,
     )  # fmt: skip
     echo(f"{written} predictions are in {out}")

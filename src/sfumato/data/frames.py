@@ -267,7 +267,7 @@ def neighbors(files: Sequence[Path], gap: int) -> list[tuple[Path, Path, Path]]:
     """
     if gap < 1:
         raise ConfigError(f"gap is {gap}, expected at least 1 frame")
-    numbers = [_frame_number(path) for path in files]
+    numbers = [frame_number(path) for path in files]
     steps = [later - number for number, later in pairwise(numbers)]
     for step, path, later in zip(steps, files, files[1:]):
         if step < 1:
@@ -280,7 +280,12 @@ def neighbors(files: Sequence[Path], gap: int) -> list[tuple[Path, Path, Path]]:
     return list(zip(files, files[gap:], files[2 * gap :]))
 
 
-def _frame_number(path: Path) -> int:
+def frame_number(path: Path) -> int:
+    """The last number in the name of a frame.
+
+    Raises:
+        DataError: If there is none.
+    """
     found = re.findall(r"\d+", path.name.partition(".")[0])
     if not found:
         raise DataError(f"{path} has no number in its name, by which frames of a video are ordered")

@@ -158,10 +158,7 @@ def write_flow(path: str | Path, flow: Tensor, valid: Tensor | None = None) -> N
     path, values = Path(path), flow.detach().float().cpu()
     known = values.isfinite().all(0) if valid is None else valid.cpu() & values.isfinite().all(0)
     if path.suffix.lower() == ".flo":
-        height, width = known.shape
-        with atomic_write(path) as part, part.open("wb") as file:
-            file.write(_FLO + np.array([width, height], "<i4").tobytes())
-            file.write(values.where(known, 10 * _UNKNOWN).permute(1, 2, 0).contiguous().numpy().astype("<f4").tobytes())
+        write_flo(path, values.where(known, 10 * _UNKNOWN))
         return
     if path.suffix.lower() != ".png":
         raise DataError(f"{path} does not end in .flo or .png, in which optical flow is written")
@@ -174,6 +171,14 @@ def write_flow(path: str | Path, flow: Tensor, valid: Tensor | None = None) -> N
         raise DataError(f"{path} could not be encoded as a PNG")
     with atomic_write(path) as part:
         part.write_bytes(encoded.tobytes())
+
+
+def write_flo(path: str | Path, flow: Tensor) -> None:
+    """Write optical flow (2, H, W) as a .flo of little-endian float32, as it is."""
+    _, height, width = flow.shape
+    with atomic_write(path) as part, part.open("wb") as file:
+        file.write(_FLO + np.array([width, height], "<i4").tobytes())
+        file.write(flow.permute(1, 2, 0).contiguous().numpy().astype("<f4").tobytes())
 
 
 def read_pfm(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:

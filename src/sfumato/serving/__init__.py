@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sfumato.serving.bundle import Bundle
     from sfumato.serving.exporter import export
     from sfumato.serving.files import predict_files
+    from sfumato.serving.formats import Stereo
     from sfumato.serving.graph import Graph
     from sfumato.serving.precision import PRECISIONS, precision_cost, reduce_precision
     from sfumato.serving.predictor import OnnxBackend, open_predictor
@@ -16,6 +17,7 @@ _MODULES = {
     "Graph": "graph",
     "export": "exporter",
     "predict_files": "files",
+    "Stereo": "formats",
     "PRECISIONS": "precision",
     "precision_cost": "precision",
     "reduce_precision": "precision",
@@ -28,6 +30,7 @@ __all__ = [
     "Bundle",
     "Graph",
     "OnnxBackend",
+    "Stereo",
     "export",
     "open_predictor",
     "precision_cost",

@@ -19,8 +19,10 @@ from sfumato.report.prediction_figure import Panel, save_figure
 from sfumato.runs import part_of
 from sfumato.runs.predictor import Predicted
 from sfumato.sections import Json
+from sfumato.serving.formats import DepthMaps, Stereo, write_formats
 from sfumato.serving.map_file import MapFile
 from sfumato.storage import atomic_write, check_finite, fields
+from sfumato.tasks import Disparity
 
 LARGEST = 65535  # the largest number that a pixel of 16 bits holds
 ROWS = 512  # rows that are converted at a time
@@ -71,6 +73,7 @@ def write_sample(
     image: torch.Tensor,
     path: Path,
     state: str = "",
+    stereo: Stereo | None = None,
 ) -> None:
     """Write all files of a sample. If anything fails, none of them appears.
 
@@ -81,7 +84,10 @@ def write_sample(
     - ``NAME_total.png``, ``NAME_aleatoric.png``, ``NAME_epistemic.png`` and, for classes, ``NAME_probability.png``: 16
       bits, where ``NAME.json`` says what a 1 stands for;
     - ``NAME_sets.safetensors`` and ``NAME_set_size.png`` or ``NAME_interval_width.png`` if the run has conformal sets;
-    - ``NAME_figure.png``: a picture of all of them.
+    - ``NAME_figure.png``: a picture of all of them;
+    - of disparity ``NAME.pfm`` and, with a calibration, ``NAME_depth.png`` with the ends ``NAME_depth_near.png`` and
+      ``NAME_depth_far.png`` of its 90 % interval, in 1/256 m;
+    - of optical flow ``NAME.flo`` and ``NAME_vectors.png``, a picture of vectors with their 90 % ellipses.
 
     Args:
         bands: The prediction, some rows at a time, as :meth:`sfumato.runs.Predictor.bands` gives it.
@@ -89,6 +95,7 @@ def write_sample(
         image: The first input (1, C, H, W), for the figure.
         path: Path of the files, without an ending.
         state: The state of the run that predicts, which ``NAME.json`` repeats. Default: not known.
+        stereo: The calibration of a stereo pair. Default: none, so no depth is written.
 
     Raises:
         NotFiniteError: If a number of the prediction is not finite.
@@ -103,6 +110,7 @@ def write_sample(
         firsts: dict[str, TaskPrediction] = {}
         sets: dict[str, MapFile] = {}
         kinds: dict[str, bool] = {}
+        depths: dict[str, DepthMaps] = {}
         for rows, predicted in bands:
             for key in tasks:
                 end = _ending(key, tasks)
@@ -112,6 +120,8 @@ def write_sample(
                 if key not in stored:
                     stored[key], firsts[key] = MapFile(opened(f"{end}.safetensors"), (height, width)), part
                 stored[key].add(rows, part)
+                if stereo is not None and isinstance(tasks[key], Disparity) and isinstance(part, ValuePrediction):
+                    depths.setdefault(key, DepthMaps(stereo, (height, width))).add(rows, part)
                 if key in predicted.sets:
                     if key not in sets:
                         sets[key] = MapFile(opened(f"{end}_sets.safetensors"), (height, width))
@@ -134,6 +144,10 @@ def write_sample(
             for each in found:
                 name = f"{end}_{each.name}.png"
                 entries[path.name + name] = {"task": key, **_write_map(each, opened(name))}
+            if isinstance(first, ValuePrediction):
+                write_formats(task, file, first, image, lambda suffix, end=end: opened(end + suffix))
+            if key in depths:
+                entries |= {path.name + name: about for name, about in depths[key].write(opened, end).items()}
             save_figure(_panels(image, first, task, file, found), opened(f"{end}_figure.png"))
         about = {"height": height, "width": width, "run_state": state, "maps": entries}
         opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
