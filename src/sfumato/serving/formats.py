@@ -1,4 +1,4 @@
-"""Files in the formats of other programs: disparity as .pfm and as depth in meters, optical flow as .flo and a picture."""
+"""Files in the formats of other programs: disparity as .pfm and depth in meters, optical flow as .flo and a picture."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Stereo:
         angle = 2 * math.degrees(math.atan2(0.5 * width, self.focal))
         if not 3 <= angle <= 170:
             raise DataError(
-                f"a focal length of {self.focal:g} px gives images of {width} pixels a view of {angle:.3g}°: is it that "
-                "of images of another size?"
+                f"a focal length of {self.focal:g} px gives images of {width} pixels a view of {angle:.3g}°: is it "
+                "that of images of another size?"
             )
 
 
@@ -73,7 +73,9 @@ def check_stereo(tasks: Mapping[str, Task]) -> None:
         ConfigError: If no task is disparity.
     """
     if not any(isinstance(task, Disparity) for task in tasks.values()):
-        raise ConfigError(f"a focal length and a baseline make depth of disparity, but the run is of {', '.join(tasks)}")
+        raise ConfigError(
+            f"a focal length and a baseline make depth of disparity, but the run is of {', '.join(tasks)}"
+        )
 
 
 @singledispatch
