@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--out", type=absolute, default=RESULT, help="file of the result")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seconds", type=float, default=90.0, help="time for all trainings together")
-    parser.add_argument("--pair-seconds", type=float, default=30.0, help="time after which no pairs are generated")
+    parser.add_argument("--pair-seconds", type=float, default=60.0, help="time after which no pairs are generated")
     parser.add_argument("--only", choices=("pairs", "train", "score"), help="one of the three parts")
     parser.add_argument("--pairs", type=int, default=2500, help="number of generated pairs")
     parser.add_argument("--processes", type=int, default=2, help="processes that generate pairs")

@@ -195,6 +195,7 @@ def store(folder: Path, count: int, seed: int, processes: int, seconds: float = 
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (count, *channels[name], *SIZE)).flush()
     starts = range(0, count, PART)
     with pool(processes) as workers:
+        list(workers.map(abs, range(processes)))  # so that the time begins when the processes have started
         end = time.time() + seconds
         made = list(workers.map(_generate, *zip(*[(folder, seed, start, count, end) for start in starts])))
     done = 0

@@ -11,7 +11,7 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.likelihoods import FullLaplace
 from sfumato.methods import MCDropout, TestTimeAugmentation
 from sfumato.models import LightFlow
-from sfumato.models.light_flow import SHRINK, correlation
+from sfumato.models.light_flow import SHRINK, Match, correlation, patches, unit_vectors
 from sfumato.predictions import predict
 from sfumato.runs import Config, Run
 from sfumato.testing import check_prediction
@@ -21,21 +21,40 @@ SMALL = {"widths": (8, 16), "width": 8, "radius": 1}
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning tells developers
 
 
-def test_correlation_is_the_cosine_with_the_pixels_around():
+def test_correlation_is_the_product_with_the_pixels_around():
     torch.manual_seed(0)
     first, second = torch.randn(2, 2, 5, 6, 7)
     found = correlation(first, second, 2)
     assert found.shape == (2, 25, 6, 7)
     for down, across, y, x in ((-2, 1, 3, 3), (0, 0, 0, 0), (2, -1, 1, 6)):
-        cosine = torch.cosine_similarity(first[:, :, y, x], second[:, :, y + down, x + across])
-        assert torch.allclose(found[:, (down + 2) * 5 + across + 2, y, x], cosine, atol=1e-5)
+        product = (first[:, :, y, x] * second[:, :, y + down, x + across]).sum(1)
+        assert torch.allclose(found[:, (down + 2) * 5 + across + 2, y, x], product, atol=1e-5)
     assert (found[:, 0, 0, 0] == 0).all()  # beyond the border
 
 
-def test_correlation_of_features_that_are_all_zero_has_a_gradient():
+def test_vectors_of_length_zero_have_a_gradient():
     features = torch.zeros(1, 4, 3, 3, requires_grad=True)
-    correlation(features, torch.randn(1, 4, 3, 3), 1).sum().backward()
+    unit_vectors(features).sum().backward()
     assert features.grad.isfinite().all()
+    assert unit_vectors(torch.ones(1, 4, 1, 1)).norm().item() == pytest.approx(1)
+
+
+def test_patches_do_not_see_light():
+    image = torch.rand(1, 3, 12, 16)
+    assert torch.allclose(patches(image, 2), patches(0.5 * image + 0.2, 2), atol=1e-4)
+    assert patches(image, 2).shape == (1, 25, 6, 8)
+    assert (patches(torch.full((1, 3, 8, 8), 0.5), 2) == 0).all()
+
+
+def test_offsets_are_those_of_the_shift():
+    pattern = torch.rand(1, 3, 20, 26, generator=torch.Generator().manual_seed(0))
+    first, second = patches(pattern[..., 2:18, 3:23], 1), patches(pattern[..., 4:20, 2:22], 1)  # (1, −2) px
+    match = Match(3)
+    inside = (..., slice(4, -4), slice(4, -4))
+    _, offset = match(first, second, torch.zeros(1, 2, 16, 20))
+    assert offset[inside].mean((0, 2, 3)).tolist() == pytest.approx([1, -2], abs=0.15)
+    known = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 16, 20)
+    assert match(first, second, known)[1][inside].abs().max() < 0.2  # what is known already is not found again
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 5), (32, 48), (33, 65)])
@@ -45,6 +64,19 @@ def test_any_size(size):
         found = network(*pair)
         assert found.shape == (2, 5, *size)
         assert found.isfinite().all()
+
+
+def test_before_training_it_is_a_matcher():
+    whole = torch.nn.functional.interpolate(
+        torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(0)), (96, 96), mode="bicubic"
+    ).clamp(0, 1)
+    first, second = whole[..., 16:80, 16:80], whole[..., 12:76, 22:86]  # the scene moves by (−6, 4) px
+    torch.manual_seed(0)
+    found = LightFlow(4).eval()(first, second)[..., 16:-16, 16:-16]
+    truth = torch.tensor([-6.0, 4.0]).view(1, 2, 1, 1)
+    assert (found[:, :2] - truth).norm(dim=1).median() < 1
+    still = LightFlow(4).eval()(first, first)[:, :2]
+    assert still.norm(dim=1).median() < 0.5
 
 
 def test_the_first_two_outputs_start_as_the_vectors_of_the_finest_level():
@@ -73,7 +105,7 @@ def test_vectors_are_exact_in_mixed_precision():
 
 @pytest.fixture(scope="module")
 def scenes():
-    return Scenes(4, size=(32, 32), views=True, inputs=("image", "next"))
+    return Scenes(4, size=(16, 24), views=True, inputs=("image", "next"))
 
 
 def planned(scenes, **choices):
@@ -117,7 +149,7 @@ def test_every_method(method, scenes, tmp_path):
         run = fit_post_hoc(run, method, tmp_path / "fitted", scenes, progress=False)
     found = Run.open(run.folder).predict(*run.inputs_of(sample))
     check_prediction(found)
-    assert found.covariance.shape == (1, 2, 2, 32, 32)
+    assert found.covariance.shape == (1, 2, 2, 16, 24)
     assert (torch.linalg.eigvalsh(found.covariance.permute(0, 3, 4, 1, 2)) > 0).all()
 
 

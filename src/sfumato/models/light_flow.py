@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from sfumato.models.unet import enlarged
 
 DETAIL = 8  # channels at full resolution
 SHRINK = 8.0  # vectors are divided by it where a convolution reads them, so that they are about as large as features
+SHARPNESS, PENALTY = 20.0, 0.3  # at the start: the factor of cosines, and what is subtracted for an offset of a pixel
 
 
 def layer(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -24,29 +26,56 @@ def layer(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential
 
 
 def finer_to_coarser(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Features of half the resolution, which two convolutions compute. They are normalized in groups of 8 channels."""
-    second = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+    """Features of half the resolution, which two convolutions compute.
+
+    They are normalized in groups of 8 channels and end without an activation, so that their mean is near 0: cosines of
+    features that are all positive are all near 1.
+    """
     norm = nn.GroupNorm(max(1, channels_out // 8), channels_out)
-    return nn.Sequential(layer(channels_in, channels_out, 2), second, norm, nn.LeakyReLU(0.1))
+    return nn.Sequential(layer(channels_in, channels_out, 2), nn.Conv2d(channels_out, channels_out, 3, 1, 1), norm)
+
+
+def patches(image: Tensor, times: int) -> Tensor:
+    """The brightness of the 5 × 5 pixels around each pixel of a shrunk image, without its mean, as unit vectors.
+
+    They say where a place is before anything has been learned, and in images unlike those of the training too.
+
+    Args:
+        image: Images (B, C, H, W), whose sides are multiples of ``times``.
+        times: How often the image is shrunk.
+
+    Returns:
+        Vectors (B, 25, H / times, W / times).
+    """
+    gray = image.mean(1, keepdim=True)
+    small = F.avg_pool2d(gray, times) if times > 1 else gray
+    height, width = small.shape[-2:]
+    wide = F.pad(small, (2, 2, 2, 2), mode="replicate")
+    around = torch.cat([wide[..., y : y + height, x : x + width] for y in range(5) for x in range(5)], 1)
+    return unit_vectors(around - around.mean(1, keepdim=True))
+
+
+def unit_vectors(features: Tensor) -> Tensor:
+    """Features (B, C, H, W) divided by their length, and shorter ones where the length is less than 0.001."""
+    # Not by its own length where that is next to 0: the gradient grows with one over the length.
+    return F.normalize(features, dim=1, eps=1e-3)
 
 
 def correlation(first: Tensor, second: Tensor, radius: int) -> Tensor:
-    """The cosine of the angle between the features of each pixel and of the pixels around it in a second map.
+    """The product of the vector of each pixel with those of the pixels around it in a second map.
 
     Args:
-        first: Features (B, C, H, W).
-        second: Features (B, C, H, W). Beyond their border they are 0.
+        first: Vectors (B, C, H, W).
+        second: Vectors (B, C, H, W). Beyond their border they are 0.
         radius: How far from its place a pixel is looked for in both directions, pixels.
 
     Returns:
-        Cosines (B, (2 radius + 1)², H, W) in [−1, 1], row after row of offsets.
+        Products (B, (2 radius + 1)², H, W), row after row of offsets. Those of unit vectors are cosines.
 
     >>> correlation(torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1, 1), 1).flatten().tolist()[3:6]
-    [0.0, 1.0, 0.0]
+    [0.0, 2.0, 0.0]
     """
     height, width, reach = *first.shape[-2:], 2 * radius + 1
-    # 1e-6 and not less: the gradient of a normalized vector grows with one over its length.
-    first, second = (F.normalize(each, dim=1, eps=1e-6) for each in (first, second))
     second = F.pad(second, (radius,) * 4)
     rows = []
     for down in range(reach):
@@ -55,47 +84,88 @@ def correlation(first: Tensor, second: Tensor, radius: int) -> Tensor:
     return torch.cat(rows, 1)
 
 
+class Match(nn.Module):
+    """Where the pixels of the first image are in the second one, as far as they lie near a flow that is known.
+
+    The second image is warped by the flow and correlated with the first. The softmax of the cosines is a distribution
+    of offsets, whose mean is added to the flow. Offsets have a penalty that grows with their square.
+
+    Args:
+        radius: How far an offset reaches, pixels.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, radius: int) -> None:
+        super().__init__()
+        self.radius = radius
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+        self.log_penalty = nn.Parameter(torch.tensor(math.log(PENALTY)))
+        side = torch.arange(-radius, radius + 1).float()
+        down, across = torch.meshgrid(side, side, indexing="ij")
+        self.register_buffer("offsets", torch.stack([across, down]).flatten(1), persistent=False)
+
+    def forward(self, first: Tensor, second: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines (B, (2 radius + 1)², H, W) and the mean offset (B, 2, H, W) px, for unit vectors and flow."""
+        places = flow + pixel_grid((flow.shape[-2], flow.shape[-1]), flow)
+        moved = sample_at(second.float(), places)[0]  # in half precision a place is known to an eighth of a pixel
+        similar = correlation(first.float(), moved, self.radius)
+        far = (self.offsets.square().sum(0) * self.log_penalty.exp()).view(1, -1, 1, 1)
+        law = (similar * self.log_sharpness.exp() - far).softmax(1)
+        return similar, torch.einsum("co,bohw->bchw", self.offsets, law)
+
+
 class Level(nn.Module):
-    """One step from coarse to fine: warp the second image by the flow so far, correlate, and improve the flow.
+    """One step from coarse to fine: match both images near the flow so far, and improve what was found.
 
     Args:
         channels: Number of channels of the features.
         context: Number of channels that come from the coarser level, 0 for the coarsest.
         width: Number of channels of the result.
-        radius: Radius of the correlation, pixels.
+        radius: Radius of the match, pixels.
     """
 
     def __init__(self, channels: int, context: int, width: int, radius: int) -> None:
         super().__init__()
-        self.radius = radius
-        read = (2 * radius + 1) ** 2 + channels + context + 2
+        self.match = Match(radius)
+        read = (2 * radius + 1) ** 2 + channels + context + 4
         self.body = nn.Sequential(layer(read, 2 * width), layer(2 * width, width), layer(width, width))
         self.step = nn.Conv2d(width, 2, 3, padding=1)
+        nn.init.zeros_(self.step.weight)
+        nn.init.zeros_(self.step.bias)  # pyright: ignore[reportArgumentType]
 
-    def forward(self, first: Tensor, second: Tensor, flow: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The flow (B, 2, H, W) in pixels of this level, and features (B, width, H, W)."""
-        places = flow + pixel_grid((flow.shape[-2], flow.shape[-1]), flow)
-        moved = sample_at(second.float(), places)[0]  # in half precision a place is known to an eighth of a pixel
-        found = [correlation(first, moved.to(first.dtype), self.radius), first, flow / SHRINK]
+    def forward(
+        self, features: Sequence[Tensor], around: Sequence[Tensor], flow: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The flow (B, 2, H, W) in pixels of this level, and features (B, width, H, W).
+
+        ``features`` and ``around`` are the features and the patches of both images, each (B, …, H, W).
+        """
+        # Both have the length 1.
+        both = [torch.cat([unit_vectors(f), p], 1) * 0.5**0.5 for f, p in zip(features, around, strict=True)]
+        similar, offset = self.match(*both, flow)
+        found = [similar, features[0], flow / SHRINK, offset]
         x = self.body(torch.cat(found if context is None else [*found, context], 1))
-        return flow + self.step(x).float(), x
+        return flow + offset + self.step(x).float(), x
 
 
 class LightFlow(nn.Module):
     """Optical flow from coarse to fine: a pyramid of features, warping, and correlation with the pixels around.
 
     It takes two images (B, 3, H, W) in [0, 1] of any size and returns (B, channels_out, H, W). Vectors are estimated at
-    1/32, 1/16, 1/8, 1/4 and 1/2 of the resolution, each level from the warped features of the second image. The last
-    layer is the 1 × 1 convolution ``head``. It reads features of full resolution beside the vectors, which its first
-    two output channels equal before training. With the default arguments it has 0.53 M parameters.
+    1/16, 1/8, 1/4 and 1/2 of the resolution. Each level warps the second image by the flow so far and matches learned
+    features and small patches of both images; convolutions improve what is found. At full resolution patches are
+    matched once more. The last layer is the 1 × 1 convolution ``head``. It reads features of full resolution beside the
+    vectors, which its first two output channels equal before training. With the default arguments it has 0.4 M
+    parameters.
 
     Args:
         channels_out: Number of output channels, ``likelihood.channels``, at least 2.
         widths: Numbers of channels of the features at 1/2, 1/4, 1/8, … of the resolution, at least 2 of them.
-            Multiples of 8. Default (16, 24, 32, 48, 64).
+            Multiples of 8. Default (16, 24, 32, 48).
         width: Number of channels of each level's result. Default 32.
-        radius: Radius of the correlation at each level, pixels. Default 3.
-        dropout: Probability in [0, 1) that a feature is dropped, of the finest level before the last two layers.
+        radius: Radius of the match at each level, pixels. Default 3, which reaches 90 px at full resolution.
+        dropout: Probability in [0, 1) that a feature is dropped, of the finest level before the last layers.
             Default 0.1.
 
     Attributes:
@@ -104,8 +174,8 @@ class LightFlow(nn.Module):
     Raises:
         ConfigError: If there are fewer than 2 output channels or widths.
 
-    Source: Sun et al. (2018), "PWC-Net: CNNs for optical flow using pyramid, warping, and cost volume". The features
-    are normalized here, and there is no context network.
+    Source: Sun et al. (2018), "PWC-Net: CNNs for optical flow using pyramid, warping, and cost volume". Patches, the
+    mean offset of the softmax and the penalty are our own additions: training is short, and begins with a matcher.
     Pitfall: A coarse level cannot see an object that is smaller than its pixels and moves further than the radius of
     the finer levels.
 
@@ -118,7 +188,7 @@ class LightFlow(nn.Module):
     def __init__(
         self,
         channels_out: int,
-        widths: Sequence[int] = (16, 24, 32, 48, 64),
+        widths: Sequence[int] = (16, 24, 32, 48),
         width: int = 32,
         radius: int = 3,
         dropout: float = 0.1,
@@ -132,13 +202,14 @@ class LightFlow(nn.Module):
         self.stride = 2 ** len(widths)
         self.pyramid = nn.ModuleList(finer_to_coarser(above, below) for above, below in pairwise((3, *widths)))
         self.levels = nn.ModuleList(
-            Level(channels, 0 if channels is widths[-1] else width, width, radius) for channels in reversed(widths)
+            Level(channels, 0 if level == 0 else width, width, radius)
+            for level, channels in enumerate(reversed(widths))
         )
-        self.detail = layer(3, DETAIL)
+        self.match, self.detail = Match(1), layer(3, DETAIL)
         self.drop, self.narrow = nn.Dropout(dropout), nn.Conv2d(width, 2 * DETAIL, 1)
-        self.sharpen = nn.Sequential(layer(3 * DETAIL + 2, 2 * DETAIL), layer(2 * DETAIL, 2 * DETAIL))
+        self.sharpen = nn.Sequential(layer(3 * DETAIL + 2 + 9, 2 * DETAIL), layer(2 * DETAIL, 2 * DETAIL))
         self.head = nn.Conv2d(2 * DETAIL + 2, channels_out, 1)
-        with torch.no_grad():  # so that training starts from the vectors of the finest level
+        with torch.no_grad():  # so that training starts from the vectors that are found
             self.head.weight.zero_()
             self.head.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
             self.head.weight[:2, 2 * DETAIL :, 0, 0] = SHRINK * torch.eye(2)
@@ -154,22 +225,23 @@ class LightFlow(nn.Module):
                 f"the two images have shapes {tuple(image.shape)} and {tuple(next.shape)}: expected the same"
             )
         height, width = image.shape[-2:]
-        first, second = padded(image, self.stride), padded(next, self.stride)
-        detail = self.detail(first)
-        pairs = []
-        both = torch.cat([first, second])
+        both = torch.cat([padded(image, self.stride), padded(next, self.stride)])
+        x, features = both, []
         for block in self.pyramid:
-            both = block(both)
-            pairs.append(both.chunk(2))
-        context = None
-        flow = both.new_zeros(len(image), 2, *both.shape[-2:], dtype=torch.float32)
-        for level, pair in zip(self.levels, reversed(pairs)):
+            x = block(F.leaky_relu(x, 0.1) if features else x)
+            features.append(x.chunk(2))
+        flow, context = x.new_zeros(len(image), 2, *x.shape[-2:], dtype=torch.float32), None
+        for number, level in enumerate(self.levels):
+            coarse = len(self.levels) - number  # this level has 1 / 2^coarse of the resolution
             if context is not None:
                 flow, context = 2 * enlarged(flow), enlarged(context)
-            flow, context = level(*pair, flow, context)
+            flow, context = level(features[coarse - 1], patches(both, 2**coarse).chunk(2), flow, context)
         assert context is not None
-        flow = 2 * enlarged(flow) / SHRINK
-        x = self.sharpen(torch.cat([enlarged(self.narrow(self.drop(context))), detail, flow], 1))
+        flow = 2 * enlarged(flow)
+        similar, offset = self.match(*patches(both, 1).chunk(2), flow)
+        flow = (flow + offset) / SHRINK
+        detail = self.detail(both.chunk(2)[0])
+        x = self.sharpen(torch.cat([enlarged(self.narrow(self.drop(context))), detail, flow, similar], 1))
         return self._exact(torch.cat([x.float(), flow], 1))[..., :height, :width]
 
     def _exact(self, x: Tensor) -> Tensor:
