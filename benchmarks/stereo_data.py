@@ -76,7 +76,7 @@ class StoredPairs(Dataset[Sample]):
 
     Args:
         root: The folder that :func:`store` filled.
-        split: ``train``, or ``val`` for the last 64 of them.
+        split: ``train``, or ``val`` for the last 40 of them.
         size: Must be None.
     """
 
@@ -84,7 +84,7 @@ class StoredPairs(Dataset[Sample]):
     splits = ("train", "val")
     tasks: ClassVar[Mapping[str, Disparity]] = {"disparity": Disparity(MAXIMUM)}
     augmentation: ClassVar[Mapping[str, object]] = {"scale": (0.75, 1.0), "color": 0.4}
-    held = 64
+    held = 40
 
     def __init__(self, root: str = "", split: str = "train", size: tuple[int, int] | None = None) -> None:
         assert size is None
