@@ -10,14 +10,15 @@ from torch.utils.data import Dataset
 
 from sfumato import targets
 from sfumato.contracts import Sample
-from sfumato.data.description import Labels, read_description
-from sfumato.data.images import read_turned_image
+from sfumato.data.description import VIEWS, Description, Labels, read_description
+from sfumato.data.images import read_image, read_turned_image
+from sfumato.data.motion_files import read_disparity, read_flow
 from sfumato.data.observers import most_likely, observed_shares
 from sfumato.data.stored import read_channel
 from sfumato.data.target_files import read_classes, read_depth, read_probabilities
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError
-from sfumato.tasks import Depth, Semantic
+from sfumato.tasks import BaseTask
 
 FILE = "sfumato.yaml"
 Fit = tuple[tuple[int, ...], int, int]
@@ -58,6 +59,24 @@ class Folder(Dataset[Sample]):
     outside ``minimum`` and ``maximum`` (meters). Classes and depth may be given at once. Files with more than
     ``max_megapixels: 64`` million pixels are refused.
 
+    For stereo pairs, whose left views are the ``images``, and for optical flow from ``images`` to ``next``::
+
+        splits:
+          train: {images: train/left, right: train/right, disparity: train/disparity}
+        disparity: {maximum: 64}
+        camera: {focal: 721.5, center: [609.6, 172.9], baseline: 0.54}      # optional
+
+        splits:
+          train: {images: first, next: second, flow: flow}
+        flow: {reach: 20}
+
+    ``maximum`` and ``reach`` are in pixels. Disparities are PFM, PNG or others, see
+    :func:`~sfumato.data.motion_files.read_disparity`; ``unit: 0.25`` beside ``maximum`` says that a stored 1 is a
+    quarter of a pixel. Flows are .flo, PFM or 16-bit PNG, see :func:`~sfumato.data.motion_files.read_flow`. A split
+    without them is for training without labels. With a ``camera`` (``focal`` and ``center`` px, ``baseline`` meters),
+    samples hold ``intrinsics`` and the poses of the pair, and ``depth: {minimum: 1, maximum: 80}`` without a unit is
+    computed from disparity.
+
     A sample holds ``name``, ``image`` (3, H, W) uint8 (float32 in [0, 1] from 16-bit and float files), and as described
     ``classes`` (H, W) int64 with ``classes_valid`` (H, W) bool, ``depth`` (1, H, W) meters with ``depth_valid`` (H, W)
     bool. With several observers or probabilities, ``classes`` is the most likely class (of equally likely ones that of
@@ -90,7 +109,7 @@ class Folder(Dataset[Sample]):
         root = Path(root)
         self._described = read_description(root if root.suffix in (".yaml", ".yml") else root / FILE)
         self.size, described = size, self._described
-        self.tasks: dict[str, Semantic | Depth] = described.tasks
+        self.tasks: dict[str, BaseTask] = described.tasks
         self.splits = tuple(described.splits)
         if split not in self.splits:
             advice = ": a fold is val after `fit --fold 0`" if split == "val" and described.folds else ""
@@ -129,10 +148,12 @@ class Folder(Dataset[Sample]):
         sample: Sample = {"name": self.names[index], "image": image}
         if known.labels:
             sample |= _classes(files, known.labels, fit)
-        if known.depth:
+        if known.depth and known.depth.unit:
             task = known.depth.task
             depth = read_depth(files["depth"][0], known.depth.unit, task.minimum, task.maximum, *fit)
             sample["depth"], sample["depth_valid"] = depth
+        sample |= {view: read_image(files[view][0], known.max_pixels) for view in VIEWS if view in files}
+        sample |= _correspondences(files, known, image)
         if "mask" in files:
             inside = torch.from_numpy(read_channel(files["mask"][0], *fit) != 0)
             sample = {key: _inside(key, value, inside) for key, value in sample.items()}
@@ -155,12 +176,30 @@ def _classes(files: dict[str, tuple[Path, ...]], labels: Labels, fit: Fit) -> di
     return _soft(probs, most_likely(probs, observed[0]), valid)
 
 
+def _correspondences(files: dict[str, tuple[Path, ...]], known: Description, image: Tensor) -> dict[str, Tensor]:
+    """Disparity, flow, and what follows from the camera, of those that are described."""
+    shape, found = (int(image.shape[-2]), int(image.shape[-1])), dict[str, Tensor]()
+    if "flow" in files:
+        found["flow"], found["flow_valid"] = read_flow(files["flow"][0], shape, known.max_pixels)
+    if known.disparity and "disparity" in files:
+        disparity = read_disparity(files["disparity"][0], known.disparity.unit, shape, known.max_pixels)
+        found["disparity"], found["disparity_valid"] = disparity
+    if known.camera is None:
+        return found
+    known.camera.check(shape, str(known.file))
+    if known.depth and not known.depth.unit and "disparity" in found:
+        depth, valid = known.camera.depth(found["disparity"], found["disparity_valid"])
+        inside = valid & (depth[0] >= known.depth.task.minimum) & (depth[0] <= known.depth.task.maximum)
+        found["depth"], found["depth_valid"] = depth.where(inside, 0), inside
+    return {**found, "intrinsics": torch.from_numpy(known.camera.matrix).float(), **known.camera.poses()}
+
+
 def _soft(probs: Tensor, classes: Tensor, valid: Tensor) -> dict[str, Tensor]:
     return {"classes": classes, "classes_valid": valid, "class_probs": probs, "classes_soft": probs}
 
 
 def _inside(key: str, value: Tensor | str, inside: Tensor) -> Tensor | str:
     """An entry with what lies outside the region of interest made invalid, and 0 where it is a target."""
-    if isinstance(value, str) or key == "image":
+    if isinstance(value, str) or value.shape[-2:] != inside.shape or key in ("image", *VIEWS):
         return value
     return value & inside if value.dtype == torch.bool else value.where(inside, 0)

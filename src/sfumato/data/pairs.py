@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato.data.images import PICTURES
+from sfumato.data.motion_files import DISPARITIES, FLOWS
 from sfumato.data.target_files import TARGETS
 from sfumato.errors import DataError, MissingFileError
 
 LARGEST_LIST = 1 << 26  # bytes
+_ENDINGS = {"right": PICTURES, "next": PICTURES, "disparity": DISPARITIES, "flow": FLOWS}
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,12 @@ def find_rows(base: Path, images: str, targets: Mapping[str, Sequence[str]]) -> 
         DataError: If a place holds no file of an expected type, or two that belong to one image.
     """
     found = _files(base, images, PICTURES)
-    wanted = {kind: [_files(base, place, TARGETS) for place in places] for kind, places in targets.items()}
+    endings = {kind: _ENDINGS.get(kind, TARGETS) for kind in targets}
+    wanted = {kind: [_files(base, place, endings[kind]) for place in places] for kind, places in targets.items()}
     rows = Rows(targets={kind: [] for kind in targets})
     for name, image in found.items():
         lacking = [
-            f"{image} has no {kind} in {base / place} (ending in {' '.join(TARGETS)})"
+            f"{image} has no {kind} in {base / place} (ending in {' '.join(endings[kind])})"
             for kind, places in targets.items()
             for place, files in zip(places, wanted[kind])
             if name not in files
@@ -118,7 +121,7 @@ def listed_rows(base: Path, place: str, kinds: Sequence[str]) -> Rows:
             raise DataError(f"{where}, names {words[0]} again: list each image once")
         taken.add(name)
         files = [base / word for word in words]
-        for file, endings in zip(files, (PICTURES, *[TARGETS] * len(kinds))):
+        for file, endings in zip(files, (PICTURES, *(_ENDINGS.get(kind, TARGETS) for kind in kinds))):
             if file.suffix.lower() not in endings:
                 raise DataError(f"{where}: {file} does not end in {' '.join(endings)}")
         lacking = [f"{where}: {file} does not exist" for file in files if not file.exists()]
