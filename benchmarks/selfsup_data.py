@@ -43,7 +43,8 @@ class Travels(Scenes):
             raise IndexError(index)
         world = build(np.random.default_rng((self.seed, index)))
         poses = travel(np.random.default_rng((self.seed, index, 9)))
-        views = render(world, [lens.camera(pose, self.size) for pose in poses.values()], self.size)
+        matrix = lens.intrinsics(self.size)
+        views = render(world, [lens.camera(pose, matrix) for pose in poses.values()], self.size)
         surface = views[0].index >= 0
         maps = {
             **{VIEWS[name]: np.ascontiguousarray(view.image) for name, view in zip(poses, views)},
