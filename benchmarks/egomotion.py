@@ -39,8 +39,6 @@ from sfumato.geometry import (
     absolute_pose_errors,
     camera_motion,
     check_poses,
-    dis_flow,
-    forward_backward_error,
     project,
     relative_pose_errors,
     solve_pnp,
@@ -50,11 +48,11 @@ from sfumato.geometry import (
 from sfumato.geometry.pose import exp, inverse, log
 from sfumato.runs import Run
 from sfumato.runs.predictor import Predictor, RunBackend
+from sfumato.serving.camera_path import dis_flow_of
 
 RESULT = HERE / "results" / "egomotion.json"
 PICTURE = HERE.parent / "docs" / "images" / "egomotion.png"
 GAPS = (1, 10, 30)
-FLOOR = 0.3  # px; a forward–backward error of 0 is no proof of a perfect flow
 DEPTH_NOISE = 0.0028  # m at 1 m, growing with the square of the distance: Khoshelham and Elberink (2012), first Kinect
 COLOR = torch.tensor([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]], dtype=torch.float64)
 COLOR_FROM_DEPTH = exp(torch.tensor([0.025, 0, 0, 0, 0, 0], dtype=torch.float64))
@@ -199,9 +197,7 @@ Flow = Callable[[Pair], tuple[Tensor, Tensor]]
 
 def dis(pair: Pair) -> tuple[Tensor, Tensor]:
     """DIS flow (2, H, W), and the covariance (2, 2, H, W) that its forward–backward error stands for."""
-    there, back = dis_flow(pair.first, pair.second), dis_flow(pair.second, pair.first)
-    variance = forward_backward_error(there, back)[0].square() + FLOOR**2
-    return there[0], variance * torch.eye(2)[:, :, None, None]
+    return dis_flow_of(pair.first, pair.second)
 
 
 def network(predictor: Predictor, size: tuple[int, int]) -> Flow:
@@ -282,23 +278,11 @@ def drive(data: SevenScenes, flow: Flow, gap: int, limit: int, picture: Path) ->
     errors = absolute_pose_errors(estimate, reference, "first")
     draw(estimate, reference, picture)
     length = reference.world_from_camera[:, :3, 3].diff(dim=0).norm(dim=1).sum().item()
-    assert estimate.covariance is not None
     return {
         "motions": count, "gap": gap, "length_m": round(length, 3), "end_error_m": round(errors.meters[-1].item(), 4),
         "end_error_deg": round(errors.degrees[-1].item(), 3), "median_error_m": round(errors.meters.median().item(), 4),
-        "end_sigma_m": round(position_covariance(estimate)[-1].trace().sqrt().item(), 4),
+        "end_sigma_m": round(estimate.position_covariance[-1].trace().sqrt().item(), 4),
     }  # fmt: skip
-
-
-def position_covariance(trajectory: Trajectory) -> Tensor:
-    """Covariance (N, 3, 3) of the positions: a twist moves a position p by ρ + φ × p."""
-    assert trajectory.covariance is not None
-    position = trajectory.world_from_camera[:, :3, 3]
-    x, y, z = position.unbind(1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 1).reshape(-1, 3, 3)
-    by = torch.cat([torch.eye(3, dtype=torch.float64).expand(len(x), 3, 3), cross], 2)
-    return by @ trajectory.covariance @ by.mT
 
 
 def draw(estimate: Trajectory, reference: Trajectory, picture: Path) -> None:
@@ -312,7 +296,7 @@ def draw(estimate: Trajectory, reference: Trajectory, picture: Path) -> None:
     for each, color, name in ((reference, "#9aa5b1", "reference"), (estimate, "#b4532a", "estimate")):
         x, z = each.world_from_camera[:, planes, 3].T
         axis.plot(x, z, color=color, lw=1.6, marker=".", ms=4, label=name)
-    for place, spread in zip(estimate.world_from_camera[:, planes, 3], position_covariance(estimate)):
+    for place, spread in zip(estimate.world_from_camera[:, planes, 3], estimate.position_covariance):
         values, vectors = torch.linalg.eigh(spread[planes][:, planes])
         angle = torch.rad2deg(torch.atan2(vectors[1, 1], vectors[0, 1])).item()
         major, minor = (4 * values.clamp_min(0).sqrt()).flip(0).tolist()

@@ -11,6 +11,7 @@ from sfumato.geometry import (
     read_kitti,
     read_tum,
     relative_pose_errors,
+    write_covariances,
     write_kitti,
     write_tum,
 )
@@ -136,6 +137,9 @@ def test_covariances_add_up_along_the_path():
     measured = errors.mT @ errors / 4000
     scale = path.covariance[-1].diagonal().sqrt()
     assert ((measured - path.covariance[-1]).abs() < 0.1 * scale[:, None] * scale).all()
+    away = samples[:, :3, 3] - found[:3, 3]
+    spread = path.position_covariance[-1]
+    assert (away.mT @ away / 4000 - spread).abs().max() < 0.1 * spread.diagonal().max()
 
 
 @pytest.mark.parametrize(
@@ -185,3 +189,8 @@ def test_paths_that_do_not_belong_together_are_refused(tmp_path):
         absolute_pose_errors(truth, truth, "sim3")
     with pytest.raises(MissingFileError):
         read_tum(tmp_path / "none.txt")
+
+
+def test_a_path_without_covariance_has_none_to_write(tmp_path):
+    with pytest.raises(ConfigError, match="no covariance"):
+        write_covariances(tmp_path / "none.txt", walk())

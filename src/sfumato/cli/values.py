@@ -14,7 +14,7 @@ from sfumato.errors import ConfigError
 MISSING: Final = object()  # the default of an argument that must be given
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 LEAST = {  # the smallest value of a number, by its name
-    "samples": 1, "devices": 1, "num_nodes": 1, "parallel_members": 1,
+    "samples": 1, "devices": 1, "gap": 1, "num_nodes": 1, "parallel_members": 1,
     "members": 0, "limit": 0, "epochs": 0, "batch": 0, "seed": 0, "tile": 0, "workers": -1, "cache_gb": 0,
     "learning_rate": 0, "weight_decay": 0, "delta": 0, "max_megapixels": 0,
 }  # fmt: skip

@@ -26,6 +26,7 @@ from sfumato.geometry.trajectory import (
     read_kitti,
     read_tum,
     relative_pose_errors,
+    write_covariances,
     write_kitti,
     write_tum,
 )
@@ -37,5 +38,5 @@ __all__ = [
     "dis_flow", "disparity_to_depth", "exp", "forward_backward_error", "gradient_saliency", "group_correlation",
     "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid", "project", "read_kitti",
     "read_tum", "relative_pose_errors", "right_costs", "sample_at", "solve_pnp", "stereo_baseline", "transform",
-    "unproject", "view_difference", "write_kitti", "write_tum",
+    "unproject", "view_difference", "write_covariances", "write_kitti", "write_tum",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.geometry.pnp import Motion
-from sfumato.geometry.pose import adjoint, angles, check_poses, inverse, quaternions, rigid, rotations
+from sfumato.geometry.pose import adjoint, angles, check_poses, inverse, quaternions, rigid, rotations, skew
 from sfumato.storage import atomic_write
 
 LONGEST_STEP = 100.0  # meters between neighbors of a file; more is taken for another unit
@@ -51,6 +51,18 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def position_covariance(self) -> Tensor:
+        """Covariance (N, 3, 3) of the positions p, m²: a twist moves them by its translation and rotation × p.
+
+        Raises:
+            ConfigError: If the trajectory has no covariance.
+        """
+        if self.covariance is None:
+            raise ConfigError("the trajectory has no covariance: only one that was made of motions has")
+        by = torch.cat([torch.eye(3).double().expand(len(self), 3, 3), -skew(self.world_from_camera[:, :3, 3])], 2)
+        return by @ self.covariance @ by.mT
 
     @classmethod
     def of_motions(cls, motions: Sequence[Motion], times: Iterable[float] | None = None) -> Trajectory:
@@ -195,6 +207,18 @@ def write_kitti(path: str | Path, trajectory: Trajectory) -> None:
     It holds no times.
     """
     _write(path, trajectory.world_from_camera[:, :3].flatten(1), "")
+
+
+def write_covariances(path: str | Path, trajectory: Trajectory) -> None:
+    """Write the time and the 36 numbers of the covariance (6, 6) row by row, a line for each pose.
+
+    Raises:
+        ConfigError: If the trajectory has no covariance.
+    """
+    if trajectory.covariance is None:
+        raise ConfigError("the trajectory has no covariance: only one that was made of motions has")
+    table = torch.cat([trajectory.times[:, None], trajectory.covariance.flatten(1)], 1)
+    _write(path, table, "# time, then the covariance (6, 6) of exp(x) @ world_from_camera: meters, radians\n")
 
 
 def read_tum(path: str | Path, meters_per_unit: float = 1.0) -> Trajectory:

@@ -206,7 +206,7 @@ def _is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEOS
 
 
-def _files(given: str, out: Path) -> list[tuple[Path, str]]:
+def _files(given: str, out: Path | None) -> list[tuple[Path, str]]:
     """Every image and video that a name stands for, in order, each with the name of its outputs.
 
     Earlier outputs in a folder below an input folder are skipped.
@@ -223,7 +223,7 @@ def _files(given: str, out: Path) -> list[tuple[Path, str]]:
     else:
         found = [(Path(path), Path(Path(path).name)) for path in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207
     files = [(path, str(name.with_suffix(""))) for path, name in found if _readable(path)]
-    inside = [path for path, _ in files if path.resolve().is_relative_to(out.resolve())]
+    inside = [path for path, _ in files if out is not None and path.resolve().is_relative_to(out.resolve())]
     if own := [path for path in inside if not (root.is_dir() and _is_output(path))]:
         raise ConfigError(f"{own[0]} lies in --out {out}, where predictions would be inputs the next time")
     files = [(path, name) for path, name in files if path not in inside]
@@ -291,6 +291,33 @@ def _windows(file: Path, offsets: Sequence[int]) -> Iterator[tuple[int, tuple[Te
             yield number - high, tuple(window[offset - low] for offset in offsets)
     if number + 1 <= high - low:
         raise DataError(f"{file} holds {number + 1} frames, expected at least {high - low + 1}")
+
+
+def files_in_time(given: str) -> list[Path]:
+    """The pictures of a folder or a glob in the order of the numbers in their names, none missing.
+
+    Raises:
+        MissingFileError: If there is no picture, or frames between others are missing.
+        DataError: If names do not count the frames, or they lie in several folders.
+    """
+    files = sorted((path for path, _ in _files(given, None) if not _is_video(path)), key=frame_number)
+    if len({path.parent for path in files}) > 1:
+        raise DataError(f"{given} names frames in several folders: expected those of one video")
+    neighbors(files, 1)  # checks that none is missing
+    return files
+
+
+def video_frames(given: str) -> Iterator[Tensor]:
+    """The frames (3, H, W) of one video, folder or glob, in order. One is in memory at a time.
+
+    Raises:
+        MissingFileError: If there is no picture, or frames between others are missing.
+        DataError: If a frame cannot be read.
+    """
+    if _is_video(Path(given)):
+        yield from read_video(Path(given))
+    else:
+        yield from (read_image(path) for path in files_in_time(given))
 
 
 def read_video(file: Path) -> Iterator[Tensor]:
