@@ -13,6 +13,7 @@ SMALL = {
     "pretrained.py": (["--images", "4", "--epochs", "1", "--size", "32", "48"], "before any training"),
     "wrap.py": (["--steps", "12"], "larger novelty than"),
     "selfsup.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "in the certain half"),
+    "stereo.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "depends most on pixel"),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 
