@@ -134,7 +134,7 @@ def answers(run: Run, method: Method, left: Tensor, right: Tensor) -> tuple[np.n
     With planes also those of the distribution over planes: the probability away from its mode, the mutual information
     of the draws, and for a single draw the peak ratio of its costs.
     """
-    generator = torch.Generator(left.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     if not isinstance(run.likelihood, Planes):
         found: Any = predict(method, left, right, likelihood=run.likelihood, generator=generator)
         return _array(found.mean), {"std": _array(found.std), "epistemic": _array(found.epistemic_variance.sqrt())}

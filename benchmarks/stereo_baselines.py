@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -18,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from stereo_scores import mean_of, scores
 
 from sfumato import geometry
+from sfumato.data import Middlebury
 
 RESULT = Path(__file__).parent / "results" / "stereo_baselines.json"
 PLANES = 64
@@ -30,11 +29,11 @@ Pair = tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def middlebury(folder: Path) -> Iterator[Pair]:
     """Name, left and right view (H, W, 3) uint8, disparity (H, W) px, and where it is known, of the eight pairs."""
-    factors = dict(re.findall(r'<*(\w+) "(\d+)" "0"', (folder / "datasets.xml").read_text()))
-    for name, factor in sorted(factors.items()):
-        left, right = (np.asarray(Image.open(folder / name / f"{view}.png").convert("RGB")) for view in ("im2", "im6"))
-        coded = np.asarray(Image.open(folder / name / "disp2.png").convert("L"))
-        yield name, left, right, coded.astype(np.float32) / float(factor), coded > 0
+    data = Middlebury(folder)
+    for index in range(len(data)):
+        sample: Any = data[index]
+        left, right = (sample[name].permute(1, 2, 0).numpy() for name in ("image", "right"))
+        yield sample["name"], left, right, sample["disparity"][0].numpy(), sample["disparity_valid"].numpy()
 
 
 def sgbm(left: np.ndarray, right: np.ndarray, checked: bool = False, planes: int = PLANES) -> np.ndarray:
