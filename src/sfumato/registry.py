@@ -75,6 +75,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",
+        "noisy-scenes": "sfumato.data.scenes:open_noisy_scenes",
         "varied-scenes": "sfumato.data.scenes:open_varied_scenes",
         "textures": "sfumato.data.textures:open_textures",
         "camvid": "sfumato.data:CamVid",

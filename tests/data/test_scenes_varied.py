@@ -67,6 +67,29 @@ def test_the_data_set_of_this_name():
         load("varied-scenes", split="fog-3")
 
 
+def test_measured_disparity_and_flow_have_the_noise_that_they_say():
+    residuals, sigmas = {"disparity": [], "flow": []}, []
+    plain, data = Scenes(20, SIZE, views=True), Scenes(20, SIZE, views=True, noisy=True)
+    for index in range(20):
+        sample, exact = data[index], plain[index]
+        for key, found in residuals.items():
+            assert torch.equal(sample[f"{key}_true"], exact[key])
+            sigma, valid = sample[f"{key}_sigma"], sample[f"{key}_valid"]
+            assert sigma.shape == exact[key].shape
+            found.append(((sample[key] - exact[key]) / sigma)[:, valid].flatten())
+        assert torch.equal(sample["disparity_right"], exact["disparity_right"])
+        sigmas.append(sample["disparity_sigma"][0][sample["disparity_valid"]])
+    sigmas = torch.cat(sigmas)
+    assert (float(sigmas.min()), float(sigmas.max())) == pytest.approx((0.4, 2.4))
+    for found in map(torch.cat, residuals.values()):
+        assert float(found.mean()) == pytest.approx(0, abs=0.02)
+        assert float(found.var()) == pytest.approx(1, rel=0.05)
+        assert float(found.abs().mean()) == pytest.approx(0.5**0.5, rel=0.02)  # of a normal distribution 0.80
+    sample = load("noisy-scenes", split="val", size=SIZE).providing(["flow"])[0]
+    assert {"flow_true", "flow_sigma"} <= sample.keys()
+    assert "disparity" not in sample
+
+
 @pytest.mark.parametrize(("cores", "workers"), [(2, 0), (4, 2), (16, 8), (64, 8)])
 def test_other_processes_make_scenes_where_there_are_cores(monkeypatch, cores, workers):
     monkeypatch.setattr("os.cpu_count", lambda: cores)

@@ -1,7 +1,7 @@
 """Procedural scenes with exact geometry and known uncertainty. They need no files."""
 
-from sfumato.data.scenes.dataset import Scenes, open_scenes, open_varied_scenes
+from sfumato.data.scenes.dataset import Scenes, open_noisy_scenes, open_scenes, open_varied_scenes
 from sfumato.data.scenes.materials import TEXTURES
 from sfumato.data.scenes.shifts import SHIFTS, shift
 
-__all__ = ["SHIFTS", "TEXTURES", "Scenes", "open_scenes", "open_varied_scenes", "shift"]
+__all__ = ["SHIFTS", "TEXTURES", "Scenes", "open_noisy_scenes", "open_scenes", "open_varied_scenes", "shift"]

@@ -16,7 +16,7 @@ from sfumato import targets
 from sfumato.contracts import Sample
 from sfumato.data.generated import check_place
 from sfumato.data.scenes.lens import BASELINE, FOCAL, camera, intrinsics, moved, pose
-from sfumato.data.scenes.maps import disparities, flows, target_maps, textures
+from sfumato.data.scenes.maps import disparities, flows, measured_maps, target_maps, textures
 from sfumato.data.scenes.motion import motions
 from sfumato.data.scenes.render import View, render
 from sfumato.data.scenes.shifts import check, shift
@@ -80,6 +80,11 @@ class Scenes(Dataset[Sample]):
     Each picture has its own exposure and normal noise with the standard deviation ``noise_sigma`` (1,), which is at
     most 0.03. So a network that learns to match on them meets more than one camera and one world.
 
+    With ``noisy`` (the data set ``noisy-scenes``), ``disparity`` and ``flow`` are not exact, as labels that a sensor
+    measured: they have noise of a Laplace distribution with the standard deviation ``disparity_sigma`` (1, H, W) px and
+    ``flow_sigma`` (2, H, W) px, which are functions of the visible material, 0.4 to 2.4 px. The exact values are
+    ``disparity_true`` and ``flow_true``. So a predicted standard deviation can be compared with the true one.
+
     Args:
         count: Number of scenes, ≥ 1.
         size: (height, width), pixels, ≥ 1. Default (96, 128).
@@ -94,6 +99,7 @@ class Scenes(Dataset[Sample]):
         inputs: The entries that a network takes for tasks that name none, ``image`` and some of the views. Default
             ``("image",)``.
         varied: Whether cameras and surfaces vary, see above. Default False.
+        noisy: Whether disparity and flow of ``image`` have noise of a known distribution, see above. Default False.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -111,6 +117,7 @@ class Scenes(Dataset[Sample]):
     severity: int = 0
     inputs: tuple[str, ...] = ("image",)
     varied: bool = False
+    noisy: bool = False
     things: ClassVar[tuple[int, ...]] = tuple(map(CLASSES.index, ("box", "sphere", "cylinder", "pole")))
     splits: ClassVar[tuple[str, ...]] = tuple(SPLITS)
     any_size: ClassVar[bool] = True
@@ -122,6 +129,10 @@ class Scenes(Dataset[Sample]):
         "moving": targets.Mask(),
         "texture": targets.ClassMap(),
         "noise_sigma": targets.ImageValue(),
+        "disparity_true": targets.Disparity(),
+        "disparity_sigma": targets.Disparity(),
+        "flow_true": targets.VectorMap(),
+        "flow_sigma": targets.VectorMap(signed=False),
     }
 
     def __post_init__(self) -> None:
@@ -181,8 +192,8 @@ class Scenes(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(f"scene {index} of {self.count}: expected 0 to {self.count - 1}")
-        streams = (np.random.default_rng((self.seed, index, stream)) for stream in range(6))
-        rng, novel, noise, shifts, moving, exposure = streams
+        streams = (np.random.default_rng((self.seed, index, stream)) for stream in range(7))
+        rng, novel, noise, shifts, moving, exposure, measured = streams
         fresh = novel if self.novel else None
         setting = varied(rng, fresh, moving, self.size) if self.varied else _usual(rng, fresh, moving, self.size)
         views = self._views(setting)
@@ -194,6 +205,8 @@ class Scenes(Dataset[Sample]):
             maps |= disparities(left, views["right"], setting.matrix[0, 0] * setting.baseline)
         if "next" in views:
             maps |= flows(left, views["next"], setting.motion)
+        if self.noisy:
+            maps |= measured_maps(setting.world, left, maps, measured)
         for name in views:
             key = "camera" if name == "image" else name
             maps[f"world_from_{key}"] = setting.poses[key].astype(np.float32)
@@ -252,6 +265,21 @@ def open_varied_scenes(root: str | Path = "", split: str = "train", size: tuple[
     """
     check_place("varied-scenes", root, split, VARIED_SPLITS)
     return Scenes(size=size or SIZE, varied=True, **asdict(VARIED_SPLITS[split]))
+
+
+def open_noisy_scenes(root: str | Path = "", split: str = "train", size: tuple[int, int] | None = None) -> Scenes:
+    """The scenes of a split, whose disparity and flow have noise of a known distribution.
+
+    Args:
+        root: It must be empty, because scenes need no files.
+        split: ``train``, ``val`` or another split of :func:`open_scenes`. Default ``train``.
+        size: (height, width), pixels. None for 96 × 128. Default None.
+
+    Raises:
+        ConfigError: If the split is unknown, or a root is given.
+    """
+    check_place("noisy-scenes", root, split, SPLITS)
+    return Scenes(size=size or SIZE, noisy=True, **asdict(SPLITS[split]))
 
 
 def _usual(

@@ -13,6 +13,7 @@ from sfumato.data.scenes.solids import NOVEL, Solid
 from sfumato.data.scenes.world import CLASSES, World
 
 Maps = dict[str, np.ndarray]
+PIXELS = np.float32(5)  # standard deviation of measured disparity and flow for a material with sigma 1
 _RIM = 0.499  # px; a picture ends at the centers of its outermost pixels, which rounding must not exclude
 _SKY = np.eye(len(CLASSES), dtype=np.float32)[CLASSES.index("sky")]
 
@@ -81,6 +82,21 @@ def flows(now: View, later: View, motion: Motion) -> Maps:
     back, seen_back = _shift(later, now.sight, motion.backward(later.points, later.index))
     maps = {"flow": flow, "flow_back": back, "moving": motion.moves[now.index]}
     return maps | _masks("flow", now, seen) | _masks("flow_back", later, seen_back)
+
+
+def measured_maps(world: World, view: View, maps: Maps, rng: np.random.Generator) -> Maps:
+    """Disparity and flow of a view as a sensor measures them, of those in ``maps``; their noise, and the exact values.
+
+    The noise has a Laplace distribution whose standard deviation is 5 px times ``sigma`` of the material.
+    """
+    base = np.array([solid.material.sigma for solid in world.solids] + [0], np.float32)[view.index]
+    found: Maps = {}
+    for key in ("disparity", "flow"):
+        if key in maps:
+            sigma = np.repeat(PIXELS * base[None], len(maps[key]), 0)
+            noise = rng.laplace(scale=np.sqrt(0.5), size=maps[key].shape).astype(np.float32)  # of variance 1
+            found |= {key: maps[key] + sigma * noise, f"{key}_true": maps[key], f"{key}_sigma": sigma}
+    return found
 
 
 def textures(world: World, view: View) -> np.ndarray:
