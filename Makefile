@@ -25,10 +25,10 @@ INTEROP_PINS := -c constraints.txt -c constraints-interop.txt
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) torch==2.13.0
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) -e '.[train]' pytest pytest-xdist \
-	    torchvision timm segmentation-models-pytorch transformers scipy
+	    torchvision timm segmentation-models-pytorch transformers scipy mapie
 	@touch $@
 
-interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp and transformers
+interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp and transformers; bounds of MAPIE
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest interop -n 2 --dist worksteal
 
 lint: .venv/ready  ## style and types

@@ -14,7 +14,7 @@ from sfumato.calibration.conformal import (
     _above,
     _below,
 )
-from sfumato.calibration.risk import controlled, p_value
+from sfumato.calibration.risk import controlled, p_values
 from sfumato.data import Scenes
 from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction
 
@@ -132,12 +132,65 @@ def test_the_choice_is_the_smallest_that_keeps_the_risk():
     assert (20 * losses[0, place] + 1) / 21 <= 0.3 < (20 * losses[0, place - 1] + 1) / 21
 
 
-def test_the_bound_is_that_of_the_binomial_or_hoeffding():
-    for n, mean, alpha in ((50, 0.02, 0.1), (200, 0.05, 0.1), (30, 0.0, 0.2)):
-        entropy = (mean * math.log(mean / alpha) if mean else 0) + (1 - mean) * math.log((1 - mean) / (1 - alpha))
-        expected = min(math.exp(-n * entropy), math.e * binom.cdf(math.ceil(n * mean - 1e-9), n, alpha))
-        assert p_value(mean, alpha, n) == pytest.approx(expected)
-    assert p_value(0.2, 0.1, 50) == 1
+def test_the_walk_ends_at_the_first_failure():
+    """A choice that would pass behind one that fails is not taken, whatever the place of both among the chunks."""
+    for choices, bad in ((11, 4), (300, 200), (300, 0), (64, 63)):
+        losses = torch.zeros(60, choices)
+        losses[:, bad] = 0.5
+        assert controlled(losses, 0.1, 0.1) == (bad + 1 if bad + 1 < choices else choices - 1)
+    assert controlled(torch.zeros(60, 300), 0.1, 0.1) == 0
+
+
+def by_hand(losses, risk, delta):
+    """The capital of the gambler, one image after another."""
+    order = torch.randperm(len(losses), generator=torch.Generator().manual_seed(0)).tolist()
+    capital, most, total, spread = 1.0, 0.0, 0.5, 0.25
+    for t, loss in enumerate((float(losses[i]) for i in order), start=1):
+        variance = spread / t
+        capital *= 1 - min(1, math.sqrt(2 * math.log(1 / delta) / (len(losses) * variance))) * (loss - risk)
+        total += loss
+        spread += (loss - total / (t + 1)) ** 2
+        most = max(most, capital)
+    return min(1.0, 1 / most)
+
+
+def test_the_p_value_is_one_over_the_largest_capital():
+    losses = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([0.2, 0.1, 0.9])
+    found = p_values(losses, 0.15, 0.1)
+    assert found.tolist() == pytest.approx([by_hand(column, 0.15, 0.1) for column in losses.T])
+    assert float(found[1]) < 0.1 < float(found[2])
+
+
+@pytest.mark.parametrize("shape", [None, (0.5, 4.5), (3, 27), (1, 9)])
+def test_the_p_value_is_small_by_chance_only(shape):
+    """Losses whose mean is the tested one: p ≤ 0.1 in at most a tenth of 2000 draws, within a binomial's bounds."""
+    torch.manual_seed(3)
+    risk = 0.1
+    if shape is None:
+        losses = (torch.rand(80, 2000) < risk).double()
+    else:
+        losses = torch.distributions.Beta(*(torch.tensor(float(v)) for v in shape)).sample((80, 2000))
+    small = int((p_values(losses, risk, 0.1) <= 0.1).sum())
+    assert small <= binom.ppf(0.999, 2000, 0.1)
+    assert int((p_values(losses * 0.5, risk, 0.1) <= 0.1).sum()) > 400  # and it finds means that are smaller
+
+
+def hoeffding_bentkus(mean, risk, images):
+    """The bound that knows the mean only: Angelopoulos et al. (2022), proposition 1."""
+    if mean >= risk:
+        return 1.0
+    entropy = (mean * math.log(mean / risk) if mean else 0) + (1 - mean) * math.log((1 - mean) / (1 - risk))
+    return min(math.exp(-images * entropy), math.e * binom.cdf(math.ceil(images * mean - 1e-9), images, risk))
+
+
+def test_shares_of_pixels_are_certified_at_a_lower_risk_than_by_their_mean_alone():
+    """The smallest risk that is certified, mean over 20 draws: at most three quarters of that of Hoeffding-Bentkus."""
+    torch.manual_seed(0)
+    losses, risks = torch.distributions.Beta(0.4, 19.6).sample((101, 20)).double(), [r / 1000 for r in range(20, 120)]
+    ours = torch.stack([p_values(losses, r, 0.1) <= 0.1 for r in risks]).int().argmax(0)
+    theirs = [next(i for i, r in enumerate(risks) if hoeffding_bentkus(m, r, 101) <= 0.1) for m in losses.mean(0)]
+    mean = [sum(risks[int(i)] for i in places) / 20 for places in (ours, theirs)]
+    assert mean[0] <= 0.75 * mean[1]
 
 
 @pytest.mark.parametrize(("level", "delta"), [(0.9, 0), (0.95, 0), (0.9, 0.1), (0.5, 0.01)])

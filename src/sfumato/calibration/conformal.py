@@ -51,7 +51,7 @@ class ConformalSets(Fitted):
         fitted_on: Names and digests of the images it was fitted on.
 
     Source: Angelopoulos et al. (2024), "Conformal risk control"; Bates et al. (2021), "Distribution-free,
-    risk-controlling prediction sets".
+    risk-controlling prediction sets", with the betting bound of Waudby-Smith and Ramdas (2024).
     Pitfall: Images must be exchangeable. The frames of one video are not, and images of another camera are not. Images
     that were used to train or to calibrate cannot be used again.
     """
