@@ -3,9 +3,9 @@
     python benchmarks/distillation.py --camvid DIR --foreign DIR      # train and score what is missing
     python benchmarks/distillation.py --camvid DIR --foreign DIR --jobs 8 --device cuda   # several at a time
 
-The teachers are the ensembles of five of benchmarks/camvid.py, of networks trained for 36 and for 48 epochs. Three of
+The teachers are the ensembles of five of benchmarks/camvid.py, of networks trained for 36 and for 50 epochs. Three of
 their members are the single networks, in one pass without dropout. Each kind of student has three seeds, and starts
-from the single network of 36 epochs with its seed. So after 12 epochs a student of the teacher of 48 epochs has the
+from the single network of 36 epochs with its seed. So after 14 epochs a student of the teacher of 50 epochs has the
 budget of a single network. Some learn the teacher's predictions on generated textures, too. Foreign images are those of
 benchmarks/camvid.py, and every fourth image of CamVid val darkened, blurred or noisy; no student has seen any of them.
 The textures are stored as PNG and the teacher is asked once for all students. The last line is JSON.
@@ -48,7 +48,7 @@ from sfumato.runs import Run
 from sfumato.targets import Image
 
 HERE = Path(__file__).parent
-FIRST, BOTH = "plain", f"plain-{camvid.MORE}"  # names of the networks of a teacher: of 36 epochs, and of 48
+FIRST, BOTH = "plain", f"plain-{camvid.MORE}"  # names of the networks of a teacher: of 36 epochs, and of 50
 SHARDS = 4  # processes that ask the teacher
 
 
