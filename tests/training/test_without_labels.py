@@ -81,14 +81,17 @@ def test_crops_keep_their_cameras(tmp_path):
 
 
 def test_missing_frames_end_with_one_line(tmp_path):
-    with pytest.raises(DataError, match="no 'previous'"):
-        trained(tmp_path / "missing", scenes(), objective_args={"sources": ["previous", "next"], "poses": "learned"})
+    with pytest.raises(DataError, match="no 'later'"):
+        trained(tmp_path / "missing", scenes(), objective_args={"sources": ["later", "next"], "poses": "learned"})
 
 
 def test_disparity_and_flow_train_without_labels(tmp_path):
-    for task, network in (("disparity", "Pairs"), ("flow", "Pairs")):
-        choices = {"task": task, "network": f"{__name__}.{network}", "network_args": {}}
-        trained(tmp_path / task, scenes(), **choices)
+    for task in ("disparity", "flow"):
+        found = trained(tmp_path / task, scenes(), task=task, network=f"{__name__}.Pairs", network_args={})
+        if task == "disparity":  # from 0 to a twelfth of the width
+            assert found.facts.scales[task] == pytest.approx((2.0, 4 / 12**0.5))
+        else:
+            assert not found.facts.scales
 
 
 class Pairs(torch.nn.Module):

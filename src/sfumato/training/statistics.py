@@ -121,7 +121,7 @@ def range_scales(
 ) -> dict[str, tuple[float, float]]:
     """Center and spread of values that are spread evenly over the range of a task, for a training without labels.
 
-    A task without a range has none, so its network works in its unit.
+    A task of vectors has none, so its network works in its unit.
 
     Args:
         tasks: What is predicted, by key.
@@ -129,9 +129,9 @@ def range_scales(
     """
     found = {}
     for name, task in tasks.items():
-        ends = getattr(task, "lower", None), getattr(task, "upper", None)
-        if task.kind == "value" and None not in ends:
-            low, high = LINKS[_link(likelihoods[name])].to_z(torch.tensor(ends, dtype=torch.float64)).sort()[0].tolist()
+        if task.kind == "value" and getattr(task, "dims", 1) == 1:
+            ends = torch.tensor(task.display_range, dtype=torch.float64)
+            low, high = LINKS[_link(likelihoods[name])].to_z(ends).sort()[0].tolist()
             found[name] = float(f"{(low + high) / 2:.7g}"), float(f"{(high - low) / 12**0.5:.7g}")
     return found
 
