@@ -26,10 +26,11 @@ from typing import Any
 import torch
 from camvid import gather_members, weights_of
 from jobs import Job, absolute, run_jobs
-from selfsup_data import ABOUT, KnownScenes, Triples, make_scenes, pack
+from selfsup_data import ABOUT, KnownScenes, make_scenes, pack
 from torch import Tensor
 
 from sfumato.calibration import VarianceScaling
+from sfumato.data import SevenScenes
 from sfumato.metrics import ValueScores
 from sfumato.predictions import ValuePrediction
 from sfumato.runs import Run
@@ -72,10 +73,10 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     order = [(row, seed) for seed in seeds for row in ("supervised", "stereo", "video")]
     order += [(row, 0) for row in SCENES if row not in ("supervised", "stereo", "video")]
     for row, seed in order:
-        found.append(_fit(row, seed, "KnownScenes", runs / "scenes", SCENES[row], options, (made.name,)))
+        found.append(_fit(row, seed, "selfsup_data.KnownScenes", runs / "scenes", SCENES[row], options, (made.name,)))
     if options.packed.is_dir():
         for row, arguments in SEVEN.items():
-            found.append(_fit(row, 0, "Triples", options.packed, arguments, options, ()))
+            found.append(_fit(row, 0, "sevenscenes", options.packed, arguments, options, ()))
     teacher, student = folder_of(runs, "stereo", 0), folder_of(runs, "self", 0)
     distill = ("-m", "sfumato", "distill", str(teacher), f"--out={student}", "--likelihood=self-laplace",
                f"--device={options.device}", "--seed=100", "--trust=selfsup_data", "--cache=memory", "--resume",
@@ -110,17 +111,17 @@ def _fit(
     needs: tuple[str, ...],
 ) -> Job:
     folder = folder_of(options.runs, row, seed)
-    epochs = options.epochs if needs else options.epochs * 4  # there are fewer frames than scenes
-    command = ("-m", "sfumato", "fit", f"--data=selfsup_data.{data}", f"--root={root}", f"--out={folder}",
+    epochs = options.epochs * (1 if needs or options.tiny else 4)  # there are fewer frames than scenes
+    command = ("-m", "sfumato", "fit", f"--data={data}", f"--root={root}", f"--out={folder}",
                f"--seed={100 * seed}", f"--epochs={epochs}", f"--batch={options.batch}",
                f"--learning-rate={options.rate}", f"--max-time={options.minutes}", f"--device={options.device}",
-               *NETWORK, *arguments)  # fmt: skip
+               *NETWORK, *arguments, *(("--limit=8",) if options.tiny else ()))  # fmt: skip
     return Job(f"fit-{row}-{seed}", command, weights_of(folder), needs)
 
 
 def predicted(run: Run, scaled: bool) -> Iterator[tuple[ValuePrediction, Tensor, Tensor]]:
     """Predictions (1, 1, H, W) of the images of ``val`` that have a target, with target and mask."""
-    dataset = (Triples if "Triples" in run.config.data else KnownScenes)(run.config.root, "val")
+    dataset = (SevenScenes if run.config.data == "sevenscenes" else KnownScenes)(run.config.root, "val")
     for index in range(len(dataset)):
         sample: Any = dataset[index]
         found = run.predict_uncalibrated(run.method(), *run.inputs_of(sample), index=index).to("cpu")

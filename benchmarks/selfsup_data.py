@@ -1,4 +1,4 @@
-"""The data of benchmarks/selfsup.py: scenes with exact depth and other views, and triples of 7-Scenes frames."""
+"""The data of benchmarks/selfsup.py: scenes of a stereo camera that drives by, and small frames of 7-Scenes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ HEIGHT = 1.6  # meters of the camera above the ground
 VIEWS = {"camera": "image", "right": "right", "previous": "previous", "next": "next"}
 ENTRIES = (*VIEWS.values(), "depth_true", "depth_valid", "intrinsics", *(f"world_from_{name}" for name in VIEWS))
 ABOUT = "about.json"
-GAPS = {"previous": -10, "next": 10}  # frames
 SMALL = (120, 160)
 
 
@@ -34,8 +33,8 @@ SMALL = (120, 160)
 class Travels(Scenes):
     """Scenes seen by a stereo camera that drives by, with the pictures before and after, and exact depth.
 
-    Between two pictures the camera goes 0.1 to 0.7 m ahead, up to 0.4 m to a side, and turns by up to 1.7°. Nothing
-    else moves.
+    Between two pictures the camera goes 0.1 to 0.7 m ahead, up to 0.4 m to a side, and turns by up to 1.7°. That is
+    more than the camera of :class:`Scenes` does. Nothing else moves.
     """
 
     def __getitem__(self, index: int) -> Sample:
@@ -49,7 +48,7 @@ class Travels(Scenes):
         maps = {
             **{VIEWS[name]: np.ascontiguousarray(view.image) for name, view in zip(poses, views)},
             **{f"world_from_{name}": pose.astype(np.float32) for name, pose in poses.items()},
-            "intrinsics": lens.intrinsics(self.size).astype(np.float32),
+            "intrinsics": matrix.astype(np.float32),
             "depth_true": np.where(surface, views[0].depth, np.float32(0))[None],
             "depth_valid": surface & (views[0].depth <= FARTHEST),
         }
@@ -104,34 +103,6 @@ class KnownScenes(DatasetView):
     def __getitem__(self, index: int) -> Sample:
         sample = dict(self.whole[index])
         return {**sample, "depth": sample.pop("depth_true")}
-
-
-class Triples(DatasetView):
-    """Frames of 7-Scenes with the frames ten before and ten after, and their poses.
-
-    Args:
-        root: Folder of the frames.
-        split: ``train`` or ``val``.
-        size: Height and width, pixels. None for those of the files.
-    """
-
-    def __init__(self, root: str | Path, split: str = "train", size: Size | None = None) -> None:
-        frames = SevenScenes(root, split, size)
-        self._places = {name: place for place, name in enumerate(frames.names)}
-        inner = [place for name, place in self._places.items()
-                 if all(_other(name, step) in self._places for step in GAPS.values())]  # fmt: skip
-        super().__init__(frames, inner)
-
-    def __getitem__(self, index: int) -> Sample:
-        name, sample = self.names[index], dict(super().__getitem__(index))
-        for entry, step in GAPS.items():
-            other = self.whole[self._places[_other(name, step)]]
-            sample |= {entry: other["image"], f"world_from_{entry}": other["world_from_camera"]}
-        return sample
-
-
-def _other(name: str, step: int) -> str:
-    return f"frame-{int(name.removeprefix('frame-')) + step:06d}"
 
 
 def pack(source: Path, out: Path, size: Size = SMALL) -> None:

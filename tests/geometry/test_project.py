@@ -5,7 +5,16 @@ import torch
 
 from sfumato.data import Scenes
 from sfumato.errors import DataError
-from sfumato.geometry import camera_from_camera, check_intrinsics, pixel_grid, project, sample_at, transform, unproject
+from sfumato.geometry import (
+    camera_from_camera,
+    check_intrinsics,
+    hidden,
+    pixel_grid,
+    project,
+    sample_at,
+    transform,
+    unproject,
+)
 
 CAMERA = torch.tensor([[[100.0, 0, 32], [0, 90, 24], [0, 0, 1]]])
 
@@ -85,3 +94,26 @@ def test_intrinsics_that_do_not_fit():
             check_intrinsics(wrong, (48, 64))
     with pytest.raises(DataError, match="shape"):
         check_intrinsics(CAMERA[0], (48, 64))
+
+
+def test_a_nearer_point_on_the_same_pixel_hides():
+    """Two columns of a near board move by two pixels, onto the wall behind it."""
+    depth = torch.full((1, 1, 2, 6), 8.0)
+    depth[..., 3:5] = 2.0
+    shift = torch.zeros(1, 2, 2, 6)
+    shift[:, 0, :, 3:5] = -2
+    found = hidden(pixel_grid((2, 6), depth) + shift, depth)
+    assert found[0].tolist() == [[False, True, True, False, False, False]] * 2
+    assert not hidden(pixel_grid((2, 6), depth) + shift, torch.full_like(depth, 8.0)).any()
+    assert not hidden(pixel_grid((2, 6), depth) + 100, depth).any()
+
+
+def test_scenes_hide_what_their_masks_say():
+    batch = torch.utils.data.default_collate([Scenes(4, (96, 128), views=True)[index] for index in range(4)])
+    known = batch["depth_valid"]
+    depth = batch["depth_true"].where(known[:, None], 500.0)
+    motion = camera_from_camera(batch["world_from_camera"], batch["world_from_right"])
+    pixels, distance = project(transform(unproject(depth, batch["intrinsics"]), motion), batch["intrinsics"])
+    found, true = hidden(pixels, distance) & known, batch["disparity_occluded"] & (pixels[:, 0] >= 0)
+    assert (found & true).sum() > 0.8 * true.sum()
+    assert (found & ~true).sum() < 0.03 * known.sum()

@@ -30,13 +30,13 @@ from sfumato.geometry.trajectory import (
     write_kitti,
     write_tum,
 )
-from sfumato.geometry.warp import sample_at
+from sfumato.geometry.warp import hidden, sample_at
 
 __all__ = [
     "DepthInterval", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors", "camera_from_camera",
     "camera_motion", "census_costs", "cheapest", "check_intrinsics", "check_poses", "check_views", "concatenation",
     "dis_flow", "disparity_to_depth", "exp", "forward_backward_error", "gradient_saliency", "group_correlation",
-    "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid", "project", "read_kitti",
-    "read_tum", "relative_pose_errors", "right_costs", "sample_at", "solve_pnp", "stereo_baseline", "transform",
-    "unproject", "view_difference", "write_covariances", "write_kitti", "write_tum",
+    "hidden", "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid", "project",
+    "read_kitti", "read_tum", "relative_pose_errors", "right_costs", "sample_at", "solve_pnp", "stereo_baseline",
+    "transform", "unproject", "view_difference", "write_covariances", "write_kitti", "write_tum",
 ]  # fmt: skip

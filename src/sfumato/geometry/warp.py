@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -28,3 +29,26 @@ def sample_at(values: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     grid = (2 * pixels / last.clamp_min(1) - 1).movedim(1, -1)
     found = grid_sample(values, grid.to(values.dtype), padding_mode="border", align_corners=True)
     return found, inside
+
+
+def hidden(pixels: Tensor, depth: Tensor) -> Tensor:
+    """Which points another camera does not see, because a nearer one of them is in front: the z-buffer.
+
+    A point is hidden if a point that falls on the same pixel has less than 0.9 of its depth.
+
+    Args:
+        pixels: Where the other camera sees each point (B, 2, H, W), as (x, y), px.
+        depth: Their depth along the axis of that camera (B, 1, H, W). Points with 0 or less hide nothing.
+
+    Returns:
+        (B, H, W) bool, False for points that fall outside of H × W pixels.
+
+    Pitfall: What no point of the first picture shows hides nothing.
+    """
+    batch, _, height, width = depth.shape
+    x, y = pixels.round().unbind(1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (depth[:, 0] > 0)
+    place = (y * width + x).where(inside, 0).long().flatten(1)
+    distance = depth[:, 0].where(inside, torch.inf).flatten(1)
+    nearest = distance.new_full((batch, height * width), torch.inf).scatter_reduce_(1, place, distance, "amin")
+    return (nearest.gather(1, place) < 0.9 * distance).reshape(batch, height, width) & inside

@@ -16,6 +16,7 @@ from sfumato.geometry import (
     camera_from_camera,
     check_intrinsics,
     exp,
+    hidden,
     pixel_grid,
     project,
     sample_at,
@@ -132,13 +133,13 @@ class DepthViews(Views):
         for name, motion in motions.items():
             source = self.of(batch, name)
             pixels, depth = project(transform(points, motion), intrinsics)
-            inside = _inside(pixels) & (depth[:, 0] > 0)
+            seen = _inside(pixels) & (depth[:, 0] > 0) & ~hidden(pixels.detach(), depth.detach())
             if not self.both:
-                found.append(Seen(source, pixels, inside.float()))
+                found.append(Seen(source, pixels, seen.float()))
                 continue
             other, _ = sample_at(predict((source,)), pixels)
             disagreement = ((depth - other).abs() / (depth.abs() + other))[:, 0]
-            found.append(Seen(source, pixels, inside * (1 - disagreement.detach()), disagreement))
+            found.append(Seen(source, pixels, seen * (1 - disagreement.detach()), disagreement))
         return found
 
     def _motion(self, batch: Batch, name: str) -> Tensor:

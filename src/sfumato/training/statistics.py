@@ -111,7 +111,8 @@ def read_statistics(
             count = torch.bincount(known.flatten(), minlength=_classes(task)) if task.kind == "class" else valid.sum()
             found.counts[name] = found.counts[name] + count
             if name in links:
-                found.largest[name] = max([found.largest.get(name, -math.inf), *known.flatten().amax(0, True).tolist()])
+                largest = known.max().item() if known.numel() else -math.inf
+                found.largest[name] = max(found.largest.get(name, -math.inf), largest)
                 found.values[name].add(LINKS[links[name]].to_z(known.double()).reshape(1, -1))
     return found
 
