@@ -2,9 +2,9 @@
 
     python benchmarks/flow_data.py --out DIR --count 2000 --processes 16 [--seconds 60]
 
-The background is a scene of ``sfumato.data.Scenes`` that the camera moves through, or a generated texture that is
-moved, turned and scaled. Up to seven patches with generated textures move over it, each by an affine motion of its own,
-and hide what is behind them. So flow is exact everywhere, occluded pixels included (but for those of the scenes).
+The background is a scene of ``varied-scenes``, through which the camera and some objects move, or a generated texture
+that is moved, turned and scaled. Up to seven patches with generated textures move over it, each by an affine motion of
+its own, and hide what is behind them. Flow is exact, also where the next picture hides a point.
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def background(rng: np.random.Generator, longest: float) -> list[Tensor]:
     """Both pictures, flow and mask of what is behind the patches."""
     if rng.random() < 0.5:
         number = int(rng.integers(2**31))
-        found = Scenes(number + 1, SIZE, seed=2, views=True)[number]
-        known = [found[name] for name in ARRAYS]
-        return [value.float() if value.is_floating_point() else value for value in known if isinstance(value, Tensor)]
+        found = Scenes(number + 1, SIZE, seed=4, views=("next",), varied=True)[number]
+        first, second, flow, seen = (tensor_of(found, name) for name in ARRAYS)
+        return [first.float(), second.float(), flow, seen | tensor_of(found, "flow_occluded")]
     grid = pixels()
     reach = np.array([SIZE[1], SIZE[0]]) / 2
     motion, texture = Motion(rng, reach - 0.5, reach, longest), picture(rng)
