@@ -471,5 +471,8 @@ def test_a_folder_of_frames(tmp_path):
     (tmp_path / "two" / "two-003.color.png").unlink()
     with pytest.raises(MissingFileError, match=r"lacks frames of the video between two-002\.color\.png and two-004"):
         Video(tmp_path)
-    with pytest.raises(DataError, match="expected at least 9 frames"):
-        Video(tmp_path / "one", gap=4)
+    with pytest.raises(DataError, match="expected at least 11 frames"):
+        Video(tmp_path / "one", gap=5)
+    for number in (9, 10, 11):
+        picture(tmp_path / "three" / f"frame_{number}.png", number)
+    assert Video(tmp_path / "three").names == ["frame_10"]

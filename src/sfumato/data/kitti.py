@@ -17,6 +17,7 @@ from sfumato.data.frames import (
     check_found,
     check_split,
     existing,
+    frame_number,
     neighbors,
     required,
 )
@@ -171,7 +172,7 @@ def _sample(folder: Path, layout: _Layout, number: str) -> Frame:
 
 def _drive(drive: Path, gap: int) -> list[Frame]:
     """The frames of a drive that have both neighbors."""
-    files = sorted((drive / "image_02" / "data").glob("*.*"))
+    files = sorted((drive / "image_02" / "data").glob("*.*"), key=frame_number)
     source = drive.parent / "calib_cam_to_cam.txt"
     camera = read_kitti_camera(source, "P_rect_02", "P_rect_03")
     frames = []

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from sfumato.data.cameras import Camera, read_matrix
-from sfumato.data.frames import Frame, Frames, check_folder, check_found, check_split, existing, neighbors
+from sfumato.data.frames import Frame, Frames, check_folder, check_found, check_split, existing, frame_number, neighbors
 from sfumato.data.images import PICTURES
 from sfumato.tasks import Depth, Flow
 
@@ -52,7 +52,8 @@ class Video(Frames):
 
 
 def _frames(place: Path, root: Path, gap: int) -> list[Frame]:
-    files = sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURES and ".depth." not in path.name)
+    files = [path for path in place.iterdir() if path.suffix.lower() in PICTURES and ".depth." not in path.name]
+    files.sort(key=frame_number)
     source = place / INTRINSICS
     camera = Camera(read_matrix(source, 3).double().numpy()) if source.is_file() else None
     found = []
