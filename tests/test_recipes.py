@@ -10,6 +10,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 SMALL = {
     "own_network.py": (["--steps", "12"], "error_auroc"),
     "distill_and_ship.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "64"], "epistemic"),
+    "flow.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "end inside their 90 % ellipse"),
     "pretrained.py": (["--images", "4", "--epochs", "1", "--size", "32", "48"], "before any training"),
     "wrap.py": (["--steps", "12"], "larger novelty than"),
     "selfsup.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "in the certain half"),

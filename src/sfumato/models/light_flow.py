@@ -224,23 +224,25 @@ class LightFlow(nn.Module):
             raise DataError(
                 f"the two images have shapes {tuple(image.shape)} and {tuple(next.shape)}: expected the same"
             )
-        height, width = image.shape[-2:]
+        (height, width), count = image.shape[-2:], len(image)
         both = torch.cat([padded(image, self.stride), padded(next, self.stride)])
         x, features = both, []
         for block in self.pyramid:
             x = block(F.leaky_relu(x, 0.1) if features else x)
-            features.append(x.chunk(2))
-        flow, context = x.new_zeros(len(image), 2, *x.shape[-2:], dtype=torch.float32), None
+            features.append((x[:count], x[count:]))
+        flow, context = x.new_zeros(count, 2, *x.shape[-2:], dtype=torch.float32), None
         for number, level in enumerate(self.levels):
             coarse = len(self.levels) - number  # this level has 1 / 2^coarse of the resolution
             if context is not None:
                 flow, context = 2 * enlarged(flow), enlarged(context)
-            flow, context = level(features[coarse - 1], patches(both, 2**coarse).chunk(2), flow, context)
+            around = patches(both, 2**coarse)
+            flow, context = level(features[coarse - 1], (around[:count], around[count:]), flow, context)
         assert context is not None
         flow = 2 * enlarged(flow)
-        similar, offset = self.match(*patches(both, 1).chunk(2), flow)
+        around = patches(both, 1)
+        similar, offset = self.match(around[:count], around[count:], flow)
         flow = (flow + offset) / SHRINK
-        detail = self.detail(both.chunk(2)[0])
+        detail = self.detail(both[:count])
         x = self.sharpen(torch.cat([enlarged(self.narrow(self.drop(context))), detail, flow, similar], 1))
         return self._exact(torch.cat([x.float(), flow], 1))[..., :height, :width]
 
