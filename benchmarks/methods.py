@@ -62,7 +62,7 @@ def batches(run: Run, train: DataSet, images: int = FITTED) -> Iterator[Batch]:
     for index in range(len(kept)):
         sample = kept[index]
         target, valid = run.single_task.target_and_mask(sample)
-        yield run.prepare(*run.inputs_of(sample)), target[None], valid[None]
+        yield run.prepare(*run.inputs_of(sample)), target[None].to(run.device), valid[None].to(run.device)
 
 
 def methods(runs: Path, train: DataSet, seed: int) -> dict[str, Callable[[], tuple[Run, Method]]]:
