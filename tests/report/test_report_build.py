@@ -90,7 +90,7 @@ def test_further_inputs_are_layers(run, tmp_path):
     ood = OODComparison("scenes:novel", "", {"aleatoric": histogram, "epistemic": histogram})
     path = write_report(run, evaluation_of(run, 5, ood=ood), dataset, tmp_path / "r.html", ood=stereo(4, 9))
     data = data_of(path)
-    assert all(list(image["inputs"]) == ["right"] for image in data["images"])
+    assert all(list(image["pictures"]) == ["right"] for image in data["images"])
     assert data["groups"]["best"] == [0, 1, 2, 3]
     assert data["groups"]["worst"] == [4, 3, 2, 1]
     assert len(data["groups"]["out of distribution: scenes:novel"]) == 4

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from sfumato.report.data import OODSection, Rejection, Reliability, ReportData, ReportImage
+from sfumato.report.data import OODSection, Picture, Rejection, Reliability, ReportData, ReportImage, Saliency
 from sfumato.report.figures import save_panel
 from sfumato.report.page import write_page
 from sfumato.report.pictures import display_maps, layers_of
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 __all__ = [
     "OODSection",
     "Panel",
+    "Picture",
     "Rejection",
     "Reliability",
     "ReportData",
     "ReportImage",
+    "Saliency",
     "color_wheel",
     "display_maps",
     "draw_vectors",

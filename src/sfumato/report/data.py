@@ -20,6 +20,32 @@ Series = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A further picture beside an image, such as the right view of a stereo pair.
+
+    Args:
+        pixels: (3, h, w) in [0, 1], of any size with the shape of the image.
+        meaning: What it shows, in a sentence or two.
+    """
+
+    pixels: Tensor
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """How much the answer at a point changes with each pixel of two pictures.
+
+    Args:
+        place: Row and column of the point, as shares of the height and the width, in [0, 1).
+        maps: For both pictures (h, w), ≥ 0, in any unit.
+    """
+
+    place: tuple[float, float]
+    maps: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
 class ReportImage:
     """One image, its prediction and its target.
 
@@ -34,7 +60,9 @@ class ReportImage:
             is, (H, W). None without conformal calibration.
         teacher: The teacher's prediction of the image. None unless the run is a student.
         outline: Outlines that are drawn over the best guess, (H, W) bool. Default: none.
-        inputs: Further inputs of the network by name, pictures (3, H, W) in [0, 1]. Default: none.
+        pictures: Further pictures by name, such as further inputs of the network. Default: none.
+        saliency: Points, for which the page shows what the answer depends on in the image and in the first of the
+            further pictures. Default: none.
 
     Raises:
         DataError: If the sizes of image, prediction, target and mask differ.
@@ -49,7 +77,8 @@ class ReportImage:
     set_size: Tensor | None = None
     teacher: Prediction | None = None
     outline: Tensor | None = None
-    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    saliency: Sequence[Saliency] = ()
 
     def __post_init__(self) -> None:
         sizes = {

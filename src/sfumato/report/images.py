@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from sfumato.contracts import DataSet, Prediction, Sample, Task
@@ -13,13 +14,18 @@ from sfumato.data.views import entries_of, tasks_of, things_of
 from sfumato.evaluation import Evaluation, predict_sample
 from sfumato.instances import find_instances
 from sfumato.predictions import ClassPrediction, JointPrediction, ValuePrediction
-from sfumato.report.data import ReportImage
+from sfumato.report.data import Picture, ReportImage
+from sfumato.report.saliency import saliency_of
+from sfumato.report.vectors import draw_vectors
 from sfumato.runs import Run, part_of, predict_seen
 from sfumato.targets import Image
-from sfumato.tasks import CenterOffsets, Semantic
+from sfumato.tasks import CenterOffsets, Flow, Semantic
 
 IMAGES = 4  # images in each of the groups: best, worst, most uncertain, out of distribution
 IMAGES_OF_TASKS = 2  # the same for a run of several tasks, which has these groups for each task
+LEVEL = 0.9  # of the ellipses of vectors
+HIDDEN = "the other picture does not show the point, because something is before it or it is outside."
+ELLIPSES = "Vectors at some points. The true end of each lies in its ellipse with a probability of 90 %, if σ is right."
 VARIANCES = ("aleatoric_variance", "epistemic_variance")
 Joint = Prediction | JointPrediction
 
@@ -90,6 +96,9 @@ class ImageSource:
         taught = self._taught(sample, index)
         outline = _outline(prediction, things_of(dataset))
         first, *rest = _pictures(dataset, sample, self.run.facts.inputs).items()
+        pictures = {name: Picture(value, f"The input “{name}” of the network.") for name, value in rest}
+        pictures |= self._further(sample, prediction, first[1])
+        saliency = saliency_of(self.run, self.run.inputs_of(sample))
         image, size = first[1], (int(first[1].shape[-2]), int(first[1].shape[-1]))
         found: dict[str, ReportImage] = {}
         for name, view in self.run.per_task.items():
@@ -99,8 +108,21 @@ class ImageSource:
             found[name] = ReportImage(
                 str(sample.get("name", index)), image, as_map(part, size), over(target, valid.ndim, size),
                 over(valid, valid.ndim, size), scores.get(name, {}), _set_size(view, as_map(part, size)),
-                None if taught is None else as_map(part_of(taught, name), size), outline, dict(rest),
+                None if taught is None else as_map(part_of(taught, name), size), outline, pictures, saliency,
             )  # fmt: skip
+        return found
+
+    def _further(self, sample: Sample, prediction: Joint, image: Tensor) -> dict[str, Picture]:
+        """What the other picture does not show, and vectors with their ellipses, for each task that has them."""
+        found: dict[str, Picture] = {}
+        for name, view in self.run.per_task.items():
+            task, part = view.single_task, part_of(prediction, name)
+            hidden = sample.get(f"{task.key}_occluded")
+            if isinstance(hidden, Tensor):
+                found["occluded"] = Picture(_marked(image, hidden), f"Red where no {task.key} can be seen: {HIDDEN}")
+            if isinstance(task, Flow) and isinstance(part, ValuePrediction):
+                drawn = torch.from_numpy(draw_vectors(replace(part, image=image[None]), LEVEL))
+                found["ellipses"] = Picture(drawn.movedim(-1, 0) / 255, ELLIPSES)
         return found
 
     def _taught(self, sample: Sample, index: int) -> Joint | None:
@@ -144,6 +166,12 @@ def _pictures(dataset: DataSet, sample: Sample, inputs: tuple[str, ...]) -> dict
             bands = (bands.float() - low) / (high - low).clamp_min(1e-12)
         found[name] = bands if len(bands) == 3 else bands[:1].expand(3, -1, -1)
     return found
+
+
+def _marked(image: Tensor, mask: Tensor) -> Tensor:
+    """The image (3, H, W), darker and gray, with red where the mask (H, W) is True."""
+    gray = 0.6 * image.float().cpu().mean(0, keepdim=True).expand(3, -1, -1)
+    return gray.where(~mask.cpu(), gray.new_tensor([0.85, 0.25, 0.15])[:, None, None])
 
 
 def _outline(prediction: Joint, things: tuple[int, ...]) -> Tensor | None:

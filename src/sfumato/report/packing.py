@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from sfumato.contracts import Task
 from sfumato.predictions import UNCERTAINTIES
-from sfumato.report.data import ReportImage
-from sfumato.report.pictures import Layers, colored, layers_of, rgb
+from sfumato.report.data import ReportImage, Saliency
+from sfumato.report.pictures import Layers, colored, layers_of, quantile, rgb
 
-Packed: TypeAlias = "dict[str, str | dict[str, float] | dict[str, str]]"
+Packed: TypeAlias = "dict[str, str | dict[str, float] | dict[str, str] | list[dict[str, float | list[str]]]]"
+DETAIL = 960  # pixels across of a picture that is drawn larger than the image
+SPOT = 128  # longer side of a map of saliency
 
 
 def data_uri(pixels: np.ndarray, kind: str = "PNG") -> str:
@@ -79,14 +81,41 @@ def pack_image(shown: ReportImage, layers: Layers, task: Task, ends: dict[str, f
 
 def _further(shown: ReportImage, ends: dict[str, float], size: tuple[int, int]) -> Packed:
     found: Packed = {}
-    if shown.inputs:
-        found["inputs"] = {name: _photo(image, size) for name, image in shown.inputs.items()}
+    if shown.pictures:
+        found["pictures"] = {
+            name: _photo(each.pixels, _scaled(each.pixels, size)) for name, each in shown.pictures.items()
+        }
+    if shown.saliency:
+        found["saliency"] = [_spot(each, size) for each in shown.saliency]
     if shown.set_size is not None:
         gray = subsample(shown.set_size.float().cpu(), size).div(ends["size"]).clamp(0, 1)
         found["size"] = data_uri((gray * 255).round().byte().numpy())
     if shown.teacher is not None:
         found["teacher"] = _parts(layers_of(shown.teacher, shown.target), ends, size)
     return found
+
+
+def _scaled(pixels: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+    """The size of a picture that may be drawn larger than the image, at most ``DETAIL`` pixels wide."""
+    width = max(size[1], min(DETAIL, int(pixels.shape[-1])))
+    return max(1, round(width * size[0] / size[1])), width
+
+
+def _spot(saliency: Saliency, size: tuple[int, int]) -> dict[str, float | list[str]]:
+    """A point, and both maps as gray pictures of one scale: 255 √(value / the 99.5 % quantile of both)."""
+    small = [adaptive_avg_pool2d(each[None].float(), _within(size, SPOT))[0] for each in saliency.maps]
+    end = max(quantile(torch.stack(small), 0.995), 1e-12)
+    return {
+        "y": saliency.place[0],
+        "x": saliency.place[1],
+        "maps": [data_uri(byte_codes(m, end), "JPEG") for m in small],
+    }
+
+
+def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size, reduced so that no side is longer."""
+    shrink = min(1.0, side / max(size))
+    return max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
 
 
 def _photo(image: Tensor, size: tuple[int, int]) -> str:

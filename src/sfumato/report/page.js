@@ -6,12 +6,13 @@
   const at = (id) => document.getElementById(id);
   const PARTS = ["total", "aleatoric", "epistemic"];
   const TEACHER = "teacher’s ";
-  const INPUTS = Object.keys(every[TASKS[0]].images[0].inputs ?? {});  // inputs of the network after the first
+  const shared = (index) => every[TASKS[0]].images[index];  // what is the same for all tasks, and kept once
+  const PICTURES = every[TASKS[0]].pictures ?? {};  // further pictures and what they show
   const layers = (of) => ["image", "target", "prediction", "error", ...PARTS, ...(of.sizes ? ["size"] : []),
-    ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : []), ...INPUTS];
+    ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : []), ...Object.keys(PICTURES)];
   const meaning = (layer) => layer.startsWith(TEACHER)
     ? `The teacher’s ${layer.replace(TEACHER, "")} uncertainty, from many passes. The student learned to predict it in one.`
-    : INPUTS.includes(layer) ? `The input “${layer}” of the network.` : ({
+    : layer in PICTURES ? PICTURES[layer] : ({
     image: "The image as the network sees it.",
     target: "The ground truth. Gray where it is unknown.",
     prediction: "The network’s best guess.",
@@ -22,7 +23,7 @@
     size: data.sizesMeaning || (data.sizesUnit === "classes" ? "How many classes beside the best guess are in the conformal set." : "The width of the conformal interval."),
   })[layer];
   const WRONG = [196, 62, 28], RIGHT = [226, 230, 234], UNKNOWN = [150, 157, 165];
-  const state = { task: TASKS[0], image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, group: Object.keys(data.groups)[0] };
+  const state = { task: TASKS[0], image: 0, layer: "total", opacity: 0.8, by: "total", cut: 255, spot: 0, group: Object.keys(data.groups)[0] };
 
   // ---- numbers: maps hold round(255 √(u / end)), 255 from the end of the scale on
   const value = (code, part) => data.ends[part] * (code / 255) ** 2;
@@ -50,15 +51,15 @@
     const name = `${task}/${index}`;
     if (!decoded.has(name)) {
       const it = every[task].images[index];
-      const uris = [picture(index), it.target, it.prediction, it.parts, it.error, it.size, it.teacher, ...INPUTS.map((name) => every[TASKS[0]].images[index].inputs[name])];
-      decoded.set(name, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, target, prediction, parts, error, size, teacher, ...inputs]) => {
-        const further = Object.fromEntries(INPUTS.map((name, i) => [name, inputs[i]]));
+      const names = Object.keys(shared(index).pictures ?? {});
+      const uris = [shared(index).image, it.target, it.prediction, it.parts, it.error, it.size, it.teacher, ...names.map((name) => shared(index).pictures[name])];
+      decoded.set(name, Promise.all(uris.map((uri) => uri && load(uri))).then(([image, target, prediction, parts, error, size, teacher, ...pictures]) => {
+        const further = Object.fromEntries(names.map((name, i) => [name, pictures[i]]));
         return prepare(every[task], { image, target, prediction, ...further }, pixels(parts), pixels(error), size && pixels(size), teacher && pixels(teacher));
       }));
     }
     return decoded.get(name);
   };
-  const picture = (index) => every[TASKS[0]].images[index].image;  // the same for all tasks, and kept once
 
   // Errors of the pixels at or below each code, for each part: every threshold is then one look-up.
   const prepare = (data, layers, parts, error, size, teacher) => {
@@ -124,12 +125,45 @@
     pen.imageSmoothingEnabled = false;
     if (state.layer !== "image") {
       pen.globalAlpha = state.opacity;
-      pen.drawImage(ready.layers[state.layer], 0, 0, stage.width, stage.height);
+      pen.imageSmoothingEnabled = state.layer in PICTURES;
+      if (ready.layers[state.layer]) pen.drawImage(ready.layers[state.layer], 0, 0, stage.width, stage.height);
       pen.globalAlpha = 1;
-      if (ready.unknown && !INPUTS.includes(state.layer)) pen.drawImage(ready.unknown, 0, 0, stage.width, stage.height);
+      if (ready.unknown && !(state.layer in PICTURES)) pen.drawImage(ready.unknown, 0, 0, stage.width, stage.height);
     }
     if (state.cut < 255) pen.drawImage(abstained(ready, stage.width, stage.height), 0, 0);
+    rings(pen, stage.width, stage.height);
+    looked(ready);
     stage.setAttribute("aria-label", `${data.images[state.image].name}: ${state.task} ${state.layer}`);
+  };
+  // ---- saliency: rings on the stage, and both pictures with what the answer at one of them depends on
+  const spots = () => shared(state.image).saliency ?? [];
+  const ring = (pen, x, y, chosen) => {
+    for (const [color, wide] of [["#1f2933", 5], [chosen ? "#ffbe28" : "#ffffff", 2.5]]) {
+      pen.beginPath(); pen.arc(x, y, chosen ? 11 : 7, 0, 7); pen.strokeStyle = color; pen.lineWidth = wide; pen.stroke();
+    }
+  };
+  const rings = (pen, width, height) => spots().forEach((spot, i) => ring(pen, spot.x * width, spot.y * height, i === state.spot));
+  const looked = async (ready) => {
+    const index = state.image, spot = spots()[state.spot] ?? spots()[0];
+    at("saliency").hidden = !spot;
+    if (!spot) return;
+    const maps = await Promise.all(spot.maps.map(load)), pictures = [ready.layers.image, ready.layers[Object.keys(PICTURES)[0]]];
+    if (index !== state.image || spot !== (spots()[state.spot] ?? spots()[0])) return;
+    at("saliency").querySelectorAll("canvas").forEach((shown, i) => {
+      shown.width = 560; shown.height = Math.round(560 * ready.height / ready.width);
+      const pen = shown.getContext("2d"), codes = pixels(maps[i]);
+      const glow = colored(codes, (k) => data.colors[codes.data[k]]);
+      pen.drawImage(pictures[i], 0, 0, shown.width, shown.height);
+      pen.fillStyle = "rgb(0 0 0 / .6)"; pen.fillRect(0, 0, shown.width, shown.height);
+      pen.globalCompositeOperation = "lighter";
+      pen.drawImage(glow, 0, 0, shown.width, shown.height);
+      pen.globalCompositeOperation = "source-over";
+      if (i === 0) ring(pen, spot.x * shown.width, spot.y * shown.height, true);
+    });
+  };
+  const pick = (x, y) => {
+    const far = spots().map((spot) => Math.hypot(spot.x - x, spot.y - y));
+    if (far.length) { state.spot = far.indexOf(Math.min(...far)); redraw(); }
   };
   const tiles = async (index) => {
     const ready = Object.fromEntries(await Promise.all(TASKS.map(async (task) => [task, await decode(index, task)])));
@@ -139,9 +173,9 @@
     const small = tile.firstChild, layer = tile.dataset.layer;
     small.width = Math.min(280, ready.width * 2); small.height = Math.round(small.width * ready.height / ready.width);
     const pen = small.getContext("2d");
-    pen.imageSmoothingEnabled = layer === "image" || INPUTS.includes(layer);
-    pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
-    if (ready.unknown && layer !== "image" && !INPUTS.includes(layer)) pen.drawImage(ready.unknown, 0, 0, small.width, small.height);
+    pen.imageSmoothingEnabled = layer === "image" || layer in PICTURES;
+    if (ready.layers[layer]) pen.drawImage(ready.layers[layer], 0, 0, small.width, small.height);
+    if (ready.unknown && layer !== "image" && !(layer in PICTURES)) pen.drawImage(ready.unknown, 0, 0, small.width, small.height);
   };
 
   // ---- the panel beside the stage
@@ -253,7 +287,7 @@
   const named = (layer, task) => Object.assign(document.createElement("span"), { textContent: layer === "size" ? every[task].sizes : layer === "target" ? "ground truth" : layer });
   const thumb = (index) => {
     const small = new Image();
-    small.src = picture(index);
+    small.src = shared(index).image;
     small.alt = data.images[index].name;
     return small;
   };
@@ -266,7 +300,7 @@
   const row = (task) => {
     const made = document.createElement("div");
     const shown = layers(every[task]).filter((layer) => layer !== "image" || task === TASKS[0] || !TASKS[0]);
-    made.append(...shown.map((layer) => button({ layer, task }, () => toggle(layer, task), canvas(1, 1), named(layer, task))));
+    made.append(...shown.map((layer) => button({ layer, task, ...(layer in PICTURES ? { further: "" } : {}) }, () => toggle(layer, task), canvas(1, 1), named(layer, task))));
     return task ? [Object.assign(document.createElement("h3"), { textContent: task }), made] : [made];
   };
   at("tiles").append(...TASKS.flatMap(row));
@@ -281,6 +315,7 @@
     at("viewer").scrollIntoView();
   }, thumb(index))));
 
+  at("stage").addEventListener("click", (e) => pick(e.offsetX / e.target.clientWidth, e.offsetY / e.target.clientHeight));
   at("previous").addEventListener("click", () => step(-1));
   at("next").addEventListener("click", () => step(1));
   at("opacity").addEventListener("input", (e) => { state.opacity = Number(e.target.value); remember(); redraw(); });

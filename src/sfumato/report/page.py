@@ -50,6 +50,7 @@ class _TaskSection:
     data: Json
     key: ColorKey | None
     bar: str | None
+    wheel: str | None
     figures: dict[str, Markup]
 
 
@@ -103,7 +104,7 @@ def _page_data(tasks: list[_TaskSection]) -> Json:
     """The data of all tasks. The images themselves are stored once."""
     if not tasks[0].data or (len(tasks) == 1 and not tasks[0].name):
         return tasks[0].data
-    once = {"image", "inputs"}
+    once = {"image", "pictures", "saliency"}
     found: Json = {tasks[0].name: tasks[0].data}
     for task in tasks[1:]:
         images = task.data["images"]
@@ -119,7 +120,8 @@ def _section(name: str, report: ReportData, tasks: int) -> _TaskSection:
     if name:  # ids must differ within one page
         figures = {kind: re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text) for kind, text in figures.items()}
     bar = None if key is None or key.bar is None else data_uri(key.bar[None])
-    return _TaskSection(name, report, data, key, bar, {kind: Markup(text) for kind, text in figures.items()})
+    wheel = None if key is None or key.wheel is None else data_uri(key.wheel)
+    return _TaskSection(name, report, data, key, bar, wheel, {kind: Markup(text) for kind, text in figures.items()})
 
 
 def _figures(report: ReportData, unit: str) -> dict[str, str]:
@@ -155,6 +157,7 @@ def _data(report: ReportData, tasks: int = 1) -> tuple[Json, ColorKey | None]:
         "sizesUnit": report.set_size_unit,
         "sizesMeaning": report.set_size_meaning,
         "colors": color_table().tolist(),
+        "pictures": {name: picture.meaning for each in shown for name, picture in each.pictures.items()},
     }
     return data, color_key(shown[0].prediction, report.task, value_range(shown))
 
@@ -183,7 +186,7 @@ def _images(
     while True:
         sizes = [_size(each, pixels / len(shown)) for each in shown]
         images = [pack_image(each, maps, task, ends, size) for each, maps, size in zip(shown, layers, sizes)]
-        weight = sum(len(text) for image in images for text in image.values() if isinstance(text, str))
+        weight = len(json.dumps(images))
         if weight <= WEIGHT / tasks or pixels <= len(shown):
             return images
         pixels *= 0.9 * WEIGHT / tasks / weight

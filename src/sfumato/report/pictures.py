@@ -15,6 +15,7 @@ from sfumato.contracts import Prediction, Task
 from sfumato.errors import ConfigError
 from sfumato.predictions import UNCERTAINTIES, ClassPrediction, ValuePrediction, uncertainties
 from sfumato.report.data import ReportImage
+from sfumato.report.vectors import color_wheel
 
 COLORS = "magma"  # for every uncertainty and distance: perceptually uniform, dark is small
 
@@ -104,14 +105,16 @@ class ColorKey:
     Args:
         swatches: Name and color ``#rrggbb`` of each class. Empty for values.
         bar: Colors (N, 3) uint8 of evenly spaced values. None for classes.
-        ends: The values at the ends of the bar.
+        ends: The values at the ends of the bar. Of vectors 0 and the longest one that pictures show.
         unit: Unit of these values.
+        wheel: Colors (N, N, 3) uint8 of all vectors up to the longest one, as a disk. None for other tasks.
     """
 
     swatches: tuple[tuple[str, str], ...] = ()
     bar: np.ndarray | None = None
     ends: tuple[float, float] = (0.0, 0.0)
     unit: str = ""
+    wheel: np.ndarray | None = None
 
 
 @singledispatch
@@ -135,8 +138,10 @@ def _hex(colors: Tensor) -> list[str]:
 @color_key.register
 def _(prediction: ValuePrediction, task: Task, values: tuple[float, float]) -> ColorKey:
     if prediction.mean.shape[1] == 2:  # a vector: its direction, at the largest length
-        directions = torch.tensor([[1.0, 0, -1, 0], [0, 1, 0, -1]])[:, None] * task.display_range[1]
-        return ColorKey(tuple(zip("→↓←↑", _hex(task.color(directions)[0]))), unit=prediction.unit)
+        reach = task.display_range[1]
+        directions = torch.tensor([[1.0, 0, -1, 0], [0, 1, 0, -1]])[:, None] * reach
+        swatches = tuple(zip("→↓←↑", _hex(task.color(directions)[0])))
+        return ColorKey(swatches, None, (0.0, reach), prediction.unit, color_wheel(task))
     if prediction.mean.shape[1] != 1:
         return ColorKey(unit=prediction.unit)
     low, high = values
