@@ -290,7 +290,7 @@ def draw(estimate: Trajectory, reference: Trajectory, picture: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
 
-    figure = Figure((6.4, 5.2), layout="constrained")
+    figure = Figure((6.4, 3.2), layout="constrained")
     axis = figure.subplots()
     planes = [0, 2]  # right and forward of the first camera
     for each, color, name in ((reference, "#9aa5b1", "reference"), (estimate, "#b4532a", "estimate")):

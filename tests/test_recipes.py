@@ -15,6 +15,7 @@ SMALL = {
     "wrap.py": (["--steps", "12"], "larger novelty than"),
     "selfsup.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "in the certain half"),
     "stereo.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "depends most on pixel"),
+    "egomotion.py": (["--scenes", "2", "--size", "96", "128"], "weighted: "),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 

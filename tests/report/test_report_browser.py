@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import unescape
 
 import pytest
 import torch
 
 from sfumato.evaluation import Value
 from sfumato.predictions import ClassPrediction
-from sfumato.report import ReportData, ReportImage, display_maps, write_page
+from sfumato.report import Picture, ReportData, ReportImage, Saliency, display_maps, write_page
 from sfumato.tasks import Semantic
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -176,3 +177,40 @@ def test_the_score_table_fits_a_phone(class_report, tmp_path):
     assert cells > 10
     assert wide == 0
     assert end <= width <= 500
+
+
+CLICKER = """<script>(async () => {
+  const at = (id) => document.getElementById(id), seen = [], pause = () => new Promise((r) => setTimeout(r, 200));
+  while (!document.body.dataset.shown) await pause();
+  const look = async () => {
+    await pause();
+    seen.push([...at("saliency").querySelectorAll("canvas")].map((c) => c.toDataURL()).join());
+  };
+  const click = (x, y) => {
+    const box = at("stage").getBoundingClientRect();
+    const where = { clientX: box.left + x * box.width, clientY: box.top + y * box.height, bubbles: true };
+    at("stage").dispatchEvent(new MouseEvent("click", where));
+  };
+  await look(); click(0.9, 0.9); await look(); click(0.1, 0.1); await look();
+  const layers = [...document.querySelectorAll("#tiles [data-further]")].map((b) => b.dataset.layer);
+  const same = [seen[0] === seen[1], seen[0] === seen[2]];
+  document.title = "seen:" + JSON.stringify({ hidden: at("saliency").hidden, same, layers });
+})();</script>"""
+
+
+def test_a_click_shows_what_the_answer_at_a_point_depends_on(value_report, tmp_path):
+    shown = value_report.images[0]
+    size = shown.image.shape[-2:]
+    random = torch.Generator().manual_seed(0)
+    spots = tuple(
+        Saliency((place, place), (place * torch.eye(*size), torch.rand(size, generator=random)))
+        for place in (0.25, 0.75)
+    )
+    drawn = torch.rand(3, 96, 128, generator=random)
+    pictures = {"right": Picture(shown.image.flip(-1), "The right view."), "drawn": Picture(drawn, "Vectors.")}
+    report = replace(value_report, images=(replace(shown, pictures=pictures, saliency=spots),), groups={}, ood=None)
+    page = write_page(report, tmp_path / "page.html")
+    html = page.read_text(encoding="utf-8")
+    page.write_text(html.replace("</body>", CLICKER + "</body>"), encoding="utf-8")
+    seen = json.loads(unescape(re.search(r"<title>seen:(.*?)</title>", browse(page, tmp_path))[1]))
+    assert seen == {"hidden": False, "same": [False, True], "layers": ["right", "drawn"]}

@@ -17,6 +17,7 @@ from sfumato.registry import Trust
 from sfumato.report import write_report
 from sfumato.report.facts import training_curves
 from sfumato.report.images import as_map, groups_of
+from sfumato.report.saliency import saliency_of
 from sfumato.runs import Config, Facts, Plan, Run, build_network, save_weights, task_and_likelihood, weights_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -42,10 +43,10 @@ def stereo(count, seed=0):
     return Scenes(count, size=SIZE, seed=seed, views=True, inputs=("image", "right"))
 
 
-def write_run(folder, **choices):
+def write_run(folder, facts=None, **choices):
     known = Scenes(1, size=SIZE).tasks
     colors = {name: {"mean": (0.5,) * 3, "std": (0.25,) * 3} for name in ("image", "right")}
-    facts = Facts(
+    facts = facts or Facts(
         inputs=("image", "right"), normalization=colors, original_size=SIZE, images=4,
         task_args={"classes": asdict(known["classes"])},
     )  # fmt: skip
@@ -95,6 +96,48 @@ def test_further_inputs_are_layers(run, tmp_path):
     assert data["groups"]["worst"] == [4, 3, 2, 1]
     assert len(data["groups"]["out of distribution: scenes:novel"]) == 4
     assert "scenes:novel" in path.read_text()
+
+
+def write_pair_run(folder, task, likelihood):
+    known = Scenes(1, size=SIZE, views=True).tasks[task]
+    colors = {name: {"mean": (0.5,) * 3, "std": (0.25,) * 3} for name in known.inputs}
+    facts = Facts(
+        inputs=known.inputs, normalization=colors, original_size=SIZE, images=4, task_args={task: asdict(known)}
+    )
+    return write_run(folder, facts, task=task, likelihood=likelihood)
+
+
+@pytest.mark.parametrize(
+    ("task", "likelihood", "pictures"),
+    [("disparity", "laplace", ["right", "occluded"]), ("flow", "laplace-full", ["next", "occluded", "ellipses"])],
+)
+def test_pairs_show_both_views_occlusions_ellipses_and_saliency(run, tmp_path, task, likelihood, pictures):
+    pair = write_pair_run(tmp_path / task, task, likelihood)
+    dataset = Scenes(2, size=SIZE, views=True, inputs=pair.facts.inputs)
+    per_image = {"index": (0.0, 1.0), "uncertainty": (1.0, 2.0), "nll": (0.0, 1.0)}
+    scores = {task: TaskEvaluation({"epe": Value(0.5, 0.4, 0.6)}, ("epe",), {}, per_image)}
+    found = Evaluation("scenes", "", "val", 2, 1, 0, run_state(pair), scores)
+    path = write_report(pair, found, dataset, tmp_path / "r.html")
+    data = data_of(path)
+    assert list(data["pictures"]) == pictures
+    for image in data["images"]:
+        assert list(image["pictures"]) == pictures
+        assert len(image["saliency"]) == 6
+        assert all(0 <= spot[side] < 1 and len(spot["maps"]) == 2 for spot in image["saliency"] for side in "xy")
+    assert ('class="swatches wheel"' in path.read_text()) == (task == "flow")
+
+
+def test_saliency_is_where_the_network_looks(run, tmp_path):
+    """The network sees one pixel of each picture, so nothing else changes its answer there."""
+    pair = write_pair_run(tmp_path / "flow", "flow", "laplace-full")
+    inputs = [torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    for spot in saliency_of(pair, inputs):
+        row, column = int(spot.place[0] * SIZE[0]), int(spot.place[1] * SIZE[1])
+        for found in spot.maps:
+            assert found[row, column] > 0
+            assert (found > 0).sum() == 1
+    assert saliency_of(pair, [torch.rand(1, 3, 800, 800)] * 2) == ()
+    assert saliency_of(run, inputs) == ()  # a run of classes
 
 
 def test_old_scores_are_refused_or_marked(run, tmp_path):

@@ -121,7 +121,7 @@ class ImageSource:
             if isinstance(hidden, Tensor):
                 found["occluded"] = Picture(_marked(image, hidden), f"Red where no {task.key} can be seen: {HIDDEN}")
             if isinstance(task, Flow) and isinstance(part, ValuePrediction):
-                drawn = torch.from_numpy(draw_vectors(replace(part, image=image[None]), LEVEL))
+                drawn = torch.tensor(draw_vectors(replace(part, image=image[None]), LEVEL))
                 found["ellipses"] = Picture(drawn.movedim(-1, 0) / 255, ELLIPSES)
         return found
 
