@@ -8,7 +8,9 @@ One U-Net of the same size and budget in every row. On scenes with exact depth l
 likelihood; ``stereo`` by the right view with Repr, ``stereo-log`` with Log, ``self`` a student of one network of
 ``stereo``, ``ensemble`` three networks of ``stereo``; ``video`` by the pictures before and after with known poses and
 ``learned`` with a pose network, whose depths are scaled by the median of each image. On 7-Scenes: ``seven-supervised``,
-and ``seven-video`` by the frames ten before and ten after with known poses. Scenes are generated once. Every second
+and ``seven-video`` by the frames ten before and ten after with known poses. Stereo networks that learn disparity from
+varied pairs, ``pairs-matching`` over planes and ``pairs-reprojection``, are scored on the Middlebury pairs, as
+benchmarks/stereo.py scores networks that learn from labels. Scenes are generated once. Every second
 image of ``val`` calibrates the standard deviation by one factor, the others are scored. Results are written after each
 job. The last line is JSON.
 """
@@ -19,6 +21,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,12 +30,16 @@ import torch
 from camvid import gather_members, weights_of
 from jobs import Job, absolute, run_jobs
 from selfsup_data import ABOUT, KnownScenes, make_scenes, pack
+from stereo_baselines import as_views, middlebury
+from stereo_data import store
+from stereo_scores import mean_of
+from stereo_scores import scores as stereo_scores
 from torch import Tensor
 
 from sfumato.calibration import VarianceScaling
 from sfumato.data import SevenScenes
 from sfumato.metrics import ValueScores
-from sfumato.predictions import ValuePrediction
+from sfumato.predictions import ValuePrediction, predict
 from sfumato.runs import Run
 from sfumato.storage import atomic_write
 
@@ -51,6 +58,10 @@ SCENES: dict[str, tuple[str, ...]] = {  # rows on scenes, and their arguments of
 SEVEN: dict[str, tuple[str, ...]] = {
     "seven-supervised": (),
     "seven-video": (REPROJECTION, '--objective-args={"sources": ["previous", "next"]}'),
+}
+PAIRS: dict[str, tuple[str, ...]] = {  # rows of stereo networks on varied scenes, tested on Middlebury
+    "pairs-matching": ("--objective=matching", "--likelihood=planes"),
+    "pairs-reprojection": (REPROJECTION, "--likelihood=laplace"),
 }
 SCALED = ("learned",)  # rows whose depths have no unit of their own
 KEPT = 0.8  # share of the pixels, the most certain ones, whose error is given
@@ -77,6 +88,10 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     if options.packed.is_dir():
         for row, arguments in SEVEN.items():
             found.append(_fit(row, 0, "sevenscenes", options.packed, arguments, options, ()))
+    if options.middlebury.is_dir():
+        pairs = Job("pairs", (str(HERE / "selfsup.py"), "pairs", *_common(options)), options.pairs / "pairs.json")
+        found.append(pairs)
+        found += [_fit_pairs(row, arguments, options) for row, arguments in PAIRS.items()]
     teacher, student = folder_of(runs, "stereo", 0), folder_of(runs, "self", 0)
     distill = ("-m", "sfumato", "distill", str(teacher), f"--out={student}", "--likelihood=self-laplace",
                f"--device={options.device}", "--seed=100", "--trust=selfsup_data", "--cache=memory", "--resume",
@@ -85,7 +100,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     ensemble = folder_of(runs, "ensemble", 0)
     found.append(Job("gather", (str(HERE / "selfsup.py"), "gather", *_common(options)), ensemble / "plan.yaml",
                      tuple(f"fit-stereo-{seed}" for seed in seeds)))  # fmt: skip
-    return [made, *(each for job in found[1:] for each in (job, _score(job, options)))]
+    plain = ("scenes", "pairs")
+    return [each for job in found for each in ((job,) if job.name in plain else (job, _score(job, options)))]
 
 
 def _score(job: Job, options: argparse.Namespace) -> Job:
@@ -96,7 +112,8 @@ def _score(job: Job, options: argparse.Namespace) -> Job:
 
 def _common(options: argparse.Namespace) -> tuple[str, ...]:
     height, width = options.size
-    return (f"--runs={options.runs}", f"--device={options.device}", f"--packed={options.packed}",
+    return (*(("--tiny",) if options.tiny else ()), f"--runs={options.runs}", f"--device={options.device}",
+            f"--packed={options.packed}", f"--pairs={options.pairs}", f"--middlebury={options.middlebury}",
             f"--seeds={options.seeds}", f"--train={options.train}", f"--val={options.val}", "--size", str(height),
             str(width))  # fmt: skip
 
@@ -117,6 +134,27 @@ def _fit(
                f"--learning-rate={options.rate}", f"--max-time={options.minutes}", f"--device={options.device}",
                *NETWORK, *arguments, *(("--limit=8",) if options.tiny else ()))  # fmt: skip
     return Job(f"fit-{row}-{seed}", command, weights_of(folder), needs)
+
+
+def _fit_pairs(row: str, arguments: tuple[str, ...], options: argparse.Namespace) -> Job:
+    folder = folder_of(options.runs, row, 0)
+    size = ("--crop", "64", "96", "--batch=2", "--limit=4") if options.tiny else ("--crop", "192", "288", "--batch=4")
+    command = ("-m", "sfumato", "fit", "--data=stereo_data.StoredPairs", f"--root={options.pairs}", f"--out={folder}",
+               "--network=light-stereo", "--method=deterministic", f"--max-time={options.minutes}", *size,
+               f"--epochs={1 if options.tiny else 4}", f"--device={options.device}", "--cache=none", "--workers=1",
+               "--logger=csv", "--quiet", "--resume", *arguments)  # fmt: skip
+    return Job(f"fit-{row}-0", command, weights_of(folder), ("pairs",))
+
+
+def on_middlebury(run: Run, folder: Path, most: int) -> dict[str, float]:
+    """Mean scores of the Middlebury pairs."""
+    rows = []
+    for _, left, right, truth, known in islice(middlebury(folder), most):
+        inputs = (view.to(run.device) for view in as_views(left, right))
+        found: Any = predict(run.method(), *inputs, likelihood=run.likelihood).to("cpu")
+        disparity, spread = found.mean[0, 0].numpy(), found.std[0, 0].numpy()
+        rows.append(stereo_scores(disparity, truth, known, {"std": spread}))
+    return mean_of(rows)
 
 
 def predicted(run: Run, scaled: bool) -> Iterator[tuple[ValuePrediction, Tensor, Tensor]]:
@@ -195,7 +233,7 @@ def _most_common(values: Tensor) -> float:
 def table(runs: Path) -> dict[str, Any]:
     """The mean of every row that is scored, with each seed, and abs-rel over that of the supervised network."""
     rows: dict[str, Any] = {}
-    for row in (*SCENES, "self", "ensemble", *SEVEN):
+    for row in (*SCENES, "self", "ensemble", *SEVEN, *PAIRS):
         files = [scores_file(folder_of(runs, row, seed)) for seed in SEEDS]
         if each := [json.loads(file.read_text()) for file in files if file.exists()]:
             rows[row] = {name: mean(one[name] for one in each) for name in each[0]} | {"seeds": each}
@@ -217,10 +255,16 @@ def write(options: argparse.Namespace, more: Mapping[str, Any]) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("run", "make", "score", "gather", "pack"), nargs="?", default="run")
+    parser.add_argument(
+        "command", choices=("run", "make", "pairs", "score", "gather", "pack"), nargs="?", default="run"
+    )
     parser.add_argument("--runs", type=absolute, default=HERE.parent / "runs" / "selfsup")
     parser.add_argument("--out", type=absolute, default=HERE / "results" / "selfsup.json")
     parser.add_argument("--packed", type=absolute, default=HERE.parent / "runs" / "sevenscenes-small")
+    parser.add_argument("--pairs", type=absolute, default=HERE.parent / "runs" / "selfsup-pairs",
+                        help="stored pairs of stereo_data.py; made if they are not there")  # fmt: skip
+    parser.add_argument("--middlebury", type=absolute, default=HERE.parent / "data" / "middlebury",
+                        help="the Middlebury pairs; without them no stereo network is trained")  # fmt: skip
     parser.add_argument("--sevenscenes", type=absolute, help="frames of 7-Scenes as they are distributed, to pack")
     parser.add_argument("--run", type=absolute, help="the run to score")
     parser.add_argument("--device", default="cpu")
@@ -243,13 +287,18 @@ def main() -> None:
         pack(options.sevenscenes, options.packed)
     elif options.command == "make":
         make_scenes(options.runs / "scenes", tuple(options.size), options.train, options.val, os.cpu_count() or 1)
+    elif options.command == "pairs":
+        store(options.pairs, 24 if options.tiny else 960, os.cpu_count() or 1)
     elif options.command == "gather":
         sources = [folder_of(options.runs, "stereo", seed) for seed in SEEDS[: options.seeds]]
         gather_members(sources, folder_of(options.runs, "ensemble", 0))
     elif options.command == "score":
-        run = Run.open(options.run, device=options.device, trust="selfsup_data")
+        run = Run.open(options.run, device=options.device, trust="selfsup_data,stereo_data")
         scaled = any(options.run.name.startswith(f"selfsup-{row}-") for row in SCALED)
-        scores_file(options.run).write_text(json.dumps(scored(run, scaled)))
+        most = 1 if options.tiny else 8
+        pairs = run.config.task == "disparity"
+        found = on_middlebury(run, options.middlebury, most) if pairs else scored(run, scaled)
+        scores_file(options.run).write_text(json.dumps(found))
     else:
         took = run_jobs(jobs(options), options.runs / "logs", options.jobs, options.seconds,
                         lambda: write(options, {"device": options.device}) and None)  # fmt: skip

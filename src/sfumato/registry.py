@@ -100,6 +100,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dice": "sfumato.objectives:Dice",
         "sum": "sfumato.objectives:LossSum",
         "reprojection": "sfumato.objectives:Reprojection",
+        "matching": "sfumato.objectives:Matching",
     },
     "scores": {
         "dice": "sfumato.metrics:DiceScore",

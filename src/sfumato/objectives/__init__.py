@@ -3,6 +3,7 @@
 from sfumato.objectives.base import BaseObjective, TrainingPlan
 from sfumato.objectives.build import build_objective, objective_class
 from sfumato.objectives.loss_sum import Dice, Focal, LossSum, WeightedNLL
+from sfumato.objectives.matching import Matching
 from sfumato.objectives.nll import NLL, MultiTaskNLL
 from sfumato.objectives.reprojection import Reprojection
 from sfumato.objectives.weightings import WEIGHTINGS, Weighting, weighting
@@ -14,6 +15,7 @@ __all__ = [
     "Dice",
     "Focal",
     "LossSum",
+    "Matching",
     "MultiTaskNLL",
     "Reprojection",
     "TrainingPlan",

@@ -64,11 +64,16 @@ def census_error(one: Tensor, other: Tensor) -> Tensor:
 
     Source: Meister, Hur and Roth (2018), "UnFlow", §3.2; Zabih and Woodfill (1994) for the transform.
     """
-    square = (_signs(one) - _signs(other)).square()
+    return census_difference(census_signs(one), census_signs(other))
+
+
+def census_difference(one: Tensor, other: Tensor) -> Tensor:
+    """The difference (B, H, W) in [0, 1) of the soft signs (B, 48, H, W) of two images."""
+    square = (one - other).square()
     return (square / (0.1 + square)).mean(1)
 
 
-def _signs(image: Tensor) -> Tensor:
+def census_signs(image: Tensor) -> Tensor:
     """Soft signs (B, 48, H, W) of the differences between the neighbors of a pixel and the pixel, in gray."""
     gray, reach = image.mean(1, keepdim=True), CENSUS_WINDOW // 2
     around = unfold(pad(gray, (reach,) * 4, mode="reflect"), CENSUS_WINDOW)
