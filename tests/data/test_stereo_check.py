@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sfumato.data import Scenes, load
-from sfumato.data.stereo_check import check_stereo, negative_share
+from sfumato.data.stereo_check import check_views, negative_share
 from sfumato.data.survey import survey
 from sfumato.errors import DataError
 from sfumato.runs import Config
@@ -35,17 +35,17 @@ def test_exchanged_views_are_noticed(varied):
         sample = scenes[index]
         assert negative_share(sample["image"], sample["right"]) < 0.2
         assert negative_share(sample["right"], sample["image"]) > 0.8
-        check_stereo(sample)
+        check_views(sample)
         with pytest.raises(DataError, match=rf"sample '{sample['name']}' seem to be exchanged"):
-            check_stereo(Exchanged(scenes)[index])
+            check_views(Exchanged(scenes)[index])
 
 
 def test_nothing_is_said_without_matches():
     flat, noise = torch.full((3, 48, 64), 0.5), torch.rand(3, 48, 64)
     for left, right in ((flat, flat), (noise, torch.rand(3, 48, 64)), (flat[:, :5, :5], flat[:, :5, :5])):
         assert negative_share(left, right) != negative_share(left, right)  # NaN
-    check_stereo({"image": flat})
-    check_stereo({"image": flat, "right": flat[:, :4]})
+    check_views({"image": flat})
+    check_views({"image": flat, "right": flat[:, :4]})
 
 
 @pytest.mark.parametrize("shift", [-6, 3])

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from sfumato.calibration import ConformalSets
+from sfumato.data import Scenes
 from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.predictions import ClassPrediction, JointPrediction
 from sfumato.runs import Predictor, Run, RunBackend
@@ -156,3 +157,14 @@ def test_several_tasks_are_written_by_name(make_run, tmp_path):
         "cat_depth_total.png", "cat_depth_mean.png", "cat_depth_figure.png",
     } <= names  # fmt: skip
     assert isinstance(run.predict(torch.zeros(1, 3, 16, 24)), JointPrediction)
+
+
+def test_exchanged_views_are_refused(make_run, tmp_path):
+    run = make_run(task="disparity", inputs=("image", "right"))
+    sample = Scenes(1, (48, 64), views=("right",))[0]
+    for name in ("image", "right"):
+        Image.fromarray((255 * sample[name]).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{name}.png")
+    left, right = str(tmp_path / "image.png"), str(tmp_path / "right.png")
+    assert predict(run, [left, right], tmp_path / "out") == 1
+    with pytest.raises(DataError, match="the views of sample 'right' seem to be exchanged"):
+        predict(run, [right, left], tmp_path / "other")

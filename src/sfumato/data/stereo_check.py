@@ -52,7 +52,7 @@ def negative_share(left: Tensor, right: Tensor) -> float:
     return behind / (behind + before) if behind + before >= LEAST else float("nan")
 
 
-def check_stereo(sample: Mapping[str, Tensor | str]) -> None:
+def check_views(sample: Mapping[str, Tensor | str]) -> None:
     """Check that the views ``image`` and ``right`` of a sample are not exchanged. Samples without both pass.
 
     Raises:

@@ -17,7 +17,7 @@ from sfumato.data.checks import absent_line
 from sfumato.data.description import read_description
 from sfumato.data.folder import FILE, Folder
 from sfumato.data.loading import SelectedDataset
-from sfumato.data.stereo_check import check_stereo
+from sfumato.data.stereo_check import check_views
 from sfumato.data.views import Samples, files_of, inputs_of, splits_of, subset, tasks_of
 from sfumato.errors import SfumatoError
 from sfumato.registry import Trust
@@ -120,7 +120,7 @@ def _read(data: Samples, found: SplitSurvey, problems: list[str], progress: bool
     for index in track(range(len(part)), f"read {found.name}", disable=not progress, transient=True):
         try:
             sample = selected[index]
-            check_stereo(sample)
+            check_views(sample)
         except SfumatoError as error:
             problems.append(str(error))
             continue

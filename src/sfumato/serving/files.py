@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sfumato.data.frames import frame_number, neighbors
 from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
+from sfumato.data.stereo_check import check_views
 from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.formats import Stereo, check_stereo
@@ -79,7 +80,7 @@ def predict_files(
         MissingFileError: If one of the names stands for no image.
         ConfigError: If inputs lack partners, two outputs have one name, ``out`` is one of the inputs, or depth is asked
             for and no task is disparity.
-        DataError: If a file cannot be read, or frames of a video are missing.
+        DataError: If a file cannot be read, frames of a video are missing, or the views of a stereo pair are exchanged.
     """
     from rich.progress import track
 
@@ -90,7 +91,9 @@ def predict_files(
     out.mkdir(parents=True, exist_ok=True)
     written, state = 0, predictor.backend.state
     for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
-        for name, images in _frames(source, inputs, max_pixels):
+        for number, (name, images) in enumerate(_frames(source, inputs, max_pixels)):
+            if number == 0:
+                check_views({"name": name, **{key: image[0] for key, image in zip(inputs, images)}})
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             bands = predictor.bands(*images, samples=samples, seed=seed, index=written, tile=tile)
             write_sample(bands, predictor.backend.tasks, images[0], out / name, state, stereo)

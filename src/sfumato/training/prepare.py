@@ -16,7 +16,7 @@ from sfumato.data.checks import absent_line
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.sizes import at_factors
-from sfumato.data.stereo_check import check_stereo
+from sfumato.data.stereo_check import check_views
 from sfumato.data.views import (
     Samples,
     augmentation_of,
@@ -96,7 +96,7 @@ def make_plan(
     read = (*inputs, *task.parts, *objective.further)
     train, val = providing(train, read), None if val is None else providing(val, read)
     if "right" in read:
-        check_stereo(train[0])
+        check_views(train[0])
     found = _statistics(plan, task.parts, train, progress)
     _check_counts(task.parts, found, train, objective.needs_targets)
     _check_planes(plan, task.parts, found)
