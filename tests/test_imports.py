@@ -28,6 +28,7 @@ ORDER = (
     "runs",
     "training",
     "evaluation",
+    "decisions",
     "distillation",
     "report",
     "serving",
