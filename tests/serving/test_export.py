@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sfumato.calibration import ConformalIntervals, ConformalSets, QuantileMap, Temperature
+from sfumato.data import Scenes
 from sfumato.errors import ConfigError, DataError, ExportError, MissingFileError, NotFiniteError
 from sfumato.runs import Predictor, Run, RunBackend
 from sfumato.serving import Bundle, OnnxBackend, export, open_predictor
@@ -116,6 +117,21 @@ def test_two_inputs_have_two_names(make_run, tmp_path):
         bundle(left)
     with pytest.raises(DataError, match="inputs of different sizes"):
         bundle(left, right[..., :9])
+
+
+@pytest.mark.parametrize("network", ["light-stereo", "gc-net"])
+def test_a_distribution_over_disparities_is_in_the_graph(make_run, tmp_path, network):
+    """The networks compute means inside, and ``mean`` is the name of an output."""
+    small = {"light-stereo": {"width": 4, "features": 16}, "gc-net": {"width": 2, "blocks": 1}}[network]
+    run = make_run(task="disparity", inputs=("image", "right"), network=network, likelihood="planes",
+                   network_args={"planes": Scenes(1, size=(16, 24)).tasks["disparity"].planes, **small})  # fmt: skip
+    assert max(export(run, tmp_path / "model.onnx").values()) < 1e-3
+    left, right = images(2, (32, 48), 1), images(2, (32, 48), 2)
+    found = Bundle(tmp_path / "model.onnx", threads=1)(left, right)
+    ours = run.predict(torch.from_numpy(left), torch.from_numpy(right))
+    # Where two disparities are equally probable, rounding may decide around which of them the mean is taken.
+    assert np.isclose(found["mean"], ours.mean, atol=1e-3).mean() > 0.95
+    assert np.isclose(found["total"], ours.total, atol=1e-2).mean() > 0.95
 
 
 def test_300_classes_keep_their_numbers(make_run, many_classes, tmp_path):

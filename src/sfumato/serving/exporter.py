@@ -173,6 +173,10 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json],
     # What torch writes differs between processes and names files of this machine.
     for part in (written.model, written.model.graph, *written.model.graph):
         part.metadata_props.clear()
+    # torch names a value inside after its operation, such as mean, which may be the name of an output too.
+    for value in (value for part in written.model.graph for value in part.outputs):
+        if value.name in outputs and value not in written.model.graph.outputs:
+            value.name = f"inner_{value.name}"
     maps = [str(each["name"]) for each in _entries(about["inputs"]) if each["map"]]
     pad_inside(written.model.graph, maps, grid.multiple, grid.least, bool(about["map"]))
     written.model.metadata_props["sfumato"] = json.dumps(about, sort_keys=True)
