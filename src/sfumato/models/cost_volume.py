@@ -1,6 +1,8 @@
-"""The layer that reads the scores of a cost volume."""
+"""Layers over a cost volume, and the layer that reads its scores."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,22 @@ def soft_argmax(scores: Tensor) -> tuple[Tensor, Tensor]:
         mean = (law * place).sum(1, keepdim=True)
         variance = (law * (place - mean).square()).sum(1, keepdim=True)
         return mean, (variance + 1e-4).sqrt()
+
+
+def over_volume(layers: Callable[[Tensor], Tensor], volume: Tensor) -> Tensor:
+    """``layers(volume)``, in float32 where a CPU would compute in bfloat16.
+
+    There PyTorch 2.13 reads memory that nothing was written to in the gradients of some 3-d convolutions. Half of them
+    are NaN, and no two runs agree.
+
+    Args:
+        layers: What is done with a volume, with 3-d convolutions.
+        volume: (B, C, planes, H, W).
+    """
+    if volume.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return layers(volume)
+    with torch.autocast("cpu", enabled=False):
+        return layers(volume.float())
 
 
 class PlaneHead(nn.Module):

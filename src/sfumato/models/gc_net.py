@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from sfumato.geometry import check_views, concatenation
-from sfumato.models.cost_volume import PlaneHead
+from sfumato.models.cost_volume import PlaneHead, over_volume
 from sfumato.models.padding import padded
 from sfumato.models.unet import unit
 
@@ -107,7 +107,11 @@ class GCNet(nn.Module):
         check_views(image, right)
         height, width = image.shape[-2:]
         left_features, right_features = (self.features(padded(view, self.stride)) for view in (image, right))
-        x = concatenation(left_features, right_features, 16 * -(-self.planes // 32))
+        volume = concatenation(left_features, right_features, 16 * -(-self.planes // 32))
+        return self.out(over_volume(self.costs, volume)[:, 0, : self.planes, :height, :width])
+
+    def costs(self, x: Tensor) -> Tensor:
+        """Costs (B, 1, 2 planes, 2 h, 2 w) from a volume (B, 2 F, planes, h, w): layers 19 to 37."""
         skips = [self.enter(x)]
         for down, encode in zip(self.down, self.encoder):
             x = down(x)
@@ -115,4 +119,4 @@ class GCNet(nn.Module):
         x = self.drop(skips.pop())
         for up in reversed(self.up):
             x = up(x) + skips.pop()
-        return self.out(self.cost(x)[:, 0, : self.planes, :height, :width])
+        return self.cost(x)

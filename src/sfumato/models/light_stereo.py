@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sfumato.errors import ConfigError
 from sfumato.geometry import check_views, group_correlation
-from sfumato.models.cost_volume import PlaneHead
+from sfumato.models.cost_volume import PlaneHead, over_volume
 from sfumato.models.padding import padded
 from sfumato.models.unet import enlarged, unit
 
@@ -134,7 +134,7 @@ class LightStereo(nn.Module):
         detail = detail.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).mean((4, 6)).unflatten(2, (planes, 2))
         detail = detail.transpose(2, 3).flatten(1, 2)
         volume = torch.cat([group_correlation(coarse, coarse_right, planes, GROUPS), detail], 1)
-        scores = self.score(self.spread(self.enter(volume)))  # (B, 4, planes / 4, h, w)
+        scores = over_volume(lambda v: self.score(self.spread(self.enter(v))), volume)  # (B, 4, planes / 4, h, w)
         scores = scores.transpose(1, 2).flatten(1, 2)[:, : self.planes]
         return self.out(self.enlarged(scores, features)[..., :height, :width])
 
