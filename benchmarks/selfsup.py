@@ -79,29 +79,36 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     """Everything that is made, trained and scored, the most important first."""
     runs, about = options.runs, options.runs / "scenes" / ABOUT
     made = Job("scenes", (str(HERE / "selfsup.py"), "make", *_common(options)), about)
-    found = [made]
-    seeds = SEEDS[: options.seeds]
-    order = [(row, seed) for seed in seeds for row in ("supervised", "stereo", "video")]
-    order += [(row, 0) for row in SCENES if row not in ("supervised", "stereo", "video")]
-    for row, seed in order:
-        found.append(_fit(row, seed, "selfsup_data.KnownScenes", runs / "scenes", SCENES[row], options, (made.name,)))
-    if options.packed.is_dir():
-        for row, arguments in SEVEN.items():
-            found.append(_fit(row, 0, "sevenscenes", options.packed, arguments, options, ()))
+
+    def on_scenes(row: str, seed: int) -> Job:
+        return _fit(row, seed, "selfsup_data.KnownScenes", runs / "scenes", SCENES[row], options, (made.name,))
+
+    found = [made, *(on_scenes(row, 0) for row in ("supervised", "stereo", "video"))]
     if options.middlebury.is_dir():
-        pairs = Job("pairs", (str(HERE / "selfsup.py"), "pairs", *_common(options)), options.pairs / "pairs.json")
-        found.append(pairs)
+        found.append(Job("pairs", (str(HERE / "selfsup.py"), "pairs", *_common(options)), options.pairs / "pairs.json"))
         found += [_fit_pairs(row, arguments, options) for row, arguments in PAIRS.items()]
-    teacher, student = folder_of(runs, "stereo", 0), folder_of(runs, "self", 0)
-    distill = ("-m", "sfumato", "distill", str(teacher), f"--out={student}", "--likelihood=self-laplace",
-               f"--device={options.device}", "--seed=100", "--trust=selfsup_data", "--cache=memory", "--resume",
-               "--quiet")  # fmt: skip
-    found.append(Job("fit-self-0", distill, weights_of(student), ("fit-stereo-0",)))
-    ensemble = folder_of(runs, "ensemble", 0)
-    found.append(Job("gather", (str(HERE / "selfsup.py"), "gather", *_common(options)), ensemble / "plan.yaml",
-                     tuple(f"fit-stereo-{seed}" for seed in seeds)))  # fmt: skip
+    if options.packed.is_dir():
+        found += [
+            _fit(row, 0, "sevenscenes", options.packed, arguments, options, ()) for row, arguments in SEVEN.items()
+        ]
+    found += [on_scenes("stereo-log", 0), on_scenes("learned", 0), _student(options)]
+    seeds = SEEDS[: options.seeds]
+    found += [on_scenes(row, seed) for row in ("stereo", "supervised", "video") for seed in seeds[1:]]
+    members, ensemble = tuple(f"fit-stereo-{seed}" for seed in seeds), folder_of(runs, "ensemble", 0)
+    gather = (str(HERE / "selfsup.py"), "gather", *_common(options))
+    found.append(Job("gather", gather, ensemble / "plan.yaml", members))
     plain = ("scenes", "pairs")
     return [each for job in found for each in ((job,) if job.name in plain else (job, _score(job, options)))]
+
+
+def _student(options: argparse.Namespace) -> Job:
+    """A student of one network, on the same images."""
+    folder = folder_of(options.runs, "self", 0)
+    command = ("-m", "sfumato", "distill", str(folder_of(options.runs, "stereo", 0)), f"--out={folder}",
+               "--likelihood=self-laplace", "--on-the-fly", f"--epochs={max(1, options.epochs // 2)}", "--seed=100",
+               f"--device={options.device}", "--trust=selfsup_data", "--cache=memory", "--resume",
+               "--quiet")  # fmt: skip
+    return Job("fit-self-0", command, weights_of(folder), ("fit-stereo-0",))
 
 
 def _score(job: Job, options: argparse.Namespace) -> Job:
@@ -140,8 +147,8 @@ def _fit_pairs(row: str, arguments: tuple[str, ...], options: argparse.Namespace
     folder = folder_of(options.runs, row, 0)
     size = ("--crop", "64", "96", "--batch=2", "--limit=4") if options.tiny else ("--crop", "192", "288", "--batch=4")
     command = ("-m", "sfumato", "fit", "--data=stereo_data.StoredPairs", f"--root={options.pairs}", f"--out={folder}",
-               "--network=light-stereo", "--method=deterministic", f"--max-time={options.minutes}", *size,
-               f"--epochs={1 if options.tiny else 4}", f"--device={options.device}", "--cache=none", "--workers=1",
+               "--network=light-stereo", "--method=deterministic", "--precision=32-true",
+               f"--max-time={options.minutes}", *size, f"--epochs={1 if options.tiny else 4}", f"--device={options.device}", "--cache=none", "--workers=1",
                "--logger=csv", "--quiet", "--resume", *arguments)  # fmt: skip
     return Job(f"fit-{row}-0", command, weights_of(folder), ("pairs",))
 
@@ -241,7 +248,16 @@ def table(runs: Path) -> dict[str, Any]:
              for row, label in (("stereo", "supervised"), ("video", "supervised"), ("ensemble", "supervised"),
                                 ("learned", "supervised"), ("seven-video", "seven-supervised"))
              if row in rows and label in rows}  # fmt: skip
-    return {**found, "rows": rows}
+    return {**found, "steps": {folder.name: steps for folder in sorted(runs.glob("selfsup-*-?"))
+                               if (steps := _steps(folder))}, "rows": rows}  # fmt: skip
+
+
+def _steps(folder: Path) -> int:
+    """The number of steps of a training."""
+    file = folder / "log" / "member-0" / "metrics.csv"
+    lines = file.read_text().splitlines() if file.exists() else []
+    place = lines[0].split(",").index("step") if lines else 0
+    return int(lines[-1].split(",")[place]) + 1 if len(lines) > 1 else 0
 
 
 def write(options: argparse.Namespace, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,7 +289,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="most minutes of one training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 192), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--train", type=int, default=2048, help="number of training scenes")
+    parser.add_argument("--train", type=int, default=1536, help="number of training scenes")
     parser.add_argument("--val", type=int, default=100, help="number of scenes to score on")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)

@@ -70,18 +70,23 @@ def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
     Returns:
         Points (B, 3, H, W) in the unit of the depth.
     """
-    height, width = depth.shape[-2:]
-    x, y = pixel_grid((height, width), depth)
-    pixels = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
-    rays = torch.linalg.solve(intrinsics.to(depth), pixels.expand(len(depth), -1, -1))
-    return depth * rays.reshape(-1, 3, height, width)
+    x, y = pixel_grid((depth.shape[-2], depth.shape[-1]), depth)
+    fx, skew, cx, fy, cy = _numbers(intrinsics.to(depth))
+    down = (y - cy) / fy
+    across = (x - cx - skew * down) / fx
+    return depth * torch.stack([across, down, torch.ones_like(down)], 1)
+
+
+def _numbers(intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """fx, skew, cx, fy and cy (B, 1, 1). Products of matrices would be rounded to 10 bits on a GPU that uses TF32."""
+    rows = intrinsics[..., None, None]
+    return rows[:, 0, 0], rows[:, 0, 1], rows[:, 0, 2], rows[:, 1, 1], rows[:, 1, 2]
 
 
 def transform(points: Tensor, other_from_camera: Tensor) -> Tensor:
     """Points (B, 3, H, W) in the axes of another camera, by rigid motions (B, 4, 4)."""
-    motion = other_from_camera.to(points)
-    moved = motion[:, :3, :3] @ points.flatten(2) + motion[:, :3, 3:]
-    return moved.reshape(points.shape)
+    motion = other_from_camera.to(points)[..., None, None]
+    return (motion[:, :3, :3] * points[:, None]).sum(2) + motion[:, :3, 3]
 
 
 def project(points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +101,9 @@ def project(points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
         is behind the camera and its pixel means nothing, but is finite.
     """
     depth = points[:, 2:]
-    scaled = intrinsics.to(points) @ (points / depth.clamp_min(NEAREST)).flatten(2)
-    return scaled[:, :2].reshape(-1, 2, *points.shape[-2:]), depth
+    across, down, _ = (points / depth.clamp_min(NEAREST)).unbind(1)
+    fx, skew, cx, fy, cy = _numbers(intrinsics.to(points))
+    return torch.stack([fx * across + skew * down + cx, fy * down + cy], 1), depth
 
 
 def camera_from_camera(world_from_camera: Tensor, world_from_other: Tensor) -> Tensor:
