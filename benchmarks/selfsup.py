@@ -147,9 +147,9 @@ def _fit_pairs(row: str, arguments: tuple[str, ...], options: argparse.Namespace
     folder = folder_of(options.runs, row, 0)
     size = ("--crop", "64", "96", "--batch=2", "--limit=4") if options.tiny else ("--crop", "192", "288", "--batch=4")
     command = ("-m", "sfumato", "fit", "--data=stereo_data.StoredPairs", f"--root={options.pairs}", f"--out={folder}",
-               "--network=light-stereo", "--method=deterministic", "--precision=32-true",
-               f"--max-time={options.minutes}", *size, f"--epochs={1 if options.tiny else 4}", f"--device={options.device}", "--cache=none", "--workers=1",
-               "--logger=csv", "--quiet", "--resume", *arguments)  # fmt: skip
+               "--network=light-stereo", "--method=deterministic", "--precision=32-true", *size,
+               f"--max-time={options.minutes}", f"--epochs={1 if options.tiny else 4}", f"--device={options.device}",
+               "--cache=none", "--workers=1", "--logger=csv", "--quiet", "--resume", *arguments)  # fmt: skip
     return Job(f"fit-{row}-0", command, weights_of(folder), ("pairs",))
 
 

@@ -267,3 +267,14 @@ def test_points_behind_nearer_ones_do_not_count(scenes):
     behind = scenes["disparity_occluded"] & scenes["depth_valid"]
     assert seen[behind].mean() < 0.3
     assert seen[scenes["disparity_valid"]].mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "how", [{"uncertainty": "log"}, {"smoothness": 1.0}, {"consistency": 0.5}, {"auto_mask": True}, {"levels": 1},
+            {"sources": "next"}, {"sources": "next", "poses": "learned"}]
+)  # fmt: skip
+def test_every_choice_changes_the_loss(scenes, how):
+    """MonoProb's code has an option whose loss is overwritten two lines later."""
+    network = says_depth(1.2 * depth_of(scenes))
+    plain, changed = (sum(depth(**each)(network, scenes)[0].values()).item() for each in ({}, how))
+    assert changed != pytest.approx(plain, rel=1e-4)
