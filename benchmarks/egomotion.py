@@ -1,14 +1,15 @@
 """Ego-motion on 7-Scenes and on generated scenes: PnP on flow and depth, weighted by their covariances, against ORB.
 
     python benchmarks/egomotion.py --data SEVENSCENES                          # on one core of a CPU, no training
-    python benchmarks/egomotion.py --data SEVENSCENES --networks runs/flow     # with the networks of flow.py
+    python benchmarks/egomotion.py --data SEVENSCENES --networks runs/flow/tuned-0   # and add rows of networks
     python benchmarks/egomotion.py --data SEVENSCENES --tiny --out /tmp/tiny.json
 
 7-Scenes has the depth of an infrared camera beside the color camera, not registered. ``one camera`` takes both for the
 same camera with f = 585 px, as the files say. ``color camera`` moves the depths to a color camera with f = 525 px,
 25 mm to the side, the usual numbers of a first Kinect. The reference poses come from tracking the depth camera.
 Generated scenes have exact poses, and exact depth or depth with a known noise. Nothing is fitted to any of these
-frames. The result is written after each part.
+frames. The result is written after each part. With ``--networks`` rows of these runs of flow are added to a result that
+exists; the path is that of the first one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from jobs import HERE, absolute
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from sfumato.contracts import Sample
 from sfumato.data import SevenScenes
@@ -56,6 +58,7 @@ GAPS = (1, 10, 30)
 DEPTH_NOISE = 0.0028  # m at 1 m, growing with the square of the distance: Khoshelham and Elberink (2012), first Kinect
 COLOR = torch.tensor([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]], dtype=torch.float64)
 COLOR_FROM_DEPTH = exp(torch.tensor([0.025, 0, 0, 0, 0, 0], dtype=torch.float64))
+SEEN = (240, 320)  # the size at which networks see 7-Scenes: vectors of a quarter of the area are a half as long
 CHI2 = 10.645  # the 90 % quantile of χ² with 6 degrees of freedom
 
 
@@ -204,10 +207,12 @@ def network(predictor: Predictor, size: tuple[int, int]) -> Flow:
     """The flow of a network and its covariance. Images are predicted at ``size``, on which the network is at home."""
 
     def flow(pair: Pair) -> tuple[Tensor, Tensor]:
-        images = [torch.nn.functional.interpolate(each, size, mode="area") for each in (pair.first, pair.second)]
+        smaller = pair.first.shape[-1] > size[1]
+        images = [interpolate(each, size, mode="area") if smaller else each for each in (pair.first, pair.second)]
         found = predictor(*images).prediction
         height, width = pair.depth.shape[-2:]
-        scale = torch.tensor([width / size[1], height / size[0]], device=found.mean.device)
+        seen = found.mean.shape[-2:]
+        scale = torch.tensor([width / seen[1], height / seen[0]], device=found.mean.device)
         found = found.resized((height, width))
         covariance = found.covariance[0] * (scale[:, None] * scale)[:, :, None, None]
         return (found.mean[0] * scale[:, None, None]).cpu(), covariance.cpu()
@@ -217,11 +222,12 @@ def network(predictor: Predictor, size: tuple[int, int]) -> Flow:
 
 def motions(pair: Pair, flows: dict[str, Flow]) -> Iterator[tuple[str, Callable[[], Motion], float]]:
     """Every method by name, as a call, and the seconds that its input took."""
-    start = time.perf_counter()
-    matches = orb(pair)
-    took = time.perf_counter() - start
-    yield "orb, opencv", partial(opencv, *matches, pair.intrinsics), took
-    yield "orb, ours", partial(solve_pnp, *matches, pair.intrinsics), took
+    if "dis" in flows:  # what needs no training
+        start = time.perf_counter()
+        matches = orb(pair)
+        took = time.perf_counter() - start
+        yield "orb, opencv", partial(opencv, *matches, pair.intrinsics), took
+        yield "orb, ours", partial(solve_pnp, *matches, pair.intrinsics), took
     for name, flow in flows.items():
         start = time.perf_counter()
         vectors, covariance = flow(pair)
@@ -308,22 +314,19 @@ def draw(estimate: Trajectory, reference: Trajectory, picture: Path) -> None:
     figure.savefig(picture, dpi=110)
 
 
-def networks(args: argparse.Namespace) -> dict[str, Flow]:
-    """The flow networks that exist in a folder of flow.py."""
-    if args.networks is None:
-        return {}
+def networks(folders: list[Path], device: str) -> dict[str, Flow]:
+    """The flow of runs."""
     found: dict[str, Flow] = {}
-    for folder in sorted(args.networks.glob("*/weights-0.safetensors")):
-        run = Run.open(folder.parent, device=args.device, trust="flow_data")
-        if run.facts.inputs == ("image", "next"):
-            found[folder.parent.name] = network(Predictor(RunBackend(run)), (240, 320))
+    for folder in folders:
+        run = Run.open(folder, device=device, trust="flow_data")
+        found[folder.name] = network(Predictor(RunBackend(run)), SEEN)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=absolute, required=True, help="folder of a 7-Scenes sequence")
-    parser.add_argument("--networks", type=absolute, help="folder of the runs of flow.py")
+    parser.add_argument("--networks", type=absolute, nargs="*", default=[], help="runs of flow, whose rows are added")
     parser.add_argument("--out", type=absolute, default=RESULT, help="file of the result")
     parser.add_argument("--picture", type=absolute, default=PICTURE, help="file of the picture")
     parser.add_argument("--device", default="cpu", help="where the networks run")
@@ -335,14 +338,16 @@ def main() -> None:
     args.every, args.scenes = (240, 2) if args.tiny else (args.every, args.scenes)
     data = SevenScenes(args.data, "all")
     scenes = Scenes(args.scenes, size=(192, 256), seed=16, views=True)
-    flows = {"dis": dis, **networks(args)}
-    found: dict[str, Any] = {
-        "about": {"every": args.every, "frames": len(data), "scenes": args.scenes, "torch": torch.__version__,
-                  "networks": list(flows)[1:], "device": args.device, "machine": platform.machine()}
+    flows = networks(args.networks, args.device) or {"dis": dis}
+    about = {
+        "every": args.every, "frames": len(data), "scenes": args.scenes, "torch": torch.__version__,
+        "device": args.device, "machine": platform.machine(),
     }  # fmt: skip
+    found: dict[str, Any] = json.loads(args.out.read_text()) if args.networks and args.out.exists() else {}
+    found["about"] = found.get("about", {}) | {", ".join(flows): about}
 
     def note(name: str, part: dict[str, Any]) -> None:
-        found[name] = part
+        found[name] = found.get(name, {}) | part
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -354,8 +359,8 @@ def main() -> None:
     for noisy in (False, True):
         pairs = (scene_pair(scenes[index], noisy) for index in range(len(scenes)))
         note(f"scenes, {'noisy' if noisy else 'exact'} depth", measured(pairs, flows))
-    best = list(flows.values())[-1]
-    note("path", drive(data, best, 10, 3 if args.tiny else 49, args.picture))
+    first, flow = next(iter(flows.items()))
+    note("path", {first: drive(data, flow, 10, 3 if args.tiny else 49, args.picture)})
     print(json.dumps({name: part for name, part in found.items() if name != "about"}))
 
 
