@@ -152,6 +152,7 @@ def test_the_same_scene_at_another_size():
         ({"count": 1, "shift": "fog"}, "severity is 0, expected 1"),
         ({"count": 1, "shift": "fog", "severity": 6}, "severity is 6, expected 1"),
         ({"count": 1, "severity": 2}, "severity is 2 without a shift"),
+        ({"count": 1, "varied": True, "novel": True}, "novel objects are those that other scenes lack"),
         ({"count": 1, "views": ("left",)}, r"views is \('left',\), expected some of right, next, previous"),
         ({"count": 1, "inputs": ("image", "right")}, "expected some of image"),
         ({"count": 1, "views": ("next",), "inputs": ("right",)}, "expected some of image, next"),

@@ -63,6 +63,9 @@ def test_the_data_set_of_this_name():
     again = load("varied-scenes", size=SIZE).providing(["flow"])[3]
     for key in ("image", "depth_true", "intrinsics"):
         assert torch.equal(sample[key], again[key]), key  # the other pictures change nothing of this one
+    both = load("varied-scenes", size=SIZE).providing(["flow", "world_from_right", "previous"])[3]
+    assert torch.equal(both["right"], sample["right"])
+    assert torch.equal(both["next"], again["next"])
     with pytest.raises(ConfigError, match="split of varied-scenes is 'fog-3'"):
         load("varied-scenes", split="fog-3")
 
@@ -88,6 +91,7 @@ def test_measured_disparity_and_flow_have_the_noise_that_they_say():
     sample = load("noisy-scenes", split="val", size=SIZE).providing(["flow"])[0]
     assert {"flow_true", "flow_sigma"} <= sample.keys()
     assert "disparity" not in sample
+    assert "disparity_sigma" in load("noisy-scenes", size=SIZE).providing(["disparity_sigma"])[0]
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(2, 0), (4, 2), (16, 8), (64, 8)])
@@ -101,5 +105,5 @@ def test_other_processes_make_scenes_where_there_are_cores(monkeypatch, cores, w
 @pytest.mark.parametrize("size", [(1, 1), (2, 9)])
 def test_tiny_pictures(size):
     for index in range(4):
-        sample = Scenes(4, size, views=("right", "next", "previous"), varied=True, novel=True)[index]
+        sample = Scenes(4, size, views=("right", "next", "previous"), varied=True)[index]
         assert all(v.isfinite().all() for v in sample.values() if isinstance(v, torch.Tensor))

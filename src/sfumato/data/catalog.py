@@ -37,7 +37,8 @@ def load(
     which may be empty. ``split`` is text without a slice. ``size`` is (height, width) to resize to, pixels, or None for
     the size of the files. The result has ``__len__``, ``__getitem__``, ``inputs``, ``tasks`` and ``names``, see
     :class:`sfumato.contracts.DataSet`. It may also have ``splits``; ``entries``, the kinds of entries whose names are
-    not standard; ``things``, ``augmentation`` and ``files(index)``; and the class attributes
+    not standard; ``things``, ``augmentation`` and ``files(index)``; ``providing(names)``, which makes entries that are
+    otherwise left out; ``lacking``, why it has no task of a name; and the class attributes
     ``needs_root = True`` and ``any_size = True`` (images are generated at whatever size is requested).
 
     Args:

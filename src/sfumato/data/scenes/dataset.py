@@ -32,10 +32,10 @@ HEIGHT = 1.6
 SIZE = (96, 128)
 VIEWS = ("image", "right", "next", "previous")
 TIMES = {"image": 0, "right": 0, "next": 1, "previous": -1}
-_MASKS = ("", "_valid", "_occluded")
+_ENDS = ("", "_valid", "_occluded", "_true", "_sigma")
 _MADE_WITH = {
-    "right": {"right", "world_from_right", "texture", *(f"disparity{a}{b}" for a in ("", "_right") for b in _MASKS)},
-    "next": {"next", "world_from_next", "moving", *(f"flow{a}{b}" for a in ("", "_back") for b in _MASKS)},
+    "right": {"right", "world_from_right", "texture", *(f"disparity{a}{b}" for a in ("", "_right") for b in _ENDS)},
+    "next": {"next", "world_from_next", "moving", *(f"flow{a}{b}" for a in ("", "_back") for b in _ENDS)},
     "previous": {"previous", "world_from_previous"},
 }
 """The entries that a sample holds with each of the other pictures."""
@@ -91,8 +91,8 @@ class Scenes(Dataset[Sample]):
         seed: Seed of the scenes, ≥ 0. Default 0.
         views: Which other pictures samples hold, some of ``right``, ``next`` and ``previous``; True for the first two.
             Each takes as long as ``image``. Default False, none.
-        novel: Whether objects of unseen shapes and patterns are added. The rest of a scene stays the same.
-            Default False.
+        novel: Whether objects of unseen shapes and patterns are added. The rest of a scene stays the same. Not with
+            ``varied``. Default False.
         shift: ``fog``, ``darkness``, ``blur`` or ``noise``, see :func:`shift`. It changes images, never targets.
             Default: none.
         severity: Severity of the shift, 1 to 5.
@@ -146,6 +146,10 @@ class Scenes(Dataset[Sample]):
             raise ConfigError(f"views is {self.views}, expected some of {', '.join(VIEWS[1:])}, or True or False")
         if not self.inputs or not set(self.inputs) <= {"image", *self.others}:
             raise ConfigError(f"inputs is {self.inputs}, expected some of {', '.join(('image', *self.others))}")
+        if self.varied and self.novel:
+            raise ConfigError(
+                "novel objects are those that other scenes lack, and varied scenes have all kinds: choose one"
+            )
         if self.shift is not None:
             check(self.shift, self.severity)
         elif self.severity:
@@ -194,8 +198,10 @@ class Scenes(Dataset[Sample]):
             raise IndexError(f"scene {index} of {self.count}: expected 0 to {self.count - 1}")
         streams = (np.random.default_rng((self.seed, index, stream)) for stream in range(7))
         rng, novel, noise, shifts, moving, exposure, measured = streams
-        fresh = novel if self.novel else None
-        setting = varied(rng, fresh, moving, self.size) if self.varied else _usual(rng, fresh, moving, self.size)
+        if self.varied:
+            setting = varied(rng, moving, self.size)
+        else:
+            setting = _usual(rng, novel if self.novel else None, moving, self.size)
         views = self._views(setting)
         left = views["image"]
         maps = target_maps(setting.world, left, noise)
@@ -306,9 +312,10 @@ def photographed(images: Mapping[str, Tensor], rng: np.random.Generator) -> dict
     """
     sigma, drift = NOISE * float(rng.random()) ** 2, 0.1 * float(rng.random()) ** 2
     bright = float(rng.uniform(0.7, 1.0) / images["image"][:, ::4, ::4].flatten().quantile(0.95).clamp_min(1e-3))
-    found = {}
+    found, seeds = {}, dict(zip(VIEWS, rng.integers(2**62, size=len(VIEWS)).tolist()))
     for name, image in images.items():
-        gain, gamma = np.exp(rng.uniform(-drift, drift, 2)) * (min(max(bright, 1.0), 2.0), 1.0)
-        grain = torch.from_numpy(rng.standard_normal(image.shape, np.float32))
+        own = np.random.default_rng(seeds[name])  # so that no picture depends on which others there are
+        gain, gamma = np.exp(own.uniform(-drift, drift, 2)) * (min(max(bright, 1.0), 2.0), 1.0)
+        grain = torch.from_numpy(own.standard_normal(image.shape, np.float32))
         found[name] = (gain * image**gamma + sigma * grain).clamp(0, 1)
     return {**found, "noise_sigma": torch.tensor([sigma])}

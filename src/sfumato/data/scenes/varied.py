@@ -45,14 +45,11 @@ class Setting:
     baseline: float
 
 
-def varied(
-    rng: np.random.Generator, novel: np.random.Generator | None, moving: np.random.Generator, size: tuple[int, int]
-) -> Setting:
+def varied(rng: np.random.Generator, moving: np.random.Generator, size: tuple[int, int]) -> Setting:
     """A random setting whose focal length, principal point, baseline, camera height and surfaces vary.
 
     Args:
         rng: Source of random numbers for the world and the camera.
-        novel: That of novel objects; None for none.
         moving: That of motions.
         size: Height and width of the pictures, px.
     """
@@ -64,7 +61,7 @@ def varied(
         world = _hanging(rng, height, focal, size[0] / size[1])
         left = pose(np.array([0, 0, height]), rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06))
     else:
-        world = _resurfaced(build(rng, novel), rng, focal)
+        world = _resurfaced(build(rng), rng, focal)
         left = pose(np.array([0, 0, height]), rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.02))
     near = _nearest(world, left, matrix, size)
     baseline = rng.uniform(0.04, 0.22) * near / focal
