@@ -312,7 +312,8 @@ def photographed(images: Mapping[str, Tensor], rng: np.random.Generator) -> dict
     """
     sigma, drift = NOISE * float(rng.random()) ** 2, 0.1 * float(rng.random()) ** 2
     bright = float(rng.uniform(0.7, 1.0) / images["image"][:, ::4, ::4].flatten().quantile(0.95).clamp_min(1e-3))
-    found, seeds = {}, dict(zip(VIEWS, rng.integers(2**62, size=len(VIEWS)).tolist()))
+    found: dict[str, Tensor] = {}
+    seeds: dict[str, int] = dict(zip(VIEWS, rng.integers(2**62, size=len(VIEWS)).tolist()))
     for name, image in images.items():
         own = np.random.default_rng(seeds[name])  # so that no picture depends on which others there are
         gain, gamma = np.exp(own.uniform(-drift, drift, 2)) * (min(max(bright, 1.0), 2.0), 1.0)
