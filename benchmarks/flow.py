@@ -58,7 +58,7 @@ def training(args: argparse.Namespace, name: str, kind: str, seed: int, share: f
         "likelihood": "laplace" if kind == "axes" else "laplace-full", "seed": seed, "device": args.device,
         "crop": "32x48" if args.tiny else "192x256" if tuned else "160x224",
         "batch": args.batch, "epochs": 1 if args.tiny else 100_000,
-        "max-time": round(max(args.seconds - STARTING, 1) * share / 60, 4),
+        "max-time": round(max(args.seconds - args.spare, 1) * share / 60, 4),
         "learning-rate": 5e-4 if tuned else 2e-3, "ema": 0.995,
         "precision": "32-true", "workers": args.workers, "cache": "none", "logger": "csv", "out": folder,
     }  # fmt: skip
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--out", type=absolute, default=RESULT, help="file of the result")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seconds", type=float, default=90.0, help="time for all trainings together")
-    parser.add_argument("--pair-seconds", type=float, default=60.0, help="time after which no pairs are generated")
+    parser.add_argument("--pair-seconds", type=float, default=15.0, help="time after which no pairs are generated")
     parser.add_argument("--only", choices=("pairs", "train", "score"), help="one of the three parts")
     parser.add_argument("--pairs", type=int, default=2500, help="number of generated pairs")
     parser.add_argument("--processes", type=int, default=2, help="processes that generate pairs")
@@ -236,8 +236,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a few steps of small networks, to see that all parts run")
     args = parser.parse_args()
     if args.tiny:
-        args.pairs, args.batch, args.slots, args.workers = 16, 4, 1, 0
+        args.pairs, args.batch, args.slots, args.workers, args.pair_seconds = 16, 4, 1, 0, 600.0
         args.out = args.runs / "tiny.json" if args.out == RESULT else args.out
+    args.spare = STARTING + (0.0 if (args.runs / "pairs" / "pairs.json").exists() else args.pair_seconds + 5)
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "CPU"
     about: dict[str, Any] = {
         "seconds": args.seconds, "batch": args.batch, "slots": args.slots, "device": where, "torch": torch.__version__,
