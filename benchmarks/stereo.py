@@ -75,7 +75,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     seeds, short = (SEEDS[:1], ("mc-dropout", "laplace-head")) if tiny else (SEEDS, tuple(SHORT))
     fitted = ("feature-density",) if tiny else tuple(FITTED)
     sizes = ("--crop", "64", "96", "--batch=2", "--limit=4", "--epochs=1")
-    large = sizes if tiny else ("--crop", "192", "288", "--batch=8", "--epochs=3", f"--max-time={options.minutes:.2f}")
+    large = sizes if tiny else ("--crop", "192", "288", "--batch=8", "--epochs=8", f"--max-time={options.minutes:.2f}")
     small = sizes if tiny else ("--crop", "128", "224", "--batch=4", "--limit=1800", "--epochs=1", "--max-time=1")
     found = [fit_job(f"main-{seed}", (*MAIN, *large, f"--seed={seed}"), options) for seed in seeds]
     found += [fit_job(f"short-{name}", (*MAIN, *small, *SHORT[name]), options) for name in short]
@@ -103,11 +103,14 @@ def fit_job(name: str, arguments: tuple[str, ...], options: argparse.Namespace) 
     folder = options.runs / name
     network = () if any(each.startswith("--network=") for each in arguments) else ("--network=light-stereo",)
     command = ("-m", "sfumato", "fit", "--data=stereo_data.StoredPairs", f"--root={options.runs / 'pairs'}", *network,
-               *arguments, f"--out={folder}", f"--device={options.device}", "--cache=none", "--workers=1",
+               *arguments, f"--out={folder}", f"--device={options.device}", "--cache=none", "--workers=1", "--resume",
                "--logger=csv", "--quiet")  # fmt: skip
     members = next((int(each[10:]) for each in arguments if each.startswith("--members=")), 1)
     last = members - 1 if "--method=snapshot" in arguments else 0
-    return Job(f"fit-{name}", command, folder / f"weights-{last}.safetensors")
+    done = folder / f"weights-{last}.safetensors"
+    if options.cuda_graph:
+        return Job(f"fit-{name}", (*command, "--cuda-graph"), done, (), command)
+    return Job(f"fit-{name}", command, done)
 
 
 def score_job(row: str, runs: tuple[str, ...], options: argparse.Namespace, after: str = "") -> Job:
@@ -321,6 +324,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=16, help="processes that generate them")
     parser.add_argument("--minutes", type=float, default=1.2, help="of the training of a main network")
     parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--cuda-graph", action="store_true", help="train with CUDA graphs where they work")
     parser.add_argument("--tiny", action="store_true", help="few pairs and steps")
     options = parser.parse_args()
     if options.command == "pack":
