@@ -94,17 +94,26 @@ class OutlierFlag(Fitted):
             DataError: If the images are too few. The message says how many are needed.
             NotFiniteError: If a score is not finite.
         """
-        for name, value in (("rate", rate), ("delta", delta)):
-            if not 0 < value < 1:
-                raise ConfigError(f"{name} is {value}, expected a number in (0, 1)")
-        if side < 0 or (side and side % 2 == 0):
-            raise ConfigError(f"side is {side}, expected an odd number of pixels, or 0 for the whole image")
+        cls.check(rate, delta, side)
         if exceedances(len(scores), rate, delta) is None:
             raise DataError(
                 f"{len(scores)} held-out images are too few to flag at most {rate:.4g} of such images with probability "
                 f"{1 - delta:.4g}: it needs at least {math.ceil(math.log(delta) / math.log1p(-rate) - 1e-9)}"
             )
         return cls(scores.double().sort().values, rate, delta, measure, side)
+
+    @staticmethod
+    def check(rate: float, delta: float, side: int) -> None:
+        """Check choices before images are predicted.
+
+        Raises:
+            ConfigError: If a rate is not in (0, 1), or ``side`` is even.
+        """
+        for name, value in (("rate", rate), ("delta", delta)):
+            if not 0 < value < 1:
+                raise ConfigError(f"{name} is {value}, expected a number in (0, 1)")
+        if side < 0 or (side and side % 2 == 0):
+            raise ConfigError(f"side is {side}, expected an odd number of pixels, or 0 for the whole image")
 
     @property
     def threshold(self) -> float:

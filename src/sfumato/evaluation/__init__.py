@@ -1,6 +1,6 @@
 """Score runs, calibrate them on held-out images, and compare them."""
 
-from sfumato.evaluation.calibrate import CalibrationReport, calibrate, fit_conformal, reset
+from sfumato.evaluation.calibrate import CalibrationReport, calibrate, class_index, fit_conformal, reset
 from sfumato.evaluation.compare import ComparedScore, Comparison, compare
 from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset, unlabeled_dataset
 from sfumato.evaluation.evaluate import evaluate, predict_sample
@@ -27,6 +27,7 @@ __all__ = [
     "TaskEvaluation",
     "Value",
     "calibrate",
+    "class_index",
     "compare",
     "dataset_for",
     "evaluate",

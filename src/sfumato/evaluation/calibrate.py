@@ -156,7 +156,7 @@ def fit_conformal(
         RunError: If the calibrator of the run was fitted on one of the images.
         ResourceError: If the disk is full.
     """
-    arguments: dict[str, int] = {"class_index": _class_index(run, class_name)} if class_name else {}
+    arguments: dict[str, int] = {"class_index": class_index(run, class_name)} if class_name else {}
     check_writable(run.file(CONFORMAL))
     before = replace(run, conformal=None)
     held = _held(before, dataset, samples, seed, progress, original=True)
@@ -184,7 +184,12 @@ def _held(
     return HeldPredictions(run, selected(run, dataset), samples, seed, progress, original)
 
 
-def _class_index(run: Run, name: str) -> int:
+def class_index(run: Run, name: str) -> int:
+    """The number of a class of a run by its name.
+
+    Raises:
+        ConfigError: If there is no such class.
+    """
     names: tuple[str, ...] = getattr(run.task, "names", ())
     if name not in names:
         raise ConfigError(f"there is no class {name!r}: expected one of {', '.join(names) or 'none, values have none'}")

@@ -1,0 +1,159 @@
+"""`sfumato decide`: its tables are what predictions give, and every mistake is one line."""
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfumato.cli import main
+from sfumato.data import Scenes
+from sfumato.data.scenes import dataset
+from sfumato.decisions import Abstention, Costs, OutlierFlag, image_scores
+from sfumato.evaluation import dataset_for, predict_sample
+from sfumato.runs import Run
+from sfumato.storage import read_tensors, write_tensors
+
+COMMON = 0  # sky
+QUIET = ["--quiet", "--device=cpu"]
+NAMES = Scenes(1).tasks["classes"].names
+COSTS = "classes: [{}]\ncosts:\n  keep: [{}]\n  drop: 0.4\n  other: [{}]\n".format(
+    ", ".join(NAMES), ", ".join(["0", *["1"] * (len(NAMES) - 1)]), ", ".join(["0.9", *["0.3"] * (len(NAMES) - 1)])
+)
+
+
+@pytest.fixture(autouse=True)
+def more_scenes(monkeypatch):
+    """40 scenes for validation, so that halves of them suffice for the limits of these tests."""
+    monkeypatch.setitem(dataset.SPLITS, "val", replace(dataset.SPLITS["val"], count=40))
+
+
+@pytest.fixture
+def run(make_run):
+    """A run that was never trained, and mostly predicts the class with the most pixels, so that it is right at times."""
+    folder = make_run(size=(0, 0))
+    tensors, metadata = read_tensors(folder / "weights-0.safetensors")
+    tensors["network.head.bias"][COMMON] += 1
+    write_tensors(folder / "weights-0.safetensors", tensors, metadata)
+    return folder
+
+
+@pytest.fixture
+def costs(tmp_path):
+    (tmp_path / "costs.yaml").write_text(COSTS)
+    return str(tmp_path / "costs.yaml")
+
+
+def rows(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def predictions(folder, split="val[50%:]"):
+    run = Run.open(folder)
+    images = dataset_for(run, split=split)
+    for index in range(len(images)):
+        sample, found = predict_sample(run, images, index)
+        yield sample, found
+
+
+def test_abstain(run, capsys):
+    words = ["--risk=0.9", "--delta=0.5", "--unit=region", "--maps", *QUIET]
+    assert main(["decide", "abstain", str(run), *words]) == 0
+    text = capsys.readouterr().out
+    fitted = Abstention.load(run / "decisions" / "abstention.safetensors")
+    table = rows(run / "decisions" / "abstain.csv")
+    assert fitted.text() in text
+    assert "On 20 other images" in text
+    assert len(table) == fitted.images == len(fitted.fitted_on) == 20
+    for number, (row, (sample, found)) in enumerate(zip(table, predictions(run)), start=1):
+        mask, valid = fitted(found) & sample["classes_valid"], sample["classes_valid"]
+        assert float(row["accepted"]) == pytest.approx(float(mask.sum() / valid.sum()))
+        wrong = (found.label != sample["classes"])[mask].double()
+        assert row["risk"] == "" if not len(wrong) else float(row["risk"]) == pytest.approx(float(wrong.mean()))
+        (file,) = (run / "decisions" / "maps").glob(f"{number:05d}-*")
+        assert torch.equal(read_tensors(file)[0]["accepted"], fitted(found))
+
+
+def test_cost(run, costs, capsys):
+    assert main(["decide", "cost", str(run), "--costs", costs, "--samples=3", *QUIET]) == 0
+    text = capsys.readouterr().out
+    table, matrix = rows(run / "decisions" / "cost.csv"), Costs.read(costs, NAMES)
+    opened = Run.open(run)
+    images = dataset_for(opened, split="val[50%:]")
+    for index, row in enumerate(table):
+        sample, found = predict_sample(opened, images, index, samples=3)
+        action, cost = matrix.best(found.probs)
+        assert float(row["expected"]) == pytest.approx(float(cost.mean()), rel=1e-4)
+        valid = sample["classes_valid"]
+        real = matrix.realized(action[0][valid], sample["classes"][valid])
+        assert float(row["realized"]) == pytest.approx(float(real.double().mean()), rel=1e-4)
+        assert float(row["share of keep"]) == pytest.approx(float((action == 0).double().mean()))
+        assert 0 <= float(row["look"]) <= float(row["expected"])
+    assert "Value of looking again before acting" in text
+    assert len(table) == 20
+
+
+def test_flag(run, capsys):
+    words = ["--rate=0.4", "--delta=0.2", "--side=3", "--measure=total", "--maps", *QUIET]
+    assert main(["decide", "flag", str(run), "--ood=textures:val", *words]) == 0
+    assert "Fitted on 20 images: at most 0.4 of images like these are flagged" in capsys.readouterr().out
+    flag = OutlierFlag.load(run / "decisions" / "flag.safetensors")
+    scores = torch.cat([image_scores(found, "total", 3) for _, found in predictions(run, "val[:50%]")])
+    assert torch.allclose(flag.scores, scores.sort().values)
+    table = rows(run / "decisions" / "flag.csv")
+    assert len(table) == 100
+    for row in table[:20]:
+        assert float(row["p"]) == pytest.approx((1 + int((scores >= float(row["score"])).sum())) / 21)
+        assert (row["flagged"] == "True") == (float(row["score"]) > flag.threshold) == bool(row["regions"])
+
+
+def test_drift(run, capsys):
+    assert main(["decide", "drift", str(run), "--measure=error", *QUIET]) == 0
+    assert "No change of error in 20 images" in capsys.readouterr().out
+    table = rows(run / "decisions" / "drift.csv")
+    for row, (sample, found) in zip(table, predictions(run)):
+        wrong = (found.label[0] != sample["classes"])[sample["classes_valid"]]
+        assert float(row["score"]) == pytest.approx(float(wrong.double().mean()))
+    assert main(["decide", "drift", str(run), "--ood=textures:val", "--measure=total", "--delta=0.3", *QUIET]) == 0
+    assert "of total" in capsys.readouterr().out
+    assert len(rows(run / "decisions" / "drift.csv")) == 100
+    assert all(math.isfinite(float(row["log_capital"])) for row in rows(run / "decisions" / "drift.csv"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("abstian RUN", "kind is 'abstian' (did you mean 'abstain'?), expected one of abstain, cost, flag, drift"),
+        ("abstain RUN --risk=0.001", "20 held-out images are too few for a risk of 0.001"),
+        ("abstain RUN --risk=0.3 --delta=0.5", "no threshold keeps a risk of 0.3"),
+        ("abstain RUN --risk=2", "risk is 2.0, expected a number in (0, 1)"),
+        ("abstain RUN --unit=frame", "unit is 'frame'"),
+        ("abstain RUN --class=unicorn", "there is no class 'unicorn'"),
+        ("abstain RUN --tolerance=1", "tolerance is for values"),
+        ("abstain RUN --rate=0.1", "rate is for `decide flag`: leave it out"),
+        ("abstain RUN --split=train", "was trained on these images"),
+        ("abstain RUN --risk=0.9 --delta=0.5 --on=val", "the decision was fitted on image"),
+        ("cost RUN", "--costs is missing"),
+        ("cost RUN --costs=nowhere.yaml", "nowhere.yaml: it is not a regular file"),
+        ("flag RUN", "20 held-out images are too few to flag at most 0.05"),
+        ("flag RUN --side=4 --rate=0.4", "side is 4, expected an odd number"),
+        ("flag RUN --measure=novelty --rate=0.4", "gives no novelty"),
+        ("flag RUN --ood-root=here", "no --ood is given"),
+        ("drift RUN --measure=error --ood=textures", "has no labeled pixel"),
+        ("drift RUN --split=val[:10%]", "4 held-out images are too few to watch for a change"),
+        ("drift RUN --risk=0.1", "risk is for `decide abstain`"),
+    ],
+)
+def test_mistakes_are_one_line(run, errors, words, message):
+    assert main(["decide", *words.replace("RUN", str(run)).split(), *QUIET]) == 2
+    (line,) = errors()
+    assert message in line
+    assert not (run / "decisions").exists()
+
+
+def test_costs_are_of_classes(make_run, costs, errors):
+    run = make_run(tasks=("depth",), likelihoods=("gaussian",), size=(0, 0))
+    assert main(["decide", "cost", str(run), "--costs", costs, *QUIET]) == 2
+    assert "costs are of classes" in errors()[0]
