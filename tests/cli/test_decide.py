@@ -31,7 +31,7 @@ def more_scenes(monkeypatch):
 
 @pytest.fixture
 def run(make_run):
-    """A run that was never trained, and mostly predicts the class with the most pixels, so that it is right at times."""
+    """A run that was never trained, and mostly predicts the class with the most pixels, so it is right at times."""
     folder = make_run(size=(0, 0))
     tensors, metadata = read_tensors(folder / "weights-0.safetensors")
     tensors["network.head.bias"][COMMON] += 1
