@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sfumato.errors import ResourceError
+from sfumato.predictions import ValuePrediction
 from sfumato.report import Panel, save_figure, save_panel
-from sfumato.report.prediction_figure import GAP, LINE, WIDTH
+from sfumato.report.pictures import color_key
+from sfumato.report.prediction_figure import GAP, LINE, WIDTH, _font
+from sfumato.tasks import Flow
 
 
 def test_a_figure_shows_each_map_on_a_scale_of_its_own(tmp_path):
@@ -40,3 +44,20 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch):
         save_figure([Panel("total", np.zeros((2, 2)))], path)
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_picture_of_vectors_has_a_disk_of_colors_in_its_corner(tmp_path):
+    task = Flow(10.0)
+    one = torch.ones(1, 2, 40, 60)
+    key = color_key(ValuePrediction(one, one, one, "px"), task, task.display_range)
+    gray = np.full((40, 60, 3), 128, np.uint8)
+    for panel in (Panel("flow", gray, key=key), Panel("flow", np.full((4, 600, 3), 128, np.uint8), key=key)):
+        save_figure([panel], tmp_path / "figure.png")
+        colors = np.asarray(Image.open(tmp_path / "figure.png").convert("HSV"))[..., 1]
+        assert (colors > 200).any()  # the rest is gray
+
+
+def test_the_font_of_pictures_has_greek_letters_and_arrows():
+    font = _font()
+    unknown = bytes(font.getmask("\U0010ffff"))
+    assert all(bytes(font.getmask(letter)) != unknown for letter in "σ→↓←↑")

@@ -15,6 +15,7 @@ from sfumato.report.pictures import ColorKey, color_table
 from sfumato.storage import atomic_write
 
 WIDTH, GAP, LINE, BAR, NAME = 320, 12, 20, 10, 150  # pixels: panel, space, line of text, color bar, name of a class
+DISK = 72  # pixels: the disk of the colors of vectors
 MANY = 5  # panels that are put into two rows
 INK, PAPER, OTHER = (30, 34, 40), (255, 255, 255), (225, 228, 232)
 
@@ -55,7 +56,8 @@ def save_figure(panels: Iterable[Panel], path: str | Path) -> Path:
     panels = list(panels)
     first = panels[0].pixels.shape
     height = max(1, round(WIDTH * first[0] / first[1]))
-    names = next((panel.key.swatches for panel in panels if panel.key is not None and panel.key.swatches), ())
+    keys = [panel.key for panel in panels if panel.key is not None]
+    names = next((key.swatches for key in keys if key.swatches and key.wheel is None), ())
     columns = len(panels) if len(panels) < MANY else math.ceil(len(panels) / 2)
     row, rows = LINE + height + GAP + BAR + LINE, math.ceil(len(panels) / columns)
     width = GAP + (WIDTH + GAP) * columns
@@ -92,8 +94,14 @@ def _bar(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, panel: Panel,
     place: tuple[int, int],
 ) -> None:  # fmt: skip
-    """The color bar of a panel with the values at its ends."""
+    """The color bar of a panel with the values at its ends; for vectors a disk in its corner."""
     key = panel.key
+    if key is not None and key.wheel is not None:
+        side = min(DISK, max(1, round(WIDTH * panel.pixels.shape[0] / panel.pixels.shape[1])))
+        wheel = Image.fromarray(key.wheel).resize((side, side), Image.Resampling.BOX)
+        sheet.paste(wheel, (place[0] + WIDTH - side, place[1] - GAP // 2 - side), _disk(side))
+        draw.text((place[0], place[1]), f"edge of the disk: {key.ends[1]:.3g} {key.unit}", INK, font)
+        return
     if panel.pixels.ndim == 2:
         colors, low, high, unit = color_table(), 0.0, panel.end, panel.unit
     elif key is not None and key.bar is not None:
@@ -105,6 +113,13 @@ def _bar(
     text, y = f"{high:.3g} {unit}".strip(), place[1] + BAR + 1
     draw.text((place[0], y), f"{low:.3g}", INK, font)
     draw.text((place[0] + WIDTH - draw.textlength(text, font), y), text, INK, font)
+
+
+def _disk(side: int) -> Image.Image:
+    """A mask that shows a disk."""
+    mask = Image.new("L", (side, side), 0)
+    ImageDraw.Draw(mask).ellipse((0, 0, side - 1, side - 1), 255)
+    return mask
 
 
 def _fitted(pixels: np.ndarray, size: tuple[int, int], *, smooth: bool) -> Image.Image:
@@ -124,4 +139,6 @@ def _short(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str
 
 @cache
 def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(13)
+    from matplotlib import get_data_path  # its font has Greek letters and arrows, as Pillow's own has not
+
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 13)
