@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time after which nothing is started")
     parser.add_argument("--minutes", type=float, default=10.0, help="most minutes of one training")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", type=int, nargs=2, default=(128, 192), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--size", type=int, nargs=2, default=(192, 256), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--train", type=int, default=1536, help="number of training scenes")
     parser.add_argument("--val", type=int, default=100, help="number of scenes to score on")
     parser.add_argument("--epochs", type=int, default=16)
