@@ -51,10 +51,11 @@ def test_a_picture_of_vectors_has_a_disk_of_colors_in_its_corner(tmp_path):
     one = torch.ones(1, 2, 40, 60)
     key = color_key(ValuePrediction(one, one, one, "px"), task, task.display_range)
     gray = np.full((40, 60, 3), 128, np.uint8)
-    for panel in (Panel("flow", gray, key=key), Panel("flow", np.full((4, 600, 3), 128, np.uint8), key=key)):
+    for panel, colorful in ((Panel("flow", gray, key=key), True), (Panel("flow", gray[:1], key=key), True),
+                            (Panel("flow", gray), False)):  # fmt: skip
         save_figure([panel], tmp_path / "figure.png")
-        colors = np.asarray(Image.open(tmp_path / "figure.png").convert("HSV"))[..., 1]
-        assert (colors > 200).any()  # the rest is gray
+        saturation = np.asarray(Image.open(tmp_path / "figure.png").convert("HSV"))[..., 1]
+        assert (saturation > 100).any() == colorful
 
 
 def test_the_font_of_pictures_has_greek_letters_and_arrows():
