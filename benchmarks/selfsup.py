@@ -6,13 +6,13 @@
 
 One U-Net of the same size and budget in every row. On scenes with exact depth labels: ``supervised`` by the Gaussian
 likelihood; ``stereo`` by the right view with Repr, ``stereo-log`` with Log, ``self`` a student of one network of
-``stereo``, ``ensemble`` three networks of ``stereo``; ``video`` by the pictures before and after with known poses and
-``learned`` with a pose network, whose depths are scaled by the median of each image. On 7-Scenes: ``seven-supervised``,
-and ``seven-video`` by the frames ten before and ten after with known poses. Stereo networks that learn disparity from
-varied pairs, ``pairs-matching`` over planes and ``pairs-reprojection``, are scored on the Middlebury pairs, as
-benchmarks/stereo.py scores networks that learn from labels. Scenes are generated once. Every second
-image of ``val`` calibrates the standard deviation by one factor, the others are scored. Results are written after each
-job. The last line is JSON.
+``stereo`` with half of the budget, ``ensemble`` three networks of ``stereo``; ``video`` by the pictures before and
+after with known poses, ``both`` by these and the right view, and ``learned`` with a pose network, whose depths are
+scaled by the median of each image. On 7-Scenes: ``seven-supervised``, and ``seven-video`` by the frames ten before and
+ten after with known poses. Stereo networks that learn disparity from varied pairs, ``pairs-matching`` over planes and
+``pairs-reprojection``, are scored on the Middlebury pairs, as benchmarks/stereo.py scores networks that learn from
+labels. Scenes are generated once. Every second image of ``val`` calibrates the standard deviation by one factor, the
+others are scored. Results are written after each job. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ SCENES: dict[str, tuple[str, ...]] = {  # rows on scenes, and their arguments of
     "supervised": (),
     "stereo": (REPROJECTION,),
     "video": (REPROJECTION, '--objective-args={"sources": ["previous", "next"]}'),
+    "both": (REPROJECTION, '--objective-args={"sources": ["right", "previous", "next"]}'),
     "stereo-log": (REPROJECTION, '--objective-args={"uncertainty": "log"}'),
     "learned": (REPROJECTION, '--objective-args={"sources": ["previous", "next"], "poses": "learned"}'),
 }
@@ -83,7 +84,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     def on_scenes(row: str, seed: int) -> Job:
         return _fit(row, seed, "selfsup_data.KnownScenes", runs / "scenes", SCENES[row], options, (made.name,))
 
-    found = [made, *(on_scenes(row, 0) for row in ("supervised", "stereo", "video"))]
+    found = [made, *(on_scenes(row, 0) for row in ("supervised", "stereo", "video", "both"))]
     if options.middlebury.is_dir():
         found.append(Job("pairs", (str(HERE / "selfsup.py"), "pairs", *_common(options)), options.pairs / "pairs.json"))
         found += [_fit_pairs(row, arguments, options) for row, arguments in PAIRS.items()]
@@ -244,10 +245,11 @@ def table(runs: Path) -> dict[str, Any]:
         files = [scores_file(folder_of(runs, row, seed)) for seed in SEEDS]
         if each := [json.loads(file.read_text()) for file in files if file.exists()]:
             rows[row] = {name: mean(one[name] for one in each) for name in each[0]} | {"seeds": each}
-    found = {f"{row}_over_supervised": rows[row]["abs_rel"] / rows[label]["abs_rel"]
-             for row, label in (("stereo", "supervised"), ("video", "supervised"), ("ensemble", "supervised"),
-                                ("learned", "supervised"), ("seven-video", "seven-supervised"))
-             if row in rows and label in rows}  # fmt: skip
+    found = {}
+    for row in rows:
+        label = "seven-supervised" if row in SEVEN else "supervised"
+        if row not in (label, *PAIRS) and label in rows:
+            found[f"{row}_over_supervised"] = rows[row]["abs_rel"] / rows[label]["abs_rel"]
     return {**found, "steps": {folder.name: steps for folder in sorted(runs.glob("selfsup-*-?"))
                                if (steps := _steps(folder))}, "rows": rows}  # fmt: skip
 

@@ -29,8 +29,8 @@ class Reprojection(BaseObjective):
     Depth learns from the right view of a stereo pair or from other frames of a video, with poses that are known or
     learned; disparity from both views; flow from the next picture. The error of a pixel is the least over all sources
     that show it: ``0.85 (1 − SSIM) / 2 + 0.15 |difference|``, for flow that of the census transform. It is averaged
-    over the pixels that are seen, at each level of an image pyramid. Coarse levels reach further and are less exact. Each
-    counts as much as it has pixels, a quarter of the one before.
+    over the pixels that are seen, at each level of an image pyramid. Coarse levels reach further and are less exact.
+    Each counts as much as it has pixels, a quarter of the one before.
 
     The predicted standard deviation learns the photometric error, too. For depth it is that of the relative error, for
     disparity and flow that in pixels. A photometric error is no error of depth, so only its order means something until
