@@ -51,7 +51,8 @@ def test_offsets_are_those_of_the_shift():
     first, second = patches(pattern[..., 2:18, 3:23], 1), patches(pattern[..., 4:20, 2:22], 1)  # (1, −2) px
     match = Match(3)
     inside = (..., slice(4, -4), slice(4, -4))
-    _, offset = match(first, second, torch.zeros(1, 2, 16, 20))
+    found, offset = match(first, second, torch.zeros(1, 2, 16, 20))
+    assert found.shape == (1, 49 + 3, 16, 20)
     assert offset[inside].mean((0, 2, 3)).tolist() == pytest.approx([1, -2], abs=0.15)
     known = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 16, 20)
     assert match(first, second, known)[1][inside].abs().max() < 0.2  # what is known already is not found again
@@ -64,6 +65,16 @@ def test_any_size(size):
         found = network(*pair)
         assert found.shape == (2, 5, *size)
         assert found.isfinite().all()
+
+
+def test_along_an_edge_the_match_is_not_sure():
+    image = torch.zeros(1, 3, 24, 24)
+    image[..., 12:] = 1.0  # a vertical edge: nothing says how far it has moved down
+    both = patches(image, 1)
+    found, _ = Match(3)(both, both, torch.zeros(1, 2, 24, 24))
+    across, down, shared = found[0, -3:, 12, 12].tolist()
+    assert down > 3 * across
+    assert abs(shared) < 0.1
 
 
 def test_before_training_it_is_a_matcher():

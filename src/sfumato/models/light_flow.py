@@ -88,7 +88,8 @@ class Match(nn.Module):
     """Where the pixels of the first image are in the second one, as far as they lie near a flow that is known.
 
     The second image is warped by the flow and correlated with the first. The softmax of the cosines is a distribution
-    of offsets, whose mean is added to the flow. Offsets have a penalty that grows with their square.
+    of offsets, with a penalty that grows with their square. Its mean is added to the flow. Its covariance says how sure
+    the match is, and in which direction: along an edge it is not.
 
     Args:
         radius: How far an offset reaches, pixels.
@@ -103,16 +104,22 @@ class Match(nn.Module):
         self.log_penalty = nn.Parameter(torch.tensor(math.log(PENALTY)))
         side = torch.arange(-radius, radius + 1).float()
         down, across = torch.meshgrid(side, side, indexing="ij")
-        self.register_buffer("offsets", torch.stack([across, down]).flatten(1), persistent=False)
+        parts = [across, down, across.square(), down.square(), across * down]
+        self.register_buffer("offsets", torch.stack(parts).flatten(1), persistent=False)
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines (B, (2 radius + 1)², H, W) and the mean offset (B, 2, H, W) px, for unit vectors and flow."""
+        """Cosines and moments (B, (2 radius + 1)² + 3, H, W), and the mean offset (B, 2, H, W) px.
+
+        The moments are the variances of x and y and their covariance, px². ``first`` and ``second`` are unit vectors.
+        """
         places = flow + pixel_grid((flow.shape[-2], flow.shape[-1]), flow)
         moved = sample_at(second.float(), places)[0]  # in half precision a place is known to an eighth of a pixel
         similar = correlation(first.float(), moved, self.radius)
-        far = (self.offsets.square().sum(0) * self.log_penalty.exp()).view(1, -1, 1, 1)
+        far = (self.offsets[2:4].sum(0) * self.log_penalty.exp()).view(1, -1, 1, 1)
         law = (similar * self.log_sharpness.exp() - far).softmax(1)
-        return similar, torch.einsum("co,bohw->bchw", self.offsets, law)
+        mean, square = torch.einsum("co,bohw->bchw", self.offsets, law).split([2, 3], 1)
+        own = torch.cat([mean.square(), mean[:, :1] * mean[:, 1:]], 1)
+        return torch.cat([similar, square - own], 1), mean
 
 
 class Level(nn.Module):
@@ -128,7 +135,7 @@ class Level(nn.Module):
     def __init__(self, channels: int, context: int, width: int, radius: int) -> None:
         super().__init__()
         self.match = Match(radius)
-        read = (2 * radius + 1) ** 2 + channels + context + 4
+        read = (2 * radius + 1) ** 2 + 3 + channels + context + 4
         self.body = nn.Sequential(layer(read, 2 * width), layer(2 * width, width), layer(width, width))
         self.step = nn.Conv2d(width, 2, 3, padding=1)
         nn.init.zeros_(self.step.weight)
@@ -207,7 +214,7 @@ class LightFlow(nn.Module):
         )
         self.match, self.detail = Match(1), layer(3, DETAIL)
         self.drop, self.narrow = nn.Dropout(dropout), nn.Conv2d(width, 2 * DETAIL, 1)
-        self.sharpen = nn.Sequential(layer(3 * DETAIL + 2 + 9, 2 * DETAIL), layer(2 * DETAIL, 2 * DETAIL))
+        self.sharpen = nn.Sequential(layer(3 * DETAIL + 2 + 9 + 3, 2 * DETAIL), layer(2 * DETAIL, 2 * DETAIL))
         self.head = nn.Conv2d(2 * DETAIL + 2, channels_out, 1)
         with torch.no_grad():  # so that training starts from the vectors that are found
             self.head.weight.zero_()
