@@ -111,6 +111,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "pr-auc": "sfumato.metrics:PrAuc",
         "surface-distance": "sfumato.metrics:SurfaceDistance",
         "vectors": "sfumato.metrics:VectorScores",
+        "disparity": "sfumato.metrics:DisparityScores",
     },
     "acquisitions": {},
     "models": {

@@ -2,6 +2,7 @@
 
 from sfumato.metrics.by_class import DiceScore, PrAuc, PrecisionScore, RocAuc, Sensitivity, Specificity
 from sfumato.metrics.class_scores import ClassScores
+from sfumato.metrics.disparity_scores import DisparityScores
 from sfumato.metrics.fidelity import FidelityScores
 from sfumato.metrics.instance_scores import InstanceScores
 from sfumato.metrics.ood_scores import OODScores
@@ -15,6 +16,7 @@ from sfumato.metrics.vector_scores import VectorScores
 __all__ = [
     "ClassScores",
     "DiceScore",
+    "DisparityScores",
     "FidelityScores",
     "InstanceScores",
     "OODScores",
