@@ -75,7 +75,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     seeds, short = (SEEDS[:1], ("mc-dropout", "laplace-head")) if tiny else (SEEDS, tuple(SHORT))
     fitted = ("feature-density",) if tiny else tuple(FITTED)
     sizes = ("--crop", "64", "96", "--batch=2", "--limit=4", "--epochs=1")
-    large = sizes if tiny else ("--crop", "192", "288", "--batch=8", "--epochs=8", f"--max-time={options.minutes:.2f}")
+    crop = ("--crop", *(str(length) for length in options.crop))
+    large = sizes if tiny else (*crop, f"--batch={options.batch}", "--epochs=8", f"--max-time={options.minutes:.2f}")
     small = sizes if tiny else ("--crop", "128", "224", "--batch=4", "--limit=1800", "--epochs=1", "--max-time=1")
     found = [fit_job(f"main-{seed}", (*MAIN, *large, f"--seed={seed}"), options) for seed in seeds]
     found += [fit_job(f"short-{name}", (*MAIN, *small, *SHORT[name]), options) for name in short]
@@ -323,6 +324,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4000, help=f"pairs of {SIZE[0]} × {SIZE[1]} that are generated")
     parser.add_argument("--processes", type=int, default=16, help="processes that generate them")
     parser.add_argument("--minutes", type=float, default=1.2, help="of the training of a main network")
+    parser.add_argument("--crop", type=int, nargs=2, default=(192, 288), help="of the main networks")
+    parser.add_argument("--batch", type=int, default=8, help="of the main networks")
     parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--cuda-graph", action="store_true", help="train with CUDA graphs where they work")
     parser.add_argument("--tiny", action="store_true", help="few pairs and steps")
