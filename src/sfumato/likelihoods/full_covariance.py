@@ -44,7 +44,6 @@ class FullCovariance:
     dims: int = 2
     unit: str = ""
     target: ClassVar[str] = "value"
-    only_dims: ClassVar[int] = 2  # values of a pixel that a task must have
     spread: ClassVar[float]  # the variance of an element of t
 
     def __post_init__(self) -> None:

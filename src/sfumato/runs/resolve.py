@@ -93,11 +93,19 @@ def likelihood_names(task: Task, student: bool = False) -> list[str]:
     found = []
     for name in registry.names("likelihoods"):
         kind = registry.load("likelihoods", name)
-        dims = getattr(task, "dims", 1)
-        fits = getattr(kind, "target", "") == task.kind and getattr(kind, "only_dims", dims) == dims
-        if fits and getattr(kind, "student", False) is student:
+        fits = getattr(kind, "target", "") == task.kind and getattr(kind, "student", False) is student
+        if fits and hasattr(kind, "for_task") and _takes(kind, task):
             found.append(name)
     return sorted(found, key=lambda name: name != task.default_likelihood)
+
+
+def _takes(kind: object, task: Task) -> bool:
+    """Whether a likelihood suits a task of its kind: some are for vectors, or for tasks with planes."""
+    try:
+        cast("type[LikelihoodClass]", kind).for_task(task)
+    except ConfigError:
+        return False
+    return True
 
 
 def calibrator_classes(task: Task) -> dict[str, type]:
