@@ -16,6 +16,10 @@ SMALL = {
     "selfsup.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "in the certain half"),
     "stereo.py": (["--scenes", "8", "--epochs", "1", "--size", "32", "48"], "depends most on pixel"),
     "egomotion.py": (["--scenes", "2", "--size", "96", "128"], "weighted: "),
+    "abstain.py": (
+        ["--scenes", "8", "--epochs", "1", "--size", "32", "48", "--held", "40", "--risk", "0.95"],
+        "of the pixels accepted",
+    ),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 
