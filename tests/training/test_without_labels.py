@@ -85,6 +85,29 @@ def test_missing_frames_end_with_one_line(tmp_path):
         trained(tmp_path / "missing", scenes(), objective_args={"sources": ["later", "next"], "poses": "learned"})
 
 
+class Standing(Relabeled):
+    """Scenes whose next picture is the image."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return sample | {"next": sample["image"], "world_from_next": sample["world_from_camera"]}
+
+
+def test_a_camera_that_stands_still_ends_a_training_and_not_a_validation(tmp_path):
+    moving, still = scenes(), Standing(Scenes(2, (32, 48), views=True), 1)
+    choices = CHOICES | {"objective_args": {"sources": ["next"], "poses": "learned"}}
+    plan, train, val = make_plan(Config(**choices), moving, still, device="cpu")
+    run = fit(plan, train, val, tmp_path / "run", device="cpu", progress=False, logger="csv")
+    table = (tmp_path / "run" / "log" / "member-0" / "metrics.csv").read_text()
+    assert "val_abs_rel" in table
+    assert "val_photometric" not in table
+    assert "nan" not in table
+    assert len(run.networks) == 1
+    plan, train, _ = make_plan(Config(**choices), still, device="cpu")
+    with pytest.raises(DataError, match="the same in every sample"):
+        fit(plan, train, None, tmp_path / "still", device="cpu", progress=False, logger="csv")
+
+
 def test_disparity_and_flow_train_without_labels(tmp_path):
     for task in ("disparity", "flow"):
         found = trained(tmp_path / task, scenes(), task=task, network=f"{__name__}.Pairs", network_args={})

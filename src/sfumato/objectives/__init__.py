@@ -1,6 +1,6 @@
 """What training minimizes: a network and a batch to losses."""
 
-from sfumato.objectives.base import BaseObjective, TrainingPlan
+from sfumato.objectives.base import BaseObjective, NothingToLearnError, TrainingPlan
 from sfumato.objectives.build import build_objective, objective_class
 from sfumato.objectives.loss_sum import Dice, Focal, LossSum, WeightedNLL
 from sfumato.objectives.matching import Matching
@@ -17,6 +17,7 @@ __all__ = [
     "LossSum",
     "Matching",
     "MultiTaskNLL",
+    "NothingToLearnError",
     "Reprojection",
     "TrainingPlan",
     "WeightedNLL",

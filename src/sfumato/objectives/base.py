@@ -8,9 +8,14 @@ from typing import Any, Protocol, Self
 from torch import Tensor, nn
 
 from sfumato.contracts import Inputs, Likelihood, Loss
+from sfumato.errors import DataError
 
 Losses = dict[str, Tensor]
 MethodLoss = Callable[[nn.Module, Inputs, Tensor, Tensor, Loss], Tensor]
+
+
+class NothingToLearnError(DataError):
+    """A batch that teaches nothing, such as one of equal pictures. It ends a training; in validation it is left out."""
 
 
 class Choices(Protocol):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from sfumato.contracts import Inputs, Likelihood
-from sfumato.errors import ConfigError, DataError
+from sfumato.errors import ConfigError
 from sfumato.geometry import sample_at
-from sfumato.objectives.base import BaseObjective, Losses, TargetsOf, TrainingPlan
+from sfumato.objectives.base import BaseObjective, Losses, NothingToLearnError, TargetsOf, TrainingPlan
 from sfumato.objectives.photometric import roughness
 from sfumato.objectives.views import Seen, views_of
 from sfumato.predictions import ValueMoments
@@ -21,6 +21,9 @@ SAME = 1e-3
 """Images whose mean absolute difference is less than this are the same image."""
 
 REPR_WEIGHT = 0.1
+
+SMALLEST = 8
+"""Side of the smallest image of a pyramid, px."""
 
 
 class Reprojection(BaseObjective):
@@ -52,7 +55,8 @@ class Reprojection(BaseObjective):
             is predicted, too, and decides which pixels are seen. Default 0 for depth, 0.1 for disparity, 0.05 for flow.
         auto_mask: Whether pixels are left out where the picture that is not warped fits better, as where a thing moves
             with the camera. Default True for depth from frames of a video.
-        levels: Number of levels of the image pyramid, ≥ 1, each with half of the resolution. Default 3.
+        levels: Number of levels of the image pyramid, ≥ 1, each with half of the resolution. Images of less than 8 px
+            are left out. Default 3.
 
     Raises:
         ConfigError: For arguments that do not fit the task, or a method with a loss of its own.
@@ -123,8 +127,10 @@ class Reprojection(BaseObjective):
             seen = self.views.seen(mean, batch, lambda inputs: self._moments(network, inputs).mean)
             self._check_differ(image, seen)
             spread = self.views.spread(mean, moments.variance)
-            levels = [self._level(image, seen, spread, 2**level) for level in range(self.levels)]
-            shares = [4.0**-level for level in range(self.levels)]
+            side = min(image.shape[-2:])
+            factors = [2**level for level in range(self.levels) if level == 0 or side >> level >= SMALLEST]
+            levels = [self._level(image, seen, spread, factor) for factor in factors]
+            shares = [factor**-2.0 for factor in factors]
             losses = {"photometric": _weighted([each for each, _, _ in levels], shares)}
             losses["smoothness"] = self.smoothness * roughness(self.views.even(mean), image)
             _, finest, share = levels[0]
@@ -157,24 +163,24 @@ class Reprojection(BaseObjective):
         weight = weight.gather(0, best[None])[0]
         if self.auto_mask:
             weight = weight * (error < torch.stack(still).amin(0))
-        # Replaced, not only left out of the sum: 0 · inf is NaN.
+        # Replaced, not only left out of the sum: 0 · inf is NaN. A coarse level may have no block that is seen.
         error, total = error.where(weight > 0, 0.0), weight.sum()
-        if not bool(total > 0):
-            raise DataError(
+        if factor == 1 and not bool(total > 0):
+            raise NothingToLearnError(
                 "no pixel of this batch is seen in another picture and moves in it: the video may be static, the "
                 "frames too far apart, or the poses or intrinsics wrong. Check the data, or use a larger batch"
             )
         u = avg_pool2d(spread[:, None], factor)[:, 0]
-        away = ((u - error.detach()).abs() * weight).sum() / total
+        away = ((u - error.detach()).abs() * weight).sum() / total.clamp_min(1e-6)
         if self.uncertainty == "log":
             error = error / u + u.log()
-        return (error * weight).sum() / total, away, (weight > 0).float().mean()
+        return (error * weight).sum() / total.clamp_min(1e-6), away, (weight > 0).float().mean()
 
     def _check_differ(self, image: Tensor, seen: Sequence[Seen]) -> None:
         """Refuse a batch whose pictures are all the same."""
         most = torch.stack([(image - each.source).abs().mean((1, 2, 3)).max() for each in seen]).max()
         if float(most) < SAME:
-            raise DataError(
+            raise NothingToLearnError(
                 f"the image and {', '.join(self.views.sources)} are the same in every sample of this batch: a static "
                 "video teaches no depth and no motion. Use frames in which the camera moves, or a larger batch"
             )

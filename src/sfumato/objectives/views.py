@@ -23,6 +23,7 @@ from sfumato.geometry import (
     transform,
     unproject,
 )
+from sfumato.objectives.base import NothingToLearnError
 from sfumato.objectives.photometric import census_error, photometric_error
 
 Batch = Mapping[str, Tensor]
@@ -252,7 +253,7 @@ def _check_parallax(depth: Tensor, intrinsics: Tensor, motions: Mapping[str, Ten
     focal = intrinsics[:, 0, 0] / depth.detach().flatten(1).amin(1)
     most = torch.stack([focal * motion[:, :3, 3].norm(dim=1) for motion in motions.values()]).max()
     if float(most) < LEAST_PARALLAX:
-        raise DataError(
+        raise NothingToLearnError(
             f"the cameras of {', '.join(motions)} turn but do not move in this batch (parallax of at most "
             f"{float(most):.2g} px): depth cannot be learned from that. Use frames that are further apart"
         )

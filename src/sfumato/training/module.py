@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 
 import lightning as L
 import torch
@@ -17,7 +18,7 @@ from sfumato.data.transforms import Augmentation, to_float
 from sfumato.errors import NotFiniteError
 from sfumato.methods import Deterministic
 from sfumato.methods.base import evaluating
-from sfumato.objectives import BaseObjective
+from sfumato.objectives import BaseObjective, NothingToLearnError
 from sfumato.predictions import AnyPrediction, JointPrediction, TaskPrediction
 from sfumato.predictions.tiles import automatic_tile, predict_with_tile
 from sfumato.runs import Plan, task_and_likelihood
@@ -166,8 +167,9 @@ class TrainingModule(L.LightningModule):
     def validation_step(self, batch: Mapping[str, object], batch_idx: int) -> None:
         ready = to_float(batch, self.entries)
         if not self.objective.needs_targets:
-            losses, _ = self.objective(self.network, ready)
-            self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, sync_dist=True)
+            with suppress(NothingToLearnError):
+                losses, _ = self.objective(self.network, ready)
+                self.log_dict({f"val_{name}": loss for name, loss in losses.items()}, sync_dist=True)
         prediction = self._predict(self.objective.inputs_of(ready))
         for name, task in self.task.parts.items():
             part = prediction[name] if isinstance(prediction, JointPrediction) else prediction
