@@ -46,7 +46,7 @@ from sfumato.storage import atomic_write
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 NETWORK = ("--method=deterministic", '--network-args={"dropout": 0.0}', "--task=depth", "--precision=32-true",
-           "--logger=csv", "--cache=memory", "--quiet", "--resume")  # fmt: skip
+           "--logger=csv", "--cache=memory", "--workers=0", "--quiet", "--resume")  # fmt: skip
 REPROJECTION = "--objective=reprojection"
 SCENES: dict[str, tuple[str, ...]] = {  # rows on scenes, and their arguments of `sfumato fit`
     "supervised": (),
@@ -107,7 +107,7 @@ def _student(options: argparse.Namespace) -> Job:
     folder = folder_of(options.runs, "self", 0)
     command = ("-m", "sfumato", "distill", str(folder_of(options.runs, "stereo", 0)), f"--out={folder}",
                "--likelihood=self-laplace", "--on-the-fly", f"--epochs={max(1, options.epochs // 2)}", "--seed=100",
-               f"--device={options.device}", "--trust=selfsup_data", "--cache=memory", "--resume",
+               f"--device={options.device}", "--trust=selfsup_data", "--cache=memory", "--workers=0", "--resume",
                "--quiet")  # fmt: skip
     return Job("fit-self-0", command, weights_of(folder), ("fit-stereo-0",))
 
