@@ -7,10 +7,12 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from sfumato.calibration import VarianceScaling
 from sfumato.errors import ConfigError, DataError
 from sfumato.likelihoods import FullGaussian, FullLaplace, Gaussian, Laplace, standardized
 from sfumato.predictions import ValuePrediction, predict, predict_tiled
 from sfumato.predictions.tiles import predicted_bands
+from sfumato.runs.sizes import Scaling
 from sfumato.tasks import CenterOffsets, Depth
 from sfumato.testing import check_likelihood
 
@@ -251,3 +253,19 @@ def test_other_targets_are_refused(law):
     assert law.for_task(CenterOffsets()).unit == "px"
     with pytest.raises(DataError, match="two values for each pixel"):
         law().nll(torch.zeros(1, 5, 2, 2), torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool))
+
+
+def test_calibrators_and_sizes_scale_the_covariance():
+    torch.manual_seed(0)
+    found = predict(Draws(torch.randn(3, 5, 6, 8)), torch.zeros(1, 3, 6, 8), likelihood=FullGaussian(unit="px"))
+    scaled = VarianceScaling(torch.tensor([2.5]))(found)
+    assert torch.allclose(scaled.covariance, 2.5 * found.covariance, rtol=1e-5)
+    flat = ValuePrediction(*(torch.full_like(found.mean, value) for value in (1.0, 4.0, 1.0)), "px", 3,
+                           aleatoric_correlation=torch.full((1, 1, 6, 8), 0.5),
+                           epistemic_correlation=torch.full((1, 1, 6, 8), -0.5))  # fmt: skip
+    larger = Scaling((12, 24), (6, 8)).prediction(
+        flat, {"centers": CenterOffsets()}
+    )  # twice as high, three times as wide
+    expected = torch.tensor([[5.0 * 9, 1.5 * 6], [1.5 * 6, 5.0 * 4]])
+    assert torch.allclose(larger.covariance[0, :, :, 5, 7], expected)
+    assert larger.mean[0, :, 0, 0].tolist() == [3.0, 2.0]
