@@ -28,6 +28,7 @@ from sfumato import (
     predict,
 )
 from sfumato.calibration import ConformalSets
+from sfumato.geometry import Trajectory, absolute_pose_errors, relative_pose_errors
 from sfumato.metrics.ranking import pavpu
 from sfumato.predictions import ClassMoments, entropy
 
@@ -307,3 +308,24 @@ def test_images_are_exchangeable_not_pixels():
         ConformalSets.fit([(prediction, target, valid)], level=0.9)
     pixels = int(valid.sum())
     assert pixels > 200  # as pixels they would have been enough: 9 are
+
+
+def test_paths_have_one_scale_and_the_first_pose_is_no_success():
+    """Errors of five-frame pieces, each with a scale of its own and the first pose, whose error is always 0."""
+    steps = torch.tensor([1.0, 2, 1, 3, 1, 1, 2, 1])[:, None] * torch.tensor([[0.1, 0, 0.02]])
+    right = torch.cat([torch.zeros(1, 3), steps.cumsum(0)]).double()
+    found = right.clone()
+    found[5:] = right[4] + 4 * (right[5:] - right[4])  # the scale changes in the middle
+    poses = torch.eye(4, dtype=torch.float64).repeat(2, 9, 1, 1)
+    poses[0, :, :3, 3], poses[1, :, :3, 3] = right, found
+    truth, estimate = (Trajectory(torch.arange(9), each) for each in poses)
+
+    def piece(first: int) -> torch.Tensor:
+        ours, theirs = (each[first : first + 5] - each[first] for each in (found, right))
+        scaled = ours * (ours * theirs).sum() / ours.square().sum()
+        return (scaled - theirs).norm() / math.sqrt(5)
+
+    assert max(piece(0), piece(4)) < 1e-9  # the mistake sees no error at all
+    assert absolute_pose_errors(estimate, truth, "first").meters[-1] > 1.4
+    assert len(absolute_pose_errors(estimate, truth, "first").meters) == 8
+    assert relative_pose_errors(estimate, truth, 1).meters[4:].min() > 0.29
