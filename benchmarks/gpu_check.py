@@ -200,6 +200,7 @@ class Checks:
             "fit-deterministic-noise": partial(self._fits, "sure-noise", task="classes", likelihood="logit-normal",
                                                deterministic=True),
             "fit-deterministic-depth": partial(self._fits, "sure-depth", task="depth", deterministic=True),
+            "fit-cuda-graph": self._graphs,
             "fit-tensorboard": partial(self._fits, "board", task="classes", logger="tensorboard"),
             "fit-init-from": self._starts_from,
             "joint-evaluate": self._joint_scores,
@@ -249,6 +250,19 @@ class Checks:
             self._fits, "parallel", task="classes", method="ensemble", parallel_members=2
         )
         return {name: found[name] for name in sorted(found, key=lambda name: name in SLOW)}
+
+    def _graphs(self) -> str:
+        """A training that replays its passes gives the weights of one that does not."""
+        if torch.device(self.device).type != "cuda":
+            return "only cuda has graphs"
+        plain, graph = (
+            self.fit(f"graph-{replayed}", task="classes", cuda_graph=replayed).networks[0].state_dict()
+            for replayed in (False, True)
+        )
+        largest = max(float((value.float() - graph[name].float()).abs().max()) for name, value in plain.items())
+        if largest > 1e-2:
+            raise DifferenceError(f"weights differ by {largest:.2g}")
+        return f"weights differ by {largest:.2g} at most"
 
     def _fits(self, name: str, scores: bool = False, **choices: Any) -> str | None:
         run = self.fit(name, **choices)
