@@ -73,6 +73,8 @@ def test_other_likelihoods_read_the_planes(tmp_path, network, likelihood):
 def test_the_task_gives_the_number_of_planes():
     known = plan("light-stereo")
     assert known.config.network_args["planes"] == scenes().tasks["disparity"].planes
+    assert make_plan(Config(task="disparity", batch=2), scenes(), device="cpu")[0].config.network == "light-stereo"
+    assert make_plan(Config(task="flow", batch=2), scenes(), device="cpu")[0].config.network == "light-flow"
     assert "planes" not in make_plan(Config(task="depth", batch=2), scenes(), device="cpu")[0].config.network_args
 
 

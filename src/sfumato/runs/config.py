@@ -28,7 +28,7 @@ class Config:
         tasks: Entries that one network learns together, such as ``classes,centers,depth``. Empty for ``task`` alone.
         network: Name or class path of the network. It is called with the number of output channels, then
             ``network_args``; for several tasks with a dict of these numbers. Empty for ``unet``, for several tasks
-            ``joint-unet``.
+            ``joint-unet``, for disparity ``light-stereo``, for flow ``light-flow``.
         network_args: Keyword arguments of the network. The value ``"CHANNELS"`` stands for the number of output
             channels.
         output: Name or position of the entry that is used of what the network returns, such as ``logits``. Empty for

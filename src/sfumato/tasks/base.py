@@ -26,6 +26,7 @@ class BaseTask:
     kind: ClassVar[str]
     target: ClassVar[EntryKind]
     default_likelihood: ClassVar[str]
+    default_network: ClassVar[str] = ""  # empty for that of all tasks, which takes one image
     dims: ClassVar[int] = 1  # values of a pixel; 0 for a class
     inputs: ClassVar[tuple[str, ...]] = ()
 

@@ -34,6 +34,7 @@ class Disparity(ValueTask):
     key: ClassVar[str] = "disparity"
     target: ClassVar[targets.EntryKind] = targets.Disparity(partner="disparity_right")
     inputs: ClassVar[tuple[str, ...]] = ("image", "right")
+    default_network: ClassVar[str] = "light-stereo"
 
     def __post_init__(self) -> None:
         if not 0 < self.maximum < math.inf:

@@ -35,6 +35,7 @@ class Flow(ValueTask):
     target: ClassVar[EntryKind] = VectorMap()
     dims: ClassVar[int] = 2
     inputs: ClassVar[tuple[str, ...]] = ("image", "next")
+    default_network: ClassVar[str] = "light-flow"
 
     def __post_init__(self) -> None:
         if not 0 < self.reach < math.inf:

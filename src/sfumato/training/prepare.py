@@ -218,7 +218,12 @@ def _with_likelihood(config: Config, known: Mapping[str, Task], value_likelihood
 
 
 def _told(config: Config, known: Mapping[str, Task], trust: Trust) -> Config:
-    """The configuration with what its tasks tell a network that has such arguments, as the number of planes."""
+    """The configuration with the network of its task, if it names none, and with what its tasks tell the network.
+
+    Tasks tell the number of planes, for example, to a network that has such an argument.
+    """
+    if not config.network and not config.tasks:
+        config = replace(config, network=getattr(known[config.task], "default_network", ""))
     offered = {
         key: value for name in config.task_names for key, value in getattr(known[name], "network_args", {}).items()
     }
