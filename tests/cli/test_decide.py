@@ -157,3 +157,12 @@ def test_costs_are_of_classes(make_run, costs, errors):
     run = make_run(tasks=("depth",), likelihoods=("gaussian",), size=(0, 0))
     assert main(["decide", "cost", str(run), "--costs", costs, *QUIET]) == 2
     assert "costs are of classes" in errors()[0]
+
+
+def test_one_task_of_several(make_run, costs, capsys):
+    run = make_run(tasks=("classes", "depth"), likelihoods=("categorical", "gaussian"), size=(0, 0), network_args={})
+    assert main(["decide", "cost", str(run), "--costs", costs, "--task=classes", *QUIET]) == 0
+    assert "Actions on 20 images" in capsys.readouterr().out
+    words = ["--task=depth", "--risk=0.9", "--delta=0.5", "--tolerance=100", "--unit=image"]
+    assert main(["decide", "abstain", str(run), *words, *QUIET]) == 0
+    assert "pixels that are off by more than 100" in capsys.readouterr().out
