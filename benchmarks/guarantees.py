@@ -4,9 +4,9 @@
     python benchmarks/guarantees.py --tiny              # a try: few scenes, few splits, an untrained network
 
 One network learns the classes of generated scenes (48 × 64 pixels, MC dropout). It predicts 3,000 other scenes once,
-and 500 with objects of unknown classes; the predictions are kept with the run. Then 300 times, scenes are drawn at
-random to fit on, and each limit is compared with what happens on all the others. A limit that holds with probability
-1 − δ may fail in a share δ of the splits. The last line is JSON, and results/guarantees.json.
+500 scenes with objects of unknown classes, and 300 textures; the predictions are kept with the run. Then 300 times,
+scenes are drawn at random to fit on, and each limit is compared with what happens on all the others. A limit that holds
+with probability 1 − δ may fail in a share δ of the splits. The last line is JSON, and results/guarantees.json.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import argparse
 import json
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -28,7 +30,7 @@ from torch import Tensor
 import sfumato
 from sfumato.calibration.conformal import THRESHOLDS, _below
 from sfumato.calibration.risk import controlled, images_needed, p_values
-from sfumato.data import Scenes
+from sfumato.data import Scenes, Textures
 from sfumato.decisions import Abstention, Drift, OutlierFlag, benjamini_hochberg, exceedances, image_scores
 from sfumato.decisions.abstention import Row, chosen
 from sfumato.errors import DataError
@@ -37,8 +39,9 @@ from sfumato.runs import Run
 
 HERE = Path(__file__).parent
 SIZE, SIDE = (48, 64), 9
-DELTA, BUDGET, LEVEL, RATE = 0.1, 0.05, 0.95, 0.05
-UNITS = ("pixel", "region", "image")
+DELTA, LEVEL, RATE = 0.1, 0.95, 0.05
+BUDGETS = {"pixel": 0.05, "region": 0.05, "image": 0.14}
+MORE = {"image": 5}  # times as many scenes to fit on, because an image accepts all or nothing
 FALSE_ALARM, STREAM = 0.1, 200
 
 
@@ -64,19 +67,19 @@ def network(folder: Path, tiny: bool) -> Run:
     return Run.open(folder)
 
 
-def predicted(run: Run, scenes: Scenes, detailed: bool) -> Known:
+def predicted(run: Run, scenes: Scenes | Textures, detailed: bool) -> Known:
     """Predict every scene once."""
     losses, sizes, scores = [], [], {"epistemic": [], "local": [], "error": []}
-    rows: dict[str, list[Row]] = {unit: [] for unit in UNITS}
-    rules = {unit: Abstention(torch.zeros(1), BUDGET, DELTA, unit) for unit in UNITS}
+    rows: dict[str, list[Row]] = {unit: [] for unit in BUDGETS}
+    rules = {unit: Abstention(torch.zeros(1), budget, DELTA, unit) for unit, budget in BUDGETS.items()}
     for index in range(len(scenes)):
         sample = scenes[index]
         found = run.predict(*run.inputs_of(sample), index=index)
-        target, valid = sample["classes"][None], sample["classes_valid"][None]
         scores["epistemic"].append(image_scores(found, "epistemic"))
         scores["local"].append(image_scores(found, "epistemic", SIDE))
         if not detailed:
             continue
+        target, valid = sample["classes"][None], sample["classes_valid"][None]
         scores["error"].append((found.label != target)[valid].double().mean()[None])
         for unit, rule in rules.items():
             rows[unit] += rule.rows(found, target, valid)
@@ -91,6 +94,7 @@ def predicted(run: Run, scenes: Scenes, detailed: bool) -> Known:
     )  # fmt: skip
 
 
+@cache
 def hoeffding_bentkus(average: float, risk: float, images: int) -> float:
     """The p-value that knows the mean only."""
     if average >= risk:
@@ -125,13 +129,14 @@ class Packed:
 
     def at(self, key: int, images: Tensor) -> tuple[float, float]:
         """Mean share of accepted pixels of some images, and mean risk of those with any."""
-        keys = self.keys[images]
-        place = torch.searchsorted(keys, torch.full((len(images), 1), key), right=True) - 1
-        found = [each[images].gather(1, place.clamp_min(0))[:, 0].where(place[:, 0] >= 0, 0)
-                 for each in (self.accepted, self.wrong)]  # fmt: skip
-        some = found[0] > 0
-        risk = float((found[1][some] / found[0][some]).mean()) if bool(some.any()) else 0.0
-        return float((found[0] / self.total[images]).mean()), risk
+        place = torch.searchsorted(self.keys, torch.full((len(self.keys), 1), key), right=True) - 1
+        accepted, wrong = (
+            each.gather(1, place.clamp_min(0))[:, 0].where(place[:, 0] >= 0, 0)[images]
+            for each in (self.accepted, self.wrong)
+        )
+        some = accepted > 0
+        risk = float((wrong[some] / accepted[some]).mean()) if bool(some.any()) else 0.0
+        return float((accepted / self.total[images]).mean()), risk
 
 
 def tally(rows: Sequence[dict[str, float]], nominal: float, delta: float) -> dict[str, Any]:
@@ -152,8 +157,8 @@ def sets(known: Known, fit: Tensor, other: Tensor, how: str) -> dict[str, float]
     """Realized risk and mean size of sets of classes."""
     losses = known.losses[fit]
     if how == "hoeffding-bentkus":
-        kept = [hoeffding_bentkus(m, 1 - LEVEL, len(fit)) <= DELTA for m in losses.double().mean(0).tolist()]
-        place = kept.index(True)
+        means = losses.double().mean(0).tolist()  # they never rise, so neither do the p-values
+        place = bisect_left(means, True, key=lambda each: hoeffding_bentkus(each, 1 - LEVEL, len(fit)) <= DELTA)
     else:
         place = controlled(losses, 1 - LEVEL, DELTA if how == "betting" else 0)
     size = float(known.sizes[other][:, place // 32].mean())
@@ -163,52 +168,48 @@ def sets(known: Known, fit: Tensor, other: Tensor, how: str) -> dict[str, float]
 def abstained(known: Known, packed: Packed, unit: str, fit: Tensor, other: Tensor) -> dict[str, float]:
     """Realized risk and coverage of an abstention; empty if it is refused."""
     try:
-        key, _ = chosen([known.rows[unit][i] for i in fit.tolist()], BUDGET, DELTA)
+        key, _ = chosen([known.rows[unit][i] for i in fit.tolist()], BUDGETS[unit], DELTA)
     except DataError:
         return {}
     coverage, risk = packed.at(key, other)
     return {"risk": risk, "coverage": coverage}
 
 
-def naive(packed: Packed, fit: Tensor, other: Tensor) -> dict[str, float]:
+def naive(packed: Packed, budget: float, fit: Tensor, other: Tensor) -> dict[str, float]:
     """The largest threshold whose risk on the held-out images is within the budget, without any test."""
     low, high = 0, histogram.KEYS - 1
-    if packed.at(high, fit)[1] > BUDGET:
+    if packed.at(high, fit)[1] > budget:
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if packed.at(middle, fit)[1] <= BUDGET else (low, middle)
+            low, high = (middle, high) if packed.at(middle, fit)[1] <= budget else (low, middle)
         high = low
     coverage, risk = packed.at(high, other)
     return {"risk": risk, "coverage": coverage}
 
 
-def flagged(scores: Tensor, novel: Tensor, fit: Tensor, other: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-    """Share of other scenes and of novel ones above the threshold, and the same for the plain quantile."""
-    flag = OutlierFlag.fit(scores[fit], RATE, DELTA)
-    quantile = float(scores[fit].quantile(1 - RATE))
-    return (
-        {"risk": float(flag(scores[other]).double().mean()), "found": float(flag(novel).double().mean())},
-        {"risk": float((scores[other] > quantile).double().mean()), "found": float((novel > quantile).double().mean())},
-    )
+def flagged(scores: Tensor, outside: dict[str, Tensor], threshold: float, other: Tensor) -> dict[str, float]:
+    """The share of other scenes above a threshold, and of images out of distribution."""
+    found = {f"found, {name}": float((each > threshold).double().mean()) for name, each in outside.items()}
+    return {"risk": float((scores[other] > threshold).double().mean()), **found}
 
 
-def discovered(scores: Tensor, novel: Tensor, fit: Tensor, other: Tensor) -> dict[str, float]:
-    """False share of what Benjamini and Hochberg's rule selects among 80 other scenes and 20 novel ones."""
+def discovered(scores: Tensor, outside: Tensor, fit: Tensor, other: Tensor) -> dict[str, float]:
+    """False share of what Benjamini and Hochberg's rule selects among 80 other scenes and 20 textures."""
     flag = OutlierFlag.fit(scores[fit], RATE, DELTA)
-    mixed = torch.cat([scores[other[:80]], novel[torch.randperm(len(novel))[:20]]])
+    mixed = torch.cat([scores[other[:80]], outside[torch.randperm(len(outside))[:20]]])
     chosen_ones = benjamini_hochberg(flag.p_values(mixed), 0.1)
     count = max(1, int(chosen_ones.sum()))
     return {"risk": int(chosen_ones[:80].sum()) / count, "found": int(chosen_ones[80:].sum()) / 20}
 
 
-def streams(scores: Tensor, novel: Tensor, fit: Tensor, other: Tensor) -> tuple[bool, int | None]:
-    """Whether a stream of other scenes gave a false alarm, and after how many novel scenes there was an alarm then."""
+def streams(scores: Tensor, outside: Tensor, fit: Tensor, other: Tensor) -> tuple[bool, int | None]:
+    """Whether a stream of other scenes gave a false alarm, and after how many textures there was an alarm then."""
     drift = Drift(scores[fit].tolist(), FALSE_ALARM)
     for score in scores[other[:STREAM]].tolist():
         drift.update(score)
     if drift.alarm is not None:
         return True, None
-    for count, score in enumerate(novel[torch.randperm(len(novel))][:STREAM].tolist(), start=1):
+    for count, score in enumerate(outside[torch.randperm(len(outside))][:STREAM].tolist(), start=1):
         drift.update(score)
         if drift.alarm is not None:
             return False, count
@@ -221,23 +222,24 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=300)
     parser.add_argument("--tiny", action="store_true", help="a try, which writes no results")
     options = parser.parse_args()
-    splits, count, novel_count, fit_on = (6, 260, 60, 120) if options.tiny else (options.splits, 3000, 500, 200)
+    splits, count, outside, fit_on = (6, 260, 60, 120) if options.tiny else (options.splits, 3000, 500, 200)
     start = time.perf_counter()
     run = network(options.runs / ("guarantees-tiny" if options.tiny else "guarantees"), options.tiny)
     print(f"{time.perf_counter() - start:.0f} s: trained", flush=True)
     file = run.folder / "predictions.pt"
     if not file.exists():
         known = predicted(run, Scenes(count, SIZE, seed=21), detailed=True)
-        torch.save((known, predicted(run, Scenes(novel_count, SIZE, seed=22, novel=True), detailed=False)), file)
-    known, novel = torch.load(file, weights_only=False)
+        sets = {"unknown objects": Scenes(outside, SIZE, seed=22, novel=True), "textures": Textures(300, SIZE, seed=23)}
+        torch.save((known, {name: predicted(run, each, detailed=False).scores for name, each in sets.items()}), file)
+    known, others = torch.load(file, weights_only=False)
     print(f"{time.perf_counter() - start:.0f} s: predicted", flush=True)
-    result = measured(known, novel, splits, fit_on)
+    result = measured(known, others, splits, fit_on)
     if not options.tiny:
         (HERE / "results" / "guarantees.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
-def measured(known: Known, novel: Known, splits: int, fit_on: int) -> dict[str, Any]:
+def measured(known: Known, others: dict[str, dict[str, Tensor]], splits: int, fit_on: int) -> dict[str, Any]:
     """All comparisons over random splits."""
     count = len(known.losses)
     packed = {unit: Packed(rows) for unit, rows in known.rows.items()}
@@ -250,26 +252,32 @@ def measured(known: Known, novel: Known, splits: int, fit_on: int) -> dict[str, 
         fit, other = order[:fit_on], order[fit_on:]
         for how in ("expected", "betting", "hoeffding-bentkus"):
             found.setdefault(f"sets, {how}", []).append(sets(known, fit, other, how))
-        for unit in UNITS:
-            found.setdefault(f"abstain, {unit}", []).append(abstained(known, packed[unit], unit, fit, other))
-            found.setdefault(f"abstain, {unit}, without a test", []).append(naive(packed[unit], fit, other))
+        for unit, budget in BUDGETS.items():
+            many = min(MORE.get(unit, 1) * fit_on, count // 2)
+            row = abstained(known, packed[unit], unit, order[:many], order[many:])
+            found.setdefault(f"abstain, {unit}", []).append(row)
+            row = naive(packed[unit], budget, order[:many], order[many:])
+            found.setdefault(f"abstain, {unit}, without a test", []).append(row)
         for name in ("epistemic", "local"):
-            ours, plain = flagged(known.scores[name], novel.scores[name], fit, other)
-            found.setdefault(f"flag, {name}", []).append(ours)
-            found.setdefault(f"flag, {name}, plain quantile", []).append(plain)
-        found.setdefault("Benjamini-Hochberg", []).append(
-            discovered(known.scores["local"], novel.scores["local"], fit, other)
-        )
-        false, delay = streams(known.scores["local"], novel.scores["local"], fit, other)
+            scores, outside = known.scores[name], {key: each[name] for key, each in others.items()}
+            thresholds = OutlierFlag.fit(scores[fit], RATE, DELTA).threshold, float(scores[fit].quantile(1 - RATE))
+            for ending, threshold in zip(("", ", plain quantile"), thresholds):
+                row = flagged(scores, outside, threshold, other)
+                found.setdefault(f"flag, {name}{ending}", []).append(row)
+        scores, textures = known.scores["epistemic"], others["textures"]["epistemic"]
+        found.setdefault("Benjamini-Hochberg", []).append(discovered(scores, textures, fit, other))
+        false, delay = streams(scores, textures, fit, other)
         alarms.append(false)
         delays += [] if false else [delay]
         if split % 50 == 0:
             print(f"split {split}: {time.perf_counter() - start:.0f} s", flush=True)
-    nominal = {"sets": 1 - LEVEL, "abstain": BUDGET, "flag": RATE, "Benjamini-Hochberg": 0.1}
+    nominal = {"sets": round(1 - LEVEL, 4), "flag": RATE, "Benjamini-Hochberg": 0.1}
+    nominal |= {f"abstain, {unit}": budget for unit, budget in BUDGETS.items()}
     table = {}
     for name, rows in found.items():
         expected = name in ("sets, expected", "Benjamini-Hochberg")
-        table[name] = tally(rows, nominal[name.partition(",")[0]], 0 if expected else DELTA)
+        limit = next(each for start, each in nominal.items() if name.startswith(start))
+        table[name] = tally(rows, limit, 0 if expected else DELTA)
     reached = [each for each in delays if each is not None]
     table["stream"] = {
         "nominal": FALSE_ALARM, "splits": splits, "violations": sum(alarms),
@@ -277,7 +285,7 @@ def measured(known: Known, novel: Known, splits: int, fit_on: int) -> dict[str, 
         "median_images_to_alarm": float(torch.tensor(reached).double().median()) if reached else None,
     }  # fmt: skip
     return {
-        "scenes": count, "novel": len(novel.scores["local"]), "fitted_on": fit_on,
+        "scenes": count, "others": {name: len(each["local"]) for name, each in others.items()}, "fitted_on": fit_on,
         "error_of_all_pixels": float(known.scores["error"].mean()), "guarantees": table, **bounds(known, splits),
         "images_needed": {f"{risk}": {f"{delta}": {
             "betting": images_needed(risk, delta),
