@@ -23,10 +23,11 @@ def sample_at(values: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     (tensor([[[[0.2500]]]]), tensor([[[True]]]))
     """
     height, width = values.shape[-2:]
-    last = pixels.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
-    inside = ((pixels >= 0) & (pixels <= last)).all(1)
-    # −1 and 1 are the outermost pixel centers. An image of one row has all of its pixels at −1.
-    grid = (2 * pixels / last.clamp_min(1) - 1).movedim(1, -1)
+    x, y = pixels.unbind(1)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    # −1 and 1 are the outermost pixel centers. An image of one row has all of its pixels at −1. No tensor is made of
+    # the size, because an exported graph would keep that size.
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
     found = grid_sample(values, grid.to(values.dtype), padding_mode="border", align_corners=True)
     return found, inside
 

@@ -49,9 +49,8 @@ def patches(image: Tensor, times: int) -> Tensor:
     """
     gray = image.mean(1, keepdim=True)
     small = F.avg_pool2d(gray, times) if times > 1 else gray
-    height, width = small.shape[-2:]
-    wide = F.pad(small, (2, 2, 2, 2), mode="replicate")
-    around = torch.cat([wide[..., y : y + height, x : x + width] for y in range(5) for x in range(5)], 1)
+    each = torch.eye(25, dtype=small.dtype, device=small.device).view(25, 1, 5, 5)  # one pixel of the surroundings
+    around = F.conv2d(F.pad(small, (2, 2, 2, 2), mode="replicate"), each)
     return unit_vectors(around - around.mean(1, keepdim=True))
 
 
@@ -231,25 +230,25 @@ class LightFlow(nn.Module):
             raise DataError(
                 f"the two images have shapes {tuple(image.shape)} and {tuple(next.shape)}: expected the same"
             )
-        (height, width), count = image.shape[-2:], len(image)
-        both = torch.cat([padded(image, self.stride), padded(next, self.stride)])
-        x, features = both, []
+        height, width = image.shape[-2:]
+        # One after the other and not side by side in one batch, which ensembles in one network divide among members.
+        pair = padded(image, self.stride), padded(next, self.stride)
+        x, features = pair, []
         for block in self.pyramid:
-            x = block(F.leaky_relu(x, 0.1) if features else x)
-            features.append((x[:count], x[count:]))
-        flow, context = x.new_zeros(count, 2, *x.shape[-2:], dtype=torch.float32), None
+            x = tuple(block(F.leaky_relu(each, 0.1) if features else each) for each in x)
+            features.append(x)
+        flow, context = x[0].new_zeros(image.shape[0], 2, *x[0].shape[-2:], dtype=torch.float32), None
         for number, level in enumerate(self.levels):
             coarse = len(self.levels) - number  # this level has 1 / 2^coarse of the resolution
             if context is not None:
                 flow, context = 2 * enlarged(flow), enlarged(context)
-            around = patches(both, 2**coarse)
-            flow, context = level(features[coarse - 1], (around[:count], around[count:]), flow, context)
+            around = tuple(patches(each, 2**coarse) for each in pair)
+            flow, context = level(features[coarse - 1], around, flow, context)
         assert context is not None
         flow = 2 * enlarged(flow)
-        around = patches(both, 1)
-        similar, offset = self.match(around[:count], around[count:], flow)
+        similar, offset = self.match(*(patches(each, 1) for each in pair), flow)
         flow = (flow + offset) / SHRINK
-        detail = self.detail(both[:count])
+        detail = self.detail(pair[0])
         x = self.sharpen(torch.cat([enlarged(self.narrow(self.drop(context))), detail, flow, similar], 1))
         return self._exact(torch.cat([x.float(), flow], 1))[..., :height, :width]
 
