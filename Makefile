@@ -24,11 +24,13 @@ INTEROP_PINS := -c constraints.txt -c constraints-interop.txt
 .venv-interop/ready: pyproject.toml constraints.txt constraints-interop.txt
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) torch==2.13.0
-	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) -e '.[train]' pytest pytest-xdist \
-	    torchvision timm segmentation-models-pytorch transformers scipy mapie
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) -e '.[train,report,geometry]' pytest pytest-xdist \
+	    torchvision timm segmentation-models-pytorch transformers scipy mapie einops loguru 'jsonargparse[signatures]' requests
+	# Without what it declares: it excludes the pinned versions of OpenCV and requests, with which its networks work.
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps $(INTEROP_PINS) ptlflow
 	@touch $@
 
-interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp and transformers; bounds of MAPIE
+interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp, transformers and ptlflow; bounds of MAPIE
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest interop -n 2 --dist worksteal
 
 lint: .venv/ready  ## style and types
