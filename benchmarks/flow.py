@@ -32,8 +32,10 @@ from torch import Tensor
 from sfumato.contracts import Method, Sample
 from sfumato.data import FlyingChairs
 from sfumato.geometry import dis_flow, forward_backward_error
+from sfumato.likelihoods import FullLaplace
 from sfumato.methods import DeepEnsemble, Deterministic, MCDropout
 from sfumato.metrics import VectorScores
+from sfumato.models import LightFlow
 from sfumato.predictions import ValuePrediction, predict
 from sfumato.runs import Run
 
@@ -162,10 +164,22 @@ def classical(first: Tensor, second: Tensor) -> ValuePrediction:
     return checked(dis_flow(first, second), dis_flow(second, first))
 
 
+def untrained(first: Tensor, second: Tensor) -> ValuePrediction:
+    """The network before training, which matches patches. It has no uncertainty yet."""
+    torch.manual_seed(0)
+    method = Deterministic(LightFlow(FullLaplace().channels).eval())
+    found = predict(method, first, second, likelihood=FullLaplace(unit="px"))
+    assert isinstance(found, ValuePrediction)
+    return found
+
+
 def score(args: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, Any]:
     """Score every network that exists, and write the result after each of them."""
     known, device = samples(args), args.device
-    rows: dict[str, Scored] = {"dis": ranked(classical, known, "cpu")}
+    rows: dict[str, Scored] = {"dis": ranked(classical, known, "cpu"), "untrained": ranked(untrained, known, "cpu")}
+    for row in rows["untrained"].values():  # all its uncertainties are the same
+        for key in set(row) - {"epe", "fl_all", "ms"}:
+            del row[key]
     for kind in ("scenes", "tuned", "axes"):
         runs = []
         for seed in SEEDS:
