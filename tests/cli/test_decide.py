@@ -10,8 +10,8 @@ import torch
 from sfumato.cli import main
 from sfumato.data import Scenes
 from sfumato.data.scenes import dataset
-from sfumato.decisions import Abstention, Costs, OutlierFlag, image_scores
-from sfumato.evaluation import dataset_for, predict_sample
+from sfumato.decisions import Abstention, ComponentScores, Costs, OutlierFlag, image_scores
+from sfumato.evaluation import dataset_for, ood_dataset, predict_sample
 from sfumato.runs import Run
 from sfumato.storage import read_tensors, write_tensors
 
@@ -107,6 +107,22 @@ def test_flag(run, capsys):
     for row in table[:20]:
         assert float(row["p"]) == pytest.approx((1 + int((scores >= float(row["score"])).sum())) / 21)
         assert (row["flagged"] == "True") == (float(row["score"]) > flag.threshold) == bool(row["regions"])
+
+
+def test_marked_regions_are_scored(run, capsys, monkeypatch):
+    monkeypatch.setitem(dataset.SPLITS, "novel", replace(dataset.SPLITS["novel"], count=6))
+    words = ["--rate=0.6", "--delta=0.2", "--side=3", "--measure=total", "--ood=scenes:novel", *QUIET]
+    assert main(["decide", "flag", str(run), *words]) == 0
+    flag = OutlierFlag.load(run / "decisions" / "flag.safetensors")
+    opened, scores = Run.open(run), ComponentScores()
+    images = ood_dataset(opened, "scenes:novel")
+    for index in range(6):
+        sample, found = predict_sample(opened, images, index)
+        scores.update(flag.flagged_pixels(found), sample["novel"][None])
+    got = scores.compute()
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "marked regions" in line)
+    assert f"{int(got['true_components'])} marked regions: siou {got['component_siou']:.3g}, ppv" in line
+    assert f"f1 {got['component_f1']:.3g}" in line
 
 
 def test_drift(run, capsys):

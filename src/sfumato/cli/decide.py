@@ -179,10 +179,11 @@ def _flag(
     how: Pass, held: Samples, images: Samples, rate: float, delta: float, measure: str, side: int, folder: Path,
     maps: Path | None,
 ) -> None:  # fmt: skip
-    from sfumato.decisions import of_run
+    from sfumato.decisions import ComponentScores, of_run
 
     fitted = of_run.fit_flag(how, held, rate, delta, measure=measure, side=side)
-    rows = of_run.flagged(how, fitted, images, maps)
+    components = ComponentScores() if side else None
+    rows = of_run.flagged(how, fitted, images, maps, components)
     folder.mkdir(parents=True, exist_ok=True)
     fitted.save(folder / "flag.safetensors")
     of_run.write_table(rows, folder / "flag.csv")
@@ -190,6 +191,12 @@ def _flag(
     echo(f"Fitted on {len(fitted.scores)} images: at most {rate:.4g} of images like these are flagged, {sure}")
     count, found = sum(row.flagged for row in rows), sum(row.discovered for row in rows)
     echo(f"Flagged: {count} of {len(rows)} images, {sum(len(row.regions) for row in rows)} regions")
+    matched = {} if components is None else components.compute()
+    if matched and matched["true_components"] > 0:
+        found_scores = ", ".join(
+            f"{name[10:]} {matched[name]:.3g}" for name in matched if name.startswith("component_")
+        )
+        echo(f"Against the {int(matched['true_components'])} marked regions: {found_scores}")
     echo(f"Benjamini-Hochberg: {found} images, of which at most {rate:.4g} are like the held-out ones on average")
     echo(f"{folder / 'flag.csv'} has a row for each image")
 

@@ -1,6 +1,7 @@
 """Decisions from predictions: abstain, choose actions by cost, flag unusual images, watch a stream for changes."""
 
 from sfumato.decisions.abstention import UNITS, Abstention
+from sfumato.decisions.components import ComponentScores
 from sfumato.decisions.costs import Costs, LogLoss, Look, Looking, LookMoments, Loss
 from sfumato.decisions.drift import Drift
 from sfumato.decisions.outliers import (
@@ -17,6 +18,7 @@ __all__ = [
     "MEASURES",
     "UNITS",
     "Abstention",
+    "ComponentScores",
     "Costs",
     "Drift",
     "LogLoss",

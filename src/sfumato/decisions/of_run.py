@@ -13,8 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sfumato.data.views import Samples, names_of
+from sfumato.data.views import Samples, names_of, providing
 from sfumato.decisions.abstention import Abstention
+from sfumato.decisions.components import ComponentScores
 from sfumato.decisions.costs import Costs, Looking
 from sfumato.decisions.drift import Drift
 from sfumato.decisions.outliers import OutlierFlag, benjamini_hochberg, image_scores
@@ -234,7 +235,9 @@ def fit_flag(
     return replace(fitted, fitted_on=tuple(held.keys))
 
 
-def flagged(run: Pass, flag: OutlierFlag, dataset: Samples, maps: Path | None = None) -> list[Flagged]:
+def flagged(
+    run: Pass, flag: OutlierFlag, dataset: Samples, maps: Path | None = None, components: ComponentScores | None = None
+) -> list[Flagged]:
     """Which images of a data set are flagged.
 
     Args:
@@ -243,7 +246,10 @@ def flagged(run: Pass, flag: OutlierFlag, dataset: Samples, maps: Path | None = 
         dataset: Images that it was not fitted on. No targets are needed.
         maps: Folder for NUMBER-NAME.safetensors with the map ``unusual`` (1, H, W), bool, of a flag with a side.
             Default: none.
+        components: Scores of the unusual regions, to which the images are added that mark pixels as ``novel``. For a
+            flag with a side. Default: none.
     """
+    marked = providing(dataset, ("novel",))
     names, scores, regions = [], [], []
     for name, prediction, _, _ in replace(run, fitted_on=flag.fitted_on).images(dataset):
         names.append(name)
@@ -252,6 +258,9 @@ def flagged(run: Pass, flag: OutlierFlag, dataset: Samples, maps: Path | None = 
         regions.append([] if unusual is None else boxes(unusual[0]))
         if unusual is not None:
             _write_maps(maps, len(names), name, {"unusual": unusual})
+        novel = marked[len(names) - 1].get("novel") if unusual is not None and components is not None else None
+        if isinstance(novel, Tensor) and components is not None:
+            components.update(cast(Tensor, unusual), novel[None].bool())
     every = torch.cat(scores)
     p = flag.p_values(every)
     discovered = benjamini_hochberg(p, flag.rate).tolist()
