@@ -191,12 +191,11 @@ def _flag(
     echo(f"Fitted on {len(fitted.scores)} images: at most {rate:.4g} of images like these are flagged, {sure}")
     count, found = sum(row.flagged for row in rows), sum(row.discovered for row in rows)
     echo(f"Flagged: {count} of {len(rows)} images, {sum(len(row.regions) for row in rows)} regions")
-    matched = {} if components is None else components.compute()
+    matched = components.compute() if components is not None and components.update_called else {}
     if matched and matched["true_components"] > 0:
-        found_scores = ", ".join(
-            f"{name[10:]} {matched[name]:.3g}" for name in matched if name.startswith("component_")
-        )
-        echo(f"Against the {int(matched['true_components'])} marked regions: {found_scores}")
+        known = {name[10:]: float(each) for name, each in matched.items() if name.startswith("component_")}
+        text = ", ".join(f"{name} {'–' if math.isnan(each) else f'{each:.3g}'}" for name, each in known.items())
+        echo(f"Against the {int(matched['true_components'])} marked regions: {text}")
     echo(f"Benjamini-Hochberg: {found} images, of which at most {rate:.4g} are like the held-out ones on average")
     echo(f"{folder / 'flag.csv'} has a row for each image")
 

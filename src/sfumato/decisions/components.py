@@ -17,7 +17,7 @@ class ComponentScores(Metric):
     r"""How well found regions match the true ones, over a data set. Regions are connected where pixels share a side.
 
     ``component_siou`` is the mean over true regions k of ``|k ∩ P| / |(k ∪ P) \ A|``, where P are the found regions
-    that touch k, and A the other true regions. ``component_ppv`` is the mean over found regions of the share that is true.
+    that touch k, and A the other true regions. ``component_ppv`` is the mean over found regions of their true share.
     ``component_f1`` is the mean over overlaps τ of ``2 TP / (2 TP + FN + FP)``: TP true regions have an sIoU above τ,
     FN have not, and FP found regions have a share of τ or less. Where there is nothing to count, a score is NaN.
 
