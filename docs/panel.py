@@ -1,4 +1,4 @@
-"""Draws docs/images/panel.png: a street of CamVid val and a room of 7-Scenes, by three networks of benchmarks/camvid.py.
+"""Draws docs/images/panel.png: a street of CamVid val and a room of 7-Scenes, by networks of benchmarks/camvid.py.
 
 python docs/panel.py runs/pretrained/camvid-plain-more-ensemble CAMVID FOREIGN
 """
