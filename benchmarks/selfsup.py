@@ -97,7 +97,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     found += [on_scenes(row, seed) for row in ("stereo", "supervised", "video") for seed in seeds[1:]]
     members, ensemble = tuple(f"fit-stereo-{seed}" for seed in seeds), folder_of(runs, "ensemble", 0)
     gather = (str(HERE / "selfsup.py"), "gather", *_common(options))
-    found.append(Job("gather", gather, ensemble / "plan.yaml", members))
+    if len(members) > 1:
+        found.append(Job("gather", gather, ensemble / "plan.yaml", members))
     plain = ("scenes", "pairs")
     return [each for job in found for each in ((job,) if job.name in plain else (job, _score(job, options)))]
 
