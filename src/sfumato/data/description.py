@@ -164,9 +164,10 @@ def _places(name: str, split: object, kinds: list[str], expected: str) -> Places
         return split
     entries = split if isinstance(split, dict) else {}
     found = {str(kind): _texts(places, several=kind == "labels") for kind, places in entries.items()}
-    given = {"labels" if kind == "probabilities" else kind for kind in found if kind != "mask"}
-    missing = {"images", *kinds} - given - set(VIEWS.values())  # pairs without a target may be trained on too
-    if missing or given - {"images", *kinds} or not all(found.values()):
+    given = ["labels" if kind == "probabilities" else kind for kind in found if kind != "mask"]
+    missing = {"images", *kinds} - {*given, *VIEWS.values()}  # pairs without a target may be trained on too
+    twice = len(set(given)) < len(given)
+    if missing or twice or not {"images", *kinds}.issuperset(given) or not all(found.values()):
         raise DataError(f"split {name} is {split!r}, expected {expected}, with a mask if there is one, or a .txt")
     return found
 

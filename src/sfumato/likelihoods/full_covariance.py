@@ -100,7 +100,7 @@ class FullCovariance:
 class FullGaussian(FullCovariance):
     """A normal distribution of a vector of two values, ``y ~ N(μ, L Lᵀ)``. See :class:`FullCovariance`.
 
-    >>> FullGaussian(unit="px").moments(torch.tensor([[1.0, 2.0, 0.0, 0.0, -1.0]])).prediction().covariance
+    >>> FullGaussian(unit="px").moments(torch.tensor([[1.0, 2.0, 0.0, 0.0, -1.0]])).prediction().covariance.round()
     tensor([[[ 1., -1.],
              [-1.,  2.]]])
     """
@@ -123,7 +123,7 @@ class FullLaplace(FullCovariance):
     Source: Gómez, Gómez-Villegas and Marín (1998), "A multivariate generalization of the power exponential family of
     distributions", for β = ½ and two values.
 
-    >>> FullLaplace(unit="px").moments(torch.tensor([[1.0, 2.0, 0.0, 0.0, -1.0]])).prediction().covariance
+    >>> FullLaplace(unit="px").moments(torch.tensor([[1.0, 2.0, 0.0, 0.0, -1.0]])).prediction().covariance.round()
     tensor([[[ 3., -3.],
              [-3.,  6.]]])
     """
