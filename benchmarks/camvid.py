@@ -257,7 +257,8 @@ def table(runs: Path) -> dict[str, Any]:
         found = [read(folder_of(runs, name, seed), "draws") for seed in SINGLES]
         by_data[part or "all"] = table_row([each for each in found if each])
     rows = both if "ensemble" in both else first
-    return {**headline(rows, by_data), "epochs": EPOCHS + MORE_EPOCHS * (rows is both), "rows": rows,
+    earlier = {f"{name}_{EPOCHS}_epochs": value for name, value in headline(first, by_data).items()}
+    return {**headline(rows, by_data), **(earlier if rows is both else {}), "epochs": EPOCHS + MORE_EPOCHS * (rows is both), "rows": rows,
             f"rows_{EPOCHS}_epochs": first, "by_data": by_data}  # fmt: skip
 
 
@@ -291,7 +292,7 @@ def headline(rows: Mapping[str, Any], by_data: Mapping[str, Any]) -> dict[str, A
     for kind in ("aleatoric", "epistemic"):
         if all(by_data.values()):
             found[f"{kind}_by_data"] = [each[f"mean_{kind}"][0] for each in by_data.values()]
-        if whole := rows.get("both, ensemble of 3"):
+        if whole := rows.get("both, ensemble of 3") or rows.get("ensemble"):
             ratios = [value[0] for key, value in whole.items() if key.endswith(f"_ood_ratio_{kind}")]
             found[f"{kind}_ood_ratio"] = mean(ratios)
     return found
