@@ -258,8 +258,14 @@ def table(runs: Path) -> dict[str, Any]:
         by_data[part or "all"] = table_row([each for each in found if each])
     rows = both if "ensemble" in both else first
     earlier = {f"{name}_{EPOCHS}_epochs": value for name, value in headline(first, by_data).items()}
-    return {**headline(rows, by_data), **(earlier if rows is both else {}), "epochs": EPOCHS + MORE_EPOCHS * (rows is both), "rows": rows,
-            f"rows_{EPOCHS}_epochs": first, "by_data": by_data}  # fmt: skip
+    return {
+        **headline(rows, by_data),
+        **(earlier if rows is both else {}),
+        "epochs": EPOCHS + MORE_EPOCHS * (rows is both),
+        "rows": rows,
+        f"rows_{EPOCHS}_epochs": first,
+        "by_data": by_data,
+    }
 
 
 def rows_of(runs: Path, more: str) -> dict[str, Any]:
