@@ -258,7 +258,7 @@ def main() -> None:
         else:
             ask(options, what, int(number))
         return
-    teachers = camvid.fit_jobs(options)
+    teachers = [job for job in camvid.fit_jobs(options) if job.name.startswith(f"fit-{FIRST}-")]
     gathers = [camvid.ensemble_jobs(name, camvid.MEMBERS, options)[0] for name in (FIRST, BOTH)]
     run_jobs([*teachers, *gathers, *reference_jobs(options), *jobs(options)], options.runs / "logs", options.jobs)
     result = table(options.runs)

@@ -27,8 +27,8 @@ from statistics import mean
 from typing import Any
 
 import torch
-from camvid import gather_members, weights_of
 from jobs import Job, absolute, run_jobs
+from members import gather_members, weights_of
 from selfsup_data import ABOUT, KnownScenes, make_scenes, pack
 from stereo_baselines import as_views, middlebury
 from stereo_data import store

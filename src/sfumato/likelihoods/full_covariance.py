@@ -9,9 +9,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from sfumato.errors import ConfigError, DataError
+from sfumato.errors import ConfigError
 from sfumato.likelihoods.for_task import ValueTarget
-from sfumato.likelihoods.links import LOG_SCALE, bounded
+from sfumato.likelihoods.links import LOG_SCALE, bounded, check_targets
 from sfumato.predictions import ValueMoments
 
 SHEAR = 30.0
@@ -74,11 +74,7 @@ class FullCovariance:
         Raises:
             DataError: If the targets are not (B, 2, *event).
         """
-        if target.shape != (output.shape[0], 2, *output.shape[2:]):
-            raise DataError(
-                f"targets have shape {tuple(target.shape)}, expected {(output.shape[0], 2, *output.shape[2:])}: two "
-                f"values for each pixel of the output {tuple(output.shape)}"
-            )
+        check_targets(output, target, 2, "two values for each pixel of the output {}")
         known = valid.unsqueeze(1)
         # Output and target are replaced, not only the result: where(·) alone gives the gradient 0 · NaN = NaN.
         mean, first, second, shear = _split(output.where(known, 0.0))

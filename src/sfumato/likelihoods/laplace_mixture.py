@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sfumato.errors import DataError
 from sfumato.likelihoods.for_task import ValueTarget
-from sfumato.likelihoods.links import LOG_SCALE, check
+from sfumato.likelihoods.links import LOG_SCALE, check, check_targets
 from sfumato.predictions import ValueMoments
 
 
@@ -61,12 +60,7 @@ class LaplaceMixture:
         Raises:
             DataError: If the targets have another shape.
         """
-        batch, channels, *size = output.shape
-        if target.shape != (batch, channels // 4, *size):
-            raise DataError(
-                f"targets have shape {tuple(target.shape)}, expected {(batch, channels // 4, *size)}: a quarter of the "
-                f"channels of the output {tuple(output.shape)}, at its size"
-            )
+        check_targets(output, target, output.shape[1] // 4, "a quarter of the channels of the output {}, at its size")
         known = valid.unsqueeze(1)
         value, narrow, wide, logit = self._parts(output.where(known, 0.0))
         error = (target.to(value.dtype).where(known, 0.0) - value).abs()

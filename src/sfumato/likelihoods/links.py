@@ -82,6 +82,25 @@ def bounded(raw: Tensor, limit: float) -> Tensor:
     return raw + (raw.clamp(-limit, limit) - raw).detach()
 
 
+def check_targets(output: Tensor, target: Tensor, dims: int, expected: str) -> None:
+    """Check that targets are (B, dims, *event) for an output (B, C, *event).
+
+    Args:
+        output: The output of a network.
+        target: The targets.
+        dims: Number of values at each pixel.
+        expected: What they are, for the message, with ``{}`` for the shape of the output.
+
+    Raises:
+        DataError: If the targets have another shape.
+    """
+    shape = (output.shape[0], dims, *output.shape[2:])
+    if target.shape != shape:
+        raise DataError(
+            f"targets have shape {tuple(target.shape)}, expected {shape}: {expected.format(tuple(output.shape))}"
+        )
+
+
 def location_scale_nll(
     output: Tensor, target: Tensor, valid: Tensor, link: str, standard: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -97,12 +116,8 @@ def location_scale_nll(
     Raises:
         DataError: If the targets have another shape.
     """
-    batch, channels, *size = output.shape
-    if target.shape != (batch, channels // 2, *size):
-        raise DataError(
-            f"targets have shape {tuple(target.shape)}, expected {(batch, channels // 2, *size)}: half the channels of "
-            f"the output {tuple(output.shape)}, at its size"
-        )
+    channels = output.shape[1]
+    check_targets(output, target, channels // 2, "half the channels of the output {}, at its size")
     known = valid.unsqueeze(1)
     # Output and target are replaced, not only the result: where(·) alone gives the gradient 0 · NaN = NaN.
     location, log_scale = split(output.where(known, 0.0), channels // 2)

@@ -9,7 +9,8 @@ from typing import ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from sfumato.errors import ConfigError, DataError
+from sfumato.errors import ConfigError
+from sfumato.likelihoods.links import check_targets
 from sfumato.predictions import ValueMoments
 
 WIDTH = 0.6
@@ -120,11 +121,7 @@ class Planes:
         Raises:
             DataError: If the targets have another shape.
         """
-        if target.shape != (output.shape[0], 1, *output.shape[2:]):
-            raise DataError(
-                f"targets have shape {tuple(target.shape)}, expected {(output.shape[0], 1, *output.shape[2:])}: one "
-                f"value for each pixel of the output {tuple(output.shape)}"
-            )
+        check_targets(output, target, 1, "one value for each pixel of the output {}")
         known = valid.unsqueeze(1)
         scores = _wide(output).where(known, 0.0)
         y = (target.to(scores.dtype).where(known, 0.0) / self.step).clamp(0, self.planes - 1)

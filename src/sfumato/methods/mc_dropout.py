@@ -185,8 +185,8 @@ class MCDropout(BaseMethod):
         dropout.as_batch = True
         try:
             drawn = _forward(self.network, inputs, dropout, seeds)
-            if self._as_batch is None and not dropout.global_random:
-                self._as_batch = _alike(drawn, *self._one_by_one(inputs, seeds, dropout))
+            if self._as_batch is None:  # random numbers of the network itself would not differ by draw
+                self._as_batch = not dropout.global_random and _alike(drawn, *self._one_by_one(inputs, seeds, dropout))
         except (ConfigError, DropoutInactive):
             raise
         except Exception:  # a network may fail in any way with more images

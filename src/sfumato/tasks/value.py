@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from sfumato.errors import ConfigError
+from sfumato.targets import EntryKind, VectorMap
 from sfumato.tasks.base import BaseTask
 
 if TYPE_CHECKING:
@@ -54,6 +57,37 @@ class ValueTask(BaseTask):
         from sfumato.metrics import ValueScores  # here, because torchmetrics imports matplotlib
 
         return ValueScores(self.unit, self.headline)
+
+
+@dataclass(frozen=True)
+class VectorTask(ValueTask):
+    """Vectors (x, y) at each pixel, whose directions are shown as hues.
+
+    Args:
+        reach: Length of the longest vector that pictures show, > 0, in ``unit``. Default 20.
+        unit: Unit of the vectors. Default ``"px"``.
+
+    Raises:
+        ConfigError: Unless 0 < reach < ∞.
+    """
+
+    reach: float = 20.0
+    unit: str = "px"
+    target: ClassVar[EntryKind] = VectorMap()
+    dims: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reach < math.inf:
+            raise ConfigError(f"reach is {self.reach} {self.unit}, expected the length of the longest vectors, above 0")
+
+    @property
+    def display_range(self) -> tuple[float, float]:
+        """Lengths of vectors."""
+        return 0.0, self.reach
+
+    def color(self, values: Tensor) -> Tensor:
+        """Vectors (2, H, W) as colors uint8 (H, W, 3): the hue is the direction, white is the zero vector."""
+        return direction_colors(values, self.reach)
 
 
 def near_to_far(position: Tensor) -> Tensor:
