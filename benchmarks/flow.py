@@ -67,9 +67,9 @@ def training(args: argparse.Namespace, name: str, kind: str, seed: int, share: f
     if tuned:
         options["init-from"] = args.runs / f"scenes-{seed}"
     words = [f"--{option}={value}" for option, value in options.items()]
-    flags = ("--quiet", *(["--cuda-graph"] if args.cuda_graph else []))
-    needs = (f"scenes-{seed}",) if tuned else ("pairs",)
-    return Job(name, ("-m", "sfumato", "fit", *words, *flags), folder / "weights-0.safetensors", needs)
+    plain = ("-m", "sfumato", "fit", *words, "--quiet")
+    needs, done = (f"scenes-{seed}",) if tuned else ("pairs",), folder / "weights-0.safetensors"
+    return Job(name, (*plain, "--cuda-graph"), done, needs, plain) if args.cuda_graph else Job(name, plain, done, needs)
 
 
 def jobs(args: argparse.Namespace) -> list[Job]:
