@@ -7,7 +7,7 @@ from sfumato.errors import ResourceError
 from sfumato.predictions import ValuePrediction
 from sfumato.report import Panel, save_figure, save_panel
 from sfumato.report.pictures import color_key
-from sfumato.report.prediction_figure import GAP, LINE, WIDTH, _font
+from sfumato.report.prediction_figure import GAP, LINE, WIDTH, small_font
 from sfumato.tasks import Flow
 
 
@@ -59,6 +59,6 @@ def test_a_picture_of_vectors_has_a_disk_of_colors_in_its_corner(tmp_path):
 
 
 def test_the_font_of_pictures_has_greek_letters_and_arrows():
-    font = _font()
+    font = small_font()
     unknown = bytes(font.getmask("\U0010ffff"))
     assert all(bytes(font.getmask(letter)) != unknown for letter in "σ→↓←↑")

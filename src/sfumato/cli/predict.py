@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sfumato.cli.console import echo
+from sfumato.cli.console import complain, echo
+
+if TYPE_CHECKING:
+    from sfumato.geometry import FlowFunction
 
 
 def predict(
@@ -18,6 +22,8 @@ def predict(
     pairs: bool = False,
     focal: float | None = None,
     baseline: float | None = None,
+    temporal: str = "",
+    video: str = "",
     device: str = "auto",
     trust: str = "",
     quiet: bool = False,
@@ -28,7 +34,8 @@ def predict(
         run: Folder of a run, or an .onnx file of `sfumato export`.
         inputs: Image files, folders, globs or videos; frames of a video are numbered. For a run with several inputs one
             argument for each of them, in their order, such as LEFT RIGHT; files of equal names belong together. For
-            optical flow a video or a folder of frames is enough: neighbors are predicted.
+            optical flow a video or a folder of frames is enough: neighbors are predicted. The number of a camera, such
+            as 0, is a video without an end: stop it with Ctrl-C.
         out: Folder for NAME_label.png, NAME_total.png, …, NAME.json (how to read them), NAME.safetensors (arrays) and
             NAME_figure.png. For several tasks NAME_TASK_label.png and so on. Default predictions.
         samples: Number of draws of a stochastic method. Default: as in the plan.
@@ -40,20 +47,47 @@ def predict(
             relative to the text file.
         focal: Focal length of a stereo pair in pixels of the images. With --baseline depth in meters is written.
         baseline: Distance of the two cameras of a stereo pair, meters.
+        temporal: Merge the frames of each video, folder or glob, warped by optical flow: `dis` for OpenCV's, or the
+            folder of a run of flow. One sample for each frame is enough then. See also --video.
+        video: Write one playable NAME.mp4 for each video, folder or glob instead of files for each frame: side-by-side
+            (image, best guess, total and epistemic uncertainty) or overlay (the best guess over the image).
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
     """
     from sfumato.errors import ConfigError
-    from sfumato.serving import Stereo, open_predictor, predict_files
+    from sfumato.serving import Stereo, open_predictor, predict_files, predict_videos
+    from sfumato.serving.frame_source import is_camera
 
     if (focal is None) != (baseline is None):
         missing = "--focal" if focal is None else "--baseline"
         raise ConfigError(f"depth needs --focal and --baseline, and {missing} is missing: give the calibration")
     stereo = None if focal is None or baseline is None else Stereo(focal, baseline)
+    streamed = bool(temporal or video) or any(map(is_camera, inputs))
+    if streamed and (pairs or stereo):
+        raise ConfigError("--temporal, --video and cameras are for runs of one image: leave out --pairs and --focal")
     predictor = open_predictor(run, device=device, trust=trust)
-    written = predict_files(
-        predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=round(max_megapixels * 1e6),
-        progress=not quiet, pairs=pairs, stereo=stereo,
-    )  # fmt: skip
-    echo(f"{written} predictions are in {out}")
+    pixels = round(max_megapixels * 1e6)
+    if streamed:
+        written = predict_videos(
+            predictor, inputs, out, flow=_flow(temporal, device, trust) if temporal else None, drawing=video,
+            samples=samples, seed=seed, tile=tile, max_pixels=pixels, note=complain,
+        )  # fmt: skip
+    else:
+        written = predict_files(
+            predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=pixels, progress=not quiet,
+            pairs=pairs, stereo=stereo,
+        )  # fmt: skip
+    echo(f"{written} {'frames' if video else 'predictions'} are in {out}")
+
+
+def _flow(name: str, device: str, trust: str) -> FlowFunction:
+    """OpenCV's optical flow for `dis`, or that of a run."""
+    from sfumato.geometry import dis_flow
+    from sfumato.serving import open_predictor
+    from sfumato.serving.camera_path import flow_of_run
+
+    if name == "dis":
+        return dis_flow
+    flow = flow_of_run(open_predictor(Path(name), device=device, trust=trust))
+    return lambda first, second: flow(first, second)[0][None]

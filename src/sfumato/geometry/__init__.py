@@ -3,6 +3,7 @@
 from sfumato.geometry.classical_flow import dis_flow, forward_backward_error
 from sfumato.geometry.depth import DepthInterval, disparity_to_depth, stereo_baseline
 from sfumato.geometry.egomotion import camera_motion
+from sfumato.geometry.follow import FlowFunction, follow
 from sfumato.geometry.matching import (
     census_costs,
     cheapest,
@@ -33,10 +34,11 @@ from sfumato.geometry.trajectory import (
 from sfumato.geometry.warp import hidden, sample_at
 
 __all__ = [
-    "DepthInterval", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors", "camera_from_camera",
-    "camera_motion", "census_costs", "cheapest", "check_intrinsics", "check_poses", "check_views", "concatenation",
-    "dis_flow", "disparity_to_depth", "exp", "forward_backward_error", "gradient_saliency", "group_correlation",
-    "hidden", "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid", "project",
-    "read_kitti", "read_tum", "relative_pose_errors", "right_costs", "sample_at", "solve_pnp", "stereo_baseline",
-    "transform", "unproject", "view_difference", "write_covariances", "write_kitti", "write_tum",
+    "DepthInterval", "FlowFunction", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors",
+    "camera_from_camera", "camera_motion", "census_costs", "cheapest", "check_intrinsics", "check_poses",
+    "check_views", "concatenation", "dis_flow", "disparity_to_depth", "exp", "follow", "forward_backward_error",
+    "gradient_saliency", "group_correlation", "hidden", "mass_outside", "narrow_margin", "occlusion_saliency",
+    "peak_ratio", "pixel_grid", "project", "read_kitti", "read_tum", "relative_pose_errors", "right_costs",
+    "sample_at", "solve_pnp", "stereo_baseline", "transform", "unproject", "view_difference", "write_covariances",
+    "write_kitti", "write_tum",
 ]  # fmt: skip

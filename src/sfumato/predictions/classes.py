@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from sfumato.predictions.event import EventPrediction, resize_all, shape_text
+from sfumato.predictions.event import EventPrediction, resample_all, shape_text
 from sfumato.predictions.notebook import strip
 from sfumato.predictions.uncertainties import uncertainties
 
@@ -99,17 +100,18 @@ class ClassPrediction(EventPrediction):
         share = (self.aleatoric / before).where(before > 0, 1.0)
         return replace(self, probs=probs, aleatoric=share.clamp(0, 1) * entropy(probs))
 
-    def resized(self, size: tuple[int, int]) -> Self:
-        """The same prediction at another (height, width). A prediction that is no map is returned as it is.
+    def resampled(self, how: Callable[[Tensor], Tensor]) -> Self:
+        """The same prediction at other places.
 
         Between two pixels of different classes the interpolated distribution is a mixture. This uncertainty is about
         the place of the edge, not about the network. So the epistemic part is interpolated, and the aleatoric part is
         the rest of the total.
+
+        Args:
+            how: Takes maps (B, C, H, W) to maps (B, C, H', W') by interpolation.
         """
-        if not self.is_map:
-            return self
         maps = {"probs": self.probs, "epistemic": self.epistemic, "image": self.image, "novelty": self.novelty}
-        found = resize_all(maps, size)
+        found = resample_all(maps, how)
         probs, epistemic = found["probs"], found.pop("epistemic")
         assert probs is not None
         assert epistemic is not None

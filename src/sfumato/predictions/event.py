@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
@@ -29,6 +30,18 @@ class EventPrediction(Stored):
         """Whether there is a distribution for each pixel."""
         return len(self.event) == 2
 
+    def resampled(self, how: Callable[[Tensor], Tensor]) -> Self:
+        """The same prediction at other places.
+
+        Args:
+            how: Takes maps (B, C, H, W) to maps (B, C, H', W') by interpolation.
+        """
+        raise NotImplementedError
+
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same prediction at another (height, width), see :meth:`resampled`. What is no map stays as it is."""
+        return self.resampled(lambda maps: resize_maps(maps, size)) if self.is_map else self
+
     def with_image(self, image: Tensor) -> Self:
         """The same prediction with the image (B, 3, H, W) in [0, 1] that pictures show."""
         return replace(self, image=image)  # pyright: ignore[reportArgumentType, reportCallIssue] a dataclass field
@@ -46,9 +59,12 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(four, size=size, mode="bilinear", antialias=True).reshape(*maps.shape[:-2], *size)
 
 
-def resize_all(maps: dict[str, Tensor | None], size: tuple[int, int]) -> dict[str, Tensor | None]:
-    """The maps by name at another size. None stays None."""
-    return {name: None if values is None else resize_maps(values, size) for name, values in maps.items()}
+def resample_all(maps: dict[str, Tensor | None], how: Callable[[Tensor], Tensor]) -> dict[str, Tensor | None]:
+    """The maps (B, H, W) or (B, C, H, W) by name at other places. None stays None."""
+    return {
+        name: None if values is None else how(values) if values.ndim == 4 else how(values[:, None])[:, 0]
+        for name, values in maps.items()
+    }
 
 
 def over_channels(values: Tensor, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -57,6 +57,11 @@ class JointPrediction(Mapping[str, TaskPrediction]):
     def with_novelty(self, novelty: Tensor) -> Self:
         """The same prediction, each task with the novelty score (B, *event)."""
         return replace(self, parts={name: part.with_novelty(novelty) for name, part in self.parts.items()})
+
+    def resampled(self, how: Callable[[Tensor], Tensor]) -> Self:
+        """The same prediction at other places: ``how`` interpolates maps (B, C, H, W)."""
+        image = None if self.image is None else how(self.image)
+        return replace(self, parts={name: part.resampled(how) for name, part in self.parts.items()}, image=image)
 
     def resized(self, size: tuple[int, int]) -> Self:
         """The same prediction at another (height, width)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Self
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import ConfigError
-from sfumato.predictions.event import EventPrediction, resize_all, shape_text
+from sfumato.predictions.event import EventPrediction, resample_all, shape_text
 from sfumato.predictions.notebook import strip
 from sfumato.predictions.uncertainties import uncertainties
 
@@ -154,18 +155,17 @@ class ValuePrediction(EventPrediction):
         low, high = self.quantiles[math.floor(place)], self.quantiles[math.ceil(place)]
         return float(torch.lerp(low, high, place - math.floor(place)))
 
-    def resized(self, size: tuple[int, int]) -> Self:
-        """The same prediction at another (height, width): all maps are interpolated.
+    def resampled(self, how: Callable[[Tensor], Tensor]) -> Self:
+        """The same prediction at other places: all maps are interpolated.
 
-        A prediction that is no map is returned as it is.
+        Args:
+            how: Takes maps (B, C, H, W) to maps (B, C, H', W') by interpolation.
         """
-        if not self.is_map:
-            return self
         names = (
             "mean", "aleatoric_variance", "epistemic_variance", "image", "novelty",
             "aleatoric_correlation", "epistemic_correlation",
         )  # fmt: skip
-        return replace(self, **resize_all({name: getattr(self, name) for name in names}, size))
+        return replace(self, **resample_all({name: getattr(self, name) for name in names}, how))
 
     def _repr_html_(self) -> str:
         best = self.mean.norm(dim=1) if self.mean.shape[1] > 1 else self.mean[:, 0]

@@ -64,7 +64,7 @@ def save_figure(panels: Iterable[Panel], path: str | Path) -> Path:
     per_line = max(1, (width - 2 * GAP) // NAME)
     lines = math.ceil(len(names) / per_line)
     sheet = Image.new("RGB", (width, 2 * GAP + rows * row + lines * LINE), PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font()
+    draw, font = ImageDraw.Draw(sheet), small_font()
     for number, panel in enumerate(panels):
         left, top = GAP + number % columns * (WIDTH + GAP), GAP + number // columns * row
         draw.text((left, top), panel.title, INK, font)
@@ -138,7 +138,8 @@ def _short(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str
 
 
 @cache
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    from matplotlib import get_data_path  # its font has Greek letters and arrows, as Pillow's own has not
+def small_font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font of figures. It has Greek letters and arrows."""
+    from matplotlib import get_data_path  # Pillow's own font has no such letters
 
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 13)

@@ -15,6 +15,7 @@ from sfumato.runs.resolve import (
 )
 from sfumato.runs.run import Run, generator_for, image_key
 from sfumato.runs.state import folder_state, run_state
+from sfumato.runs.temporal import TemporalBackend
 
 __all__ = [
     "DEVICES",
@@ -27,6 +28,7 @@ __all__ = [
     "Predictor",
     "Run",
     "RunBackend",
+    "TemporalBackend",
     "build_network",
     "calibrator_classes",
     "folder_state",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sfumato.serving.graph import Graph
     from sfumato.serving.precision import PRECISIONS, precision_cost, reduce_precision
     from sfumato.serving.predictor import OnnxBackend, open_predictor
+    from sfumato.serving.video import predict_videos
 
 _MODULES = {
     "Bundle": "bundle",
@@ -23,6 +24,7 @@ _MODULES = {
     "reduce_precision": "precision",
     "OnnxBackend": "predictor",
     "open_predictor": "predictor",
+    "predict_videos": "video",
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "open_predictor",
     "precision_cost",
     "predict_files",
+    "predict_videos",
     "reduce_precision",
 ]
 

@@ -12,7 +12,7 @@ from sfumato.data.target_files import read_depth
 from sfumato.errors import ConfigError, DataError
 from sfumato.geometry import Motion, Trajectory, camera_motion, dis_flow, forward_backward_error
 from sfumato.runs.predictor import Predictor
-from sfumato.serving.files import files_in_time, video_frames
+from sfumato.serving.frame_source import files_in_time, frame_source
 from sfumato.targets import Image
 from sfumato.tasks import Depth, Flow
 
@@ -114,7 +114,7 @@ def camera_path(
     if gap < 1:
         raise ConfigError(f"gap is {gap}, expected at least 1 frame")
     motions: list[Motion] = []
-    used = islice(enumerate(video_frames(frames)), 0, None, gap)
+    used = islice(frame_source(frames).frames(), 0, None, gap)
     for (number, first), (later, second) in pairwise(_floats(used)):
         try:
             vectors, covariance = flow(first, second)

@@ -10,20 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from sfumato.data.frames import frame_number, neighbors
 from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
 from sfumato.data.stereo_check import check_views
-from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
+from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.formats import Stereo, check_stereo
+from sfumato.serving.frame_source import VIDEOS, frame_source, is_video
 from sfumato.serving.outputs import write_sample
 
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 OFFSETS = {"previous": -1, "image": 0, "next": 1}
 """Inputs that are frames of one video, and their places in it."""
 
@@ -126,10 +124,10 @@ def _in_time(files: Sequence[tuple[Path, str]], offsets: Sequence[int]) -> list[
         DataError: If a folder has too few frames, or their names do not count them.
         MissingFileError: If frames between others are missing.
     """
-    sources = [Source((path,), name) for path, name in files if _is_video(path)]
+    sources = [Source((path,), name) for path, name in files if is_video(path)]
     folders: dict[Path, list[tuple[Path, str]]] = {}
     for path, name in files:
-        if not _is_video(path):
+        if not is_video(path):
             folders.setdefault(path.parent, []).append((path, name))
     for folder, frames in folders.items():
         frames.sort(key=lambda frame: frame_number(frame[0]))
@@ -184,7 +182,7 @@ def _check_names(sources: Sequence[Source], out: Path) -> None:
         ConfigError: If one is. The message names both samples.
     """
     taken: dict[str, Path] = {}
-    frames = {_plain(source.name): source.files[0] for source in sources if _is_video(source.files[0])}
+    frames = {_plain(source.name): source.files[0] for source in sources if is_video(source.files[0])}
     for source in sources:
         name = _plain(source.name)
         stem, _, number = name.rpartition("_")
@@ -203,10 +201,6 @@ def _check_names(sources: Sequence[Source], out: Path) -> None:
 def _plain(name: str) -> str:
     """A name that is the same for all names that some file system takes for one."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in VIDEOS
 
 
 def _files(given: str, out: Path | None) -> list[tuple[Path, str]]:
@@ -261,7 +255,7 @@ def _matched(listed: list[list[tuple[Path, str]]], inputs: tuple[str, ...]) -> l
 
 def _frames(source: Source, inputs: tuple[str, ...], max_pixels: int) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Names and inputs (1, 3, H, W) of a sample; several for a video."""
-    videos = [_is_video(file) for file in source.files]
+    videos = [is_video(file) for file in source.files]
     if not any(videos):
         yield source.name, tuple(read_image(file, max_pixels)[None] for file in source.files)
         return
@@ -277,7 +271,7 @@ def _frames(source: Source, inputs: tuple[str, ...], max_pixels: int) -> Iterato
 
 def _together(files: Sequence[Path]) -> Iterator[tuple[Tensor, ...]]:
     """The frames of videos of the same length."""
-    for frames in zip_longest(*(read_video(file) for file in files)):
+    for frames in zip_longest(*(_video(file) for file in files)):
         if any(frame is None for frame in frames):
             raise DataError(f"{files[0]} and {files[1]} have different numbers of frames: cut the longer one")
         yield frames
@@ -288,7 +282,7 @@ def _windows(file: Path, offsets: Sequence[int]) -> Iterator[tuple[int, tuple[Te
     low, high = min(offsets), max(offsets)
     window: deque[Tensor] = deque(maxlen=high - low + 1)
     number = -1
-    for number, frame in enumerate(read_video(file)):
+    for number, frame in enumerate(_video(file)):
         window.append(frame)
         if len(window) == window.maxlen:
             yield number - high, tuple(window[offset - low] for offset in offsets)
@@ -296,51 +290,5 @@ def _windows(file: Path, offsets: Sequence[int]) -> Iterator[tuple[int, tuple[Te
         raise DataError(f"{file} holds {number + 1} frames, expected at least {high - low + 1}")
 
 
-def files_in_time(given: str) -> list[Path]:
-    """The pictures of a folder or a glob in the order of the numbers in their names, none missing.
-
-    Raises:
-        MissingFileError: If there is no picture, or frames between others are missing.
-        DataError: If names do not count the frames, or they lie in several folders.
-    """
-    files = sorted((path for path, _ in _files(given, None) if not _is_video(path)), key=frame_number)
-    if len({path.parent for path in files}) > 1:
-        raise DataError(f"{given} names frames in several folders: expected those of one video")
-    neighbors(files, 1)  # checks that none is missing
-    return files
-
-
-def video_frames(given: str) -> Iterator[Tensor]:
-    """The frames (3, H, W) of one video, folder or glob, in order. One is in memory at a time.
-
-    Raises:
-        MissingFileError: If there is no picture, or frames between others are missing.
-        DataError: If a frame cannot be read.
-    """
-    if _is_video(Path(given)):
-        yield from read_video(Path(given))
-    else:
-        yield from (read_image(path) for path in files_in_time(given))
-
-
-def read_video(file: Path) -> Iterator[Tensor]:
-    """The frames (3, H, W) uint8 of a video.
-
-    Raises:
-        MissingDependencyError: If OpenCV is not installed.
-        DataError: If no frame can be read.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(f"{file} is a video: pip install 'sfumato[video]' to read it") from error
-    capture: Any = cv2.VideoCapture(str(file))  # untyped: the stubs of OpenCV lack its exceptions
-    try:
-        read, frame = capture.read()
-        if not read:
-            raise DataError(f"{file} holds no frame that can be read: convert it, or give a folder of images")
-        while read:
-            yield torch.from_numpy(frame[..., ::-1].copy()).permute(2, 0, 1)
-            read, frame = capture.read()
-    finally:
-        capture.release()
+def _video(file: Path) -> Iterator[Tensor]:
+    return (frame for _, frame in frame_source(str(file)).frames())
