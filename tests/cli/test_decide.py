@@ -10,7 +10,7 @@ import torch
 from sfumato.cli import main
 from sfumato.data import Scenes
 from sfumato.data.scenes import dataset
-from sfumato.decisions import Abstention, ComponentScores, Costs, OutlierFlag, image_scores
+from sfumato.decisions import Abstention, ComponentScores, Costs, Decisions, OutlierFlag, image_scores
 from sfumato.evaluation import dataset_for, ood_dataset, predict_sample
 from sfumato.runs import Run
 from sfumato.storage import read_tensors, write_tensors
@@ -95,6 +95,36 @@ def test_cost(run, costs, capsys):
     assert len(table) == 20
 
 
+def test_costs_as_risk(run, costs, capsys):
+    words = ["--risk=0.95", "--delta=0.5", "--costs", costs, *QUIET]
+    assert main(["decide", "abstain", str(run), *words]) == 0
+    fitted = Abstention.load(run / "decisions" / "abstention.safetensors")
+    assert fitted.measure == "cost"
+    assert "mean cost of an image's accepted pixels, mean over images with any: at most 0.95" in capsys.readouterr().out
+    matrix = Costs.read(costs, NAMES)
+    for row, (sample, found) in zip(rows(run / "decisions" / "abstain.csv"), predictions(run)):
+        mask = fitted(found) & sample["classes_valid"]
+        real = matrix.realized(matrix.best(found.probs)[0][mask], sample["classes"][mask[0]])
+        assert row["risk"] == "" if not len(real) else float(row["risk"]) == pytest.approx(float(real.double().mean()))
+
+
+def test_what_was_decided_is_stored_with_the_run(run, costs):
+    assert main(["decide", "cost", str(run), "--costs", costs, *QUIET]) == 0
+    stored = Decisions.of(Run.open(run))
+    assert stored.costs is not None
+    assert list(stored.costs.actions) == ["keep", "drop", "other"]
+    assert torch.equal(stored.costs.matrix, Costs.read(costs, NAMES).matrix)
+    assert main(["decide", "flag", str(run), "--rate=0.4", "--delta=0.2", "--measure=total", *QUIET]) == 0
+    assert main(["evaluate", str(run), "--split=val[80%:]", *QUIET]) == 0
+    assert main(["report", str(run), "--device=cpu"]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Decisions</h2>" in page
+    assert '"keys": {"action": {"keep": ' in page
+    assert '"p-value' in page
+    assert main(["calibrate", str(run), "--split=val[:50%]", "--device=cpu", "--quiet"]) == 0
+    assert Decisions.of(Run.open(run)).outdated == ("flag.safetensors",)
+
+
 def test_flag(run, capsys):
     words = ["--rate=0.4", "--delta=0.2", "--side=3", "--measure=total", "--maps", *QUIET]
     assert main(["decide", "flag", str(run), "--ood=textures:val", *words]) == 0
@@ -148,6 +178,10 @@ def test_drift(run, capsys):
         ("abstain RUN --unit=frame", "unit is 'frame'"),
         ("abstain RUN --class=unicorn", "there is no class 'unicorn'"),
         ("abstain RUN --tolerance=1", "tolerance is for values"),
+        ("abstain RUN --measure=cost", "measure is 'cost', expected one of total, aleatoric, epistemic"),
+        ("abstain RUN --costs=COSTS --risk=2", "risk is 2.0, expected a number in (0, 1)"),
+        ("abstain RUN --costs=COSTS --tolerance=1", "tolerance is for values, and costs are of classes"),
+        ("flag RUN --costs=COSTS", "costs is for `decide abstain` and `decide cost`"),
         ("abstain RUN --rate=0.1", "rate is for `decide flag`: leave it out"),
         ("abstain RUN --split=train", "was trained on these images"),
         ("abstain RUN --risk=0.9 --delta=0.5 --on=val", "the decision was fitted on image"),
@@ -162,8 +196,8 @@ def test_drift(run, capsys):
         ("drift RUN --risk=0.1", "risk is for `decide abstain`"),
     ],
 )
-def test_mistakes_are_one_line(run, errors, words, message):
-    assert main(["decide", *words.replace("RUN", str(run)).split(), *QUIET]) == 2
+def test_mistakes_are_one_line(run, costs, errors, words, message):
+    assert main(["decide", *words.replace("RUN", str(run)).replace("COSTS", costs).split(), *QUIET]) == 2
     (line,) = errors()
     assert message in line
     assert not (run / "decisions").exists()

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import binom
 
 from sfumato.calibration import images_needed
-from sfumato.decisions import Abstention, boxes, label_regions
-from sfumato.decisions.abstention import Row, chosen
+from sfumato.decisions import Abstention, Costs, boxes, label_regions
+from sfumato.decisions.thresholds import Row, chosen
 from sfumato.errors import ConfigError, DataError
 from sfumato.predictions import ClassPrediction, ValuePrediction
 
@@ -60,6 +60,65 @@ def test_the_budget_is_kept_with_the_stated_probability(unit, class_index):
     assert sum(risk > 0.05 for risk, _ in found) <= binom.ppf(0.999, 40, 0.2)
     coverage = sum(share for _, share in found) / 40
     assert 0.4 < coverage < 0.95  # all pixels would have a risk of 0.075
+
+
+COSTS = Costs(("act", "wait"), torch.tensor([[0.0, 8.0, 2.0, 2.0], [1.0, 0.0, 1.0, 1.0]]))
+
+
+def cost_of(abstain, held):
+    """Mean cost of the accepted pixels, by hand: the action is the one with the least expected cost."""
+    found = []
+    for prediction, target, valid in held:
+        accepted = abstain(prediction) & valid
+        if bool(accepted.any()):
+            expected = torch.einsum("ak,bkhw->bahw", COSTS.matrix, prediction.probs)
+            found.append(float(COSTS.matrix[expected.argmin(1)[accepted], target[accepted]].double().mean()))
+    return sum(found) / max(1, len(found))
+
+
+def test_a_budget_of_cost_is_kept_with_the_stated_probability():
+    other, found, shares = images(400, 9_000), [], []
+    everything = Abstention(torch.tensor([torch.finfo(torch.float32).max]), 0.5, 0.2)
+    assert cost_of(everything, other) > 0.5
+    for seed in range(30):
+        with suppress(DataError):
+            fitted = Abstention.fit(images(150, seed), 0.45, 0.2, costs=COSTS, measure="cost")
+            found.append(cost_of(fitted, other))
+            shares.append(fitted.coverage)
+    assert sum(cost > 0.45 for cost in found) <= binom.ppf(0.999, 30, 0.2)
+    assert len(found) >= 20
+    assert 0.2 < sum(shares) / len(shares) < 1
+
+
+def test_costs_of_errors_alone_are_the_share_of_errors():
+    """With a cost of 1 for each error, the mean cost is the share of wrong pixels."""
+    held = images(200, 5)
+    ones = Costs(tuple("abcd"), 1 - torch.eye(K))
+    by_cost = Abstention.fit(held, 0.05, 0.2, costs=ones, measure="total")
+    by_error = Abstention.fit(held, 0.05, 0.2)
+    assert torch.equal(by_cost.threshold, by_error.threshold)
+    shifted = Costs(tuple("abcd"), 10 * (1 - torch.eye(K)) - 3)  # −3 + 10 × share
+    by_shift = Abstention.fit(held, 0.05 * 10 - 3, 0.2, costs=shifted, measure="total")
+    assert torch.equal(by_shift.threshold, by_error.threshold)
+
+
+def test_a_stored_budget_of_cost_is_read_back(tmp_path):
+    fitted = Abstention.fit(images(150, 0), 0.6, 0.2, costs=COSTS, measure="cost")
+    fitted.save(tmp_path / "a.safetensors")
+    again, (prediction, _, _) = Abstention.load(tmp_path / "a.safetensors"), images(1, 7)[0]
+    assert torch.equal(again.costs, COSTS.matrix)
+    assert torch.equal(again(prediction), fitted(prediction))
+    assert "mean cost of an image's accepted pixels" in again.text()
+
+
+def test_the_limit_is_the_end_of_the_key():
+    rule = Abstention(torch.tensor([0.7]), 0.1, 0.1)
+    values = torch.linspace(0.69, 0.71, 999)
+    from sfumato.metrics import histogram
+
+    by_key = histogram.key(values) <= int(histogram.key(rule.threshold)[0])
+    assert torch.equal(values < rule.limit, by_key)
+    assert math.isinf(Abstention(torch.tensor([torch.finfo(torch.float32).max]), 0.1, 0.1).limit)
 
 
 def test_the_accepted_share_is_what_the_held_out_images_said():
@@ -128,7 +187,7 @@ def test_values_have_a_tolerance():
     fitted = Abstention.fit(held, 0.1, 0.1, tolerance=1.0)
     assert float(fitted.threshold) < 1  # variance: only where σ is below 1 are errors above 1 rare enough
     accepted = torch.cat([fitted(p) for p, _, _ in held])
-    wrong = torch.cat([fitted.wrong(p, t) for p, t, _ in held])
+    wrong = torch.cat([fitted.loss(p, t) for p, t, _ in held])
     assert 0.5 < float(accepted.double().mean()) < 1
     assert float(wrong[accepted].double().mean()) <= 0.1 < float(wrong[~accepted].double().mean())
     with pytest.raises(ConfigError, match="tolerance is 0"):

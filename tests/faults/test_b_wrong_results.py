@@ -59,7 +59,7 @@ from sfumato.runs import (
 from sfumato.serving import open_predictor, reduce_precision
 from sfumato.serving.exporter import compare
 from sfumato.serving.files import find_sources
-from sfumato.serving.graph import outputs_of
+from sfumato.serving.graph import Outcome, outputs_of
 from sfumato.serving.metadata import input_kinds, metadata
 from sfumato.storage import read_tensors, write_tensors
 from sfumato.tasks import Depth
@@ -230,7 +230,7 @@ def test_the_check_of_an_export_sees_numbers_that_are_not_finite():
     outputs = [value.numpy().copy() for value in outputs_of(prediction).values()]
     outputs[2][0, 0, 0, 0] = math.nan
     with pytest.raises(NotFiniteError):
-        compare([prediction], [outputs])
+        compare([Outcome(prediction)], [outputs])
 
 
 # B6: a fitted map used where it saw no data
@@ -386,7 +386,7 @@ def test_every_class_has_a_label_of_its_own_in_every_artifact(tmp_path):
     assert (outputs_of(prediction)["label"] == 290).all()
     wrapped = [value.numpy() for value in outputs_of(prediction).values()]
     wrapped[0] = wrapped[0].astype(np.uint8)
-    assert compare([prediction], [wrapped])["label"] == 1.0
+    assert compare([Outcome(prediction)], [wrapped])["label"] == 1.0
     prediction.save(tmp_path / "p.safetensors")
     assert (ClassPrediction.load(tmp_path / "p.safetensors").label == 290).all()
 

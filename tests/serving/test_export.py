@@ -14,6 +14,7 @@ from sfumato.errors import ConfigError, DataError, ExportError, MissingFileError
 from sfumato.runs import Predictor, Run, RunBackend
 from sfumato.serving import Bundle, OnnxBackend, export, open_predictor
 from sfumato.serving.exporter import compare
+from sfumato.serving.graph import Outcome
 from sfumato.storage import digest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -153,9 +154,9 @@ def test_a_label_that_wrapped_around_is_noticed(make_run, many_classes):
     prediction = replace(prediction, probs=probs, aleatoric=torch.zeros_like(prediction.aleatoric))
     right = [prediction.label.int(), prediction.confidence, probs, prediction.total, prediction.aleatoric]
     outputs = [*right, prediction.epistemic]
-    assert max(compare([prediction], [outputs]).values()) == 0
+    assert max(compare([Outcome(prediction)], [outputs]).values()) == 0
     outputs[0] = (prediction.label % 256).to(torch.uint8)
-    assert compare([prediction], [outputs])["label"] == 1
+    assert compare([Outcome(prediction)], [outputs])["label"] == 1
 
 
 def test_outputs_that_are_not_finite_are_never_passed(classes):
@@ -163,7 +164,7 @@ def test_outputs_that_are_not_finite_are_never_passed(classes):
     outputs = [prediction.label.byte(), prediction.confidence, prediction.probs]
     outputs += [torch.full_like(prediction.total, float("nan")), prediction.aleatoric, prediction.epistemic]
     with pytest.raises(NotFiniteError, match="total that is not finite"):
-        compare([prediction], [outputs])
+        compare([Outcome(prediction)], [outputs])
 
 
 def test_a_run_that_is_not_finite_is_not_exported(make_run, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from sfumato.errors import ConfigError, similar
 
 if TYPE_CHECKING:
     from sfumato.data.views import Samples
+    from sfumato.decisions import Costs
     from sfumato.decisions.of_run import Pass
 
 KINDS = {  # the options that are for some kinds only, each with its default
@@ -20,6 +22,7 @@ KINDS = {  # the options that are for some kinds only, each with its default
         "unit": "pixel",
         "class": "",
         "tolerance": 0.0,
+        "costs": None,
         "delta": None,
         "measure": "",
         "maps": False,
@@ -68,21 +71,23 @@ def decide(
         on: Images to decide on. For drift they come in this order. Default val[50%:].
         ood: Decide on other data instead, as DATA or DATA:SPLIT or a folder of images.
         ood_root: Folder where it lies.
-        risk: For abstain, the allowed share of wrong pixels among the accepted ones, as a mean over images. Default
-            0.05.
+        risk: For abstain, the allowed share of wrong pixels among the accepted ones, as a mean over images; with
+            --costs their allowed mean cost. Default 0.05.
         delta: How often the limit may be exceeded. For drift the probability of a false alarm. Default 0.1, drift 0.01.
         unit: For abstain, what is accepted as a whole: pixel, region (of one predicted class) or image. Default pixel.
         class_: For abstain, the class whose missed pixels are limited. Default: errors of all classes.
         tolerance: For abstain, the largest error of a value that is not wrong, in its unit.
-        costs: For cost, a YAML file with the cost of each action for each class.
+        costs: A YAML file with the cost of each action for each class: for cost, and for abstain to limit the cost.
         rate: For flag, the allowed share of flagged images among those like the held-out ones. Default 0.05.
         side: For flag, side of the square whose mean is the score, pixels, odd; then regions are found. Default 0, the
             whole image.
-        measure: The uncertainty that is looked at: total, aleatoric, epistemic, or novelty; for drift also error.
-            Default total for abstain, else epistemic.
+        measure: The uncertainty that is looked at: total, aleatoric, epistemic, or novelty; for drift also error, for
+            abstain with --costs also cost, the expected one. Default total for abstain (cost with --costs), else
+            epistemic.
         maps: Write a file of maps for each image.
         task: Which task, for a run of several.
-        out: Folder for the table KIND.csv, what was fitted, and maps. Default RUN/decisions.
+        out: Folder for the table KIND.csv, what was fitted, and maps. Default RUN/decisions, where `sfumato report` and
+            `sfumato export` find what was fitted.
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
         device: auto, cpu, cuda or mps. Default auto.
@@ -110,21 +115,44 @@ def decide(
         raise ConfigError(f"{run} was trained on these images: fit on others, as in --split 'val[:50%]'")
     how = Pass(view, samples, seed, not quiet)
     images = evaluation.ood_dataset(view, ood, ood_root) if ood else evaluation.dataset_for(view, data, root, on)
-    where = folder / "maps" if maps else None
+    place = Place(folder, view.prefix, maps)
     names: tuple[str, ...] = getattr(view.single_task, "names", ())
-    if costs is not None:
-        _act(how, costs, names, images, folder, where)
+    matrix = None if costs is None else _costs(costs, names)
+    if kind == "cost" and matrix is not None:
+        _act(how, matrix, images, place)
         return
     held = evaluation.dataset_for(view, data, root, split)
     if kind == "abstain":
-        choices: dict[str, object] = {"unit": unit, "measure": measure or "total", "tolerance": tolerance}
+        usual = "total" if matrix is None else "cost"
+        choices: dict[str, object] = {
+            "unit": unit, "measure": measure or usual, "tolerance": tolerance, "costs": matrix,
+        }  # fmt: skip
         if class_:
             choices["class_index"] = evaluation.class_index(view, class_)
-        _abstain(how, held, images, risk, 0.1 if delta is None else delta, choices, names, folder, where)
+        _abstain(how, held, images, risk, 0.1 if delta is None else delta, choices, names, place)
     elif kind == "flag":
-        _flag(how, held, images, rate, 0.1 if delta is None else delta, measure or "epistemic", side, folder, where)
+        _flag(how, held, images, rate, 0.1 if delta is None else delta, measure or "epistemic", side, place)
     else:
-        _watch(how, held, images, measure or "epistemic", 0.01 if delta is None else delta, folder)
+        _watch(how, held, images, measure or "epistemic", 0.01 if delta is None else delta, place)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a decision go. Those of one of several tasks start with its name."""
+
+    folder: Path
+    prefix: str
+    with_maps: bool
+
+    @property
+    def maps(self) -> Path | None:
+        """The folder of the maps, or None without them."""
+        return self.folder / f"{self.prefix}maps" if self.with_maps else None
+
+    def file(self, name: str) -> Path:
+        """The path of a file. The folder is made."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / (self.prefix + name)
 
 
 def _check_options(kind: str, given: dict[str, object]) -> None:
@@ -137,34 +165,36 @@ def _check_options(kind: str, given: dict[str, object]) -> None:
 
 def _abstain(
     how: Pass, held: Samples, images: Samples, risk: float, delta: float, choices: dict[str, object],
-    names: tuple[str, ...], folder: Path, maps: Path | None,
+    names: tuple[str, ...], place: Place,
 ) -> None:  # fmt: skip
     from sfumato.decisions import of_run
 
     fitted = of_run.fit_abstention(how, held, risk, delta, **choices)
-    rows = of_run.accepted(how, fitted, images, maps)
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted.save(folder / "abstention.safetensors")
-    of_run.write_table(rows, folder / "abstain.csv")
+    rows = of_run.accepted(how, fitted, images, place.maps)
+    fitted.save(place.file("abstention.safetensors"))
+    of_run.write_table(rows, place.file("abstain.csv"))
     echo(f"Fitted on {fitted.images} images. For images like these: {fitted.text(names)}")
     found = mean(row.risk for row in rows)
     realized = "" if math.isnan(found) else f", risk {found:.4g}"
     share = mean(row.accepted for row in rows)
     echo(f"On {len(rows)} other images: {100 * share:.3g} % of the pixels are accepted{realized}")
-    echo(f"{folder / 'abstain.csv'} has a row for each image")
+    echo(f"{place.file('abstain.csv')} has a row for each image")
 
 
-def _act(
-    how: Pass, path: Path, names: tuple[str, ...], images: Samples, folder: Path, maps: Path | None
-) -> None:  # fmt: skip
-    from sfumato.decisions import Costs, of_run
+def _costs(path: Path, names: tuple[str, ...]) -> Costs:
+    from sfumato.decisions import Costs
 
     if not names:
         raise ConfigError("costs are of classes, and this run predicts values: name a task of classes with --task")
-    costs = Costs.read(path, names)
-    rows = of_run.acted(how, costs, images, maps)
-    folder.mkdir(parents=True, exist_ok=True)
-    of_run.write_table(rows, folder / "cost.csv")
+    return Costs.read(path, names)
+
+
+def _act(how: Pass, costs: Costs, images: Samples, place: Place) -> None:
+    from sfumato.decisions import of_run
+
+    rows = of_run.acted(how, costs, images, place.maps)
+    costs.save(place.file("costs.safetensors"))
+    of_run.write_table(rows, place.file("cost.csv"))
     shares = ", ".join(f"{name} {100 * mean(row.shares[name] for row in rows):.3g} %" for name in costs.actions)
     echo(f"Actions on {len(rows)} images: {shares}")
     echo(f"Expected cost per pixel: {mean(row.expected for row in rows):.4g}")
@@ -172,21 +202,19 @@ def _act(
         plain = mean(row.by_label for row in rows)
         echo(f"Cost by the labels: {real:.4g}; if the most probable class were taken as certain: {plain:.4g}")
     echo(f"Value of looking again before acting: {mean(row.look for row in rows):.4g} per pixel")
-    echo(f"{folder / 'cost.csv'} has a row for each image")
+    echo(f"{place.file('cost.csv')} has a row for each image")
 
 
 def _flag(
-    how: Pass, held: Samples, images: Samples, rate: float, delta: float, measure: str, side: int, folder: Path,
-    maps: Path | None,
-) -> None:  # fmt: skip
+    how: Pass, held: Samples, images: Samples, rate: float, delta: float, measure: str, side: int, place: Place
+) -> None:
     from sfumato.decisions import ComponentScores, of_run
 
     fitted = of_run.fit_flag(how, held, rate, delta, measure=measure, side=side)
     components = ComponentScores() if side else None
-    rows = of_run.flagged(how, fitted, images, maps, components)
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted.save(folder / "flag.safetensors")
-    of_run.write_table(rows, folder / "flag.csv")
+    rows = of_run.flagged(how, fitted, images, place.maps, components)
+    fitted.save(place.file("flag.safetensors"))
+    of_run.write_table(rows, place.file("flag.csv"))
     sure = f"with probability {1 - delta:.4g}"
     echo(f"Fitted on {len(fitted.scores)} images: at most {rate:.4g} of images like these are flagged, {sure}")
     count, found = sum(row.flagged for row in rows), sum(row.discovered for row in rows)
@@ -197,15 +225,14 @@ def _flag(
         text = ", ".join(f"{name} {'–' if math.isnan(each) else f'{each:.3g}'}" for name, each in known.items())
         echo(f"Against the {int(matched['true_components'])} marked regions: {text}")
     echo(f"Benjamini-Hochberg: {found} images, of which at most {rate:.4g} are like the held-out ones on average")
-    echo(f"{folder / 'flag.csv'} has a row for each image")
+    echo(f"{place.file('flag.csv')} has a row for each image")
 
 
-def _watch(how: Pass, held: Samples, images: Samples, measure: str, delta: float, folder: Path) -> None:
+def _watch(how: Pass, held: Samples, images: Samples, measure: str, delta: float, place: Place) -> None:
     from sfumato.decisions import of_run
 
     rows, alarm = of_run.watched(how, held, images, measure, delta)
-    folder.mkdir(parents=True, exist_ok=True)
-    of_run.write_table(rows, folder / "drift.csv")
+    of_run.write_table(rows, place.file("drift.csv"))
     if alarm is None:
         largest = max(row.log_capital for row in rows)
         echo(
@@ -214,7 +241,7 @@ def _watch(how: Pass, held: Samples, images: Samples, measure: str, delta: float
     else:
         echo(f"Change of {measure} reported at image {alarm} of {len(rows)}, {rows[alarm - 1].name}")
         echo(f"Without a change this happens with probability {delta:.4g} at most")
-    echo(f"{folder / 'drift.csv'} has a row for each image")
+    echo(f"{place.file('drift.csv')} has a row for each image")
 
 
 def mean(values: Iterable[float]) -> float:

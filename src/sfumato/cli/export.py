@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfumato.cli.console import echo
 from sfumato.errors import ConfigError, MissingFileError
+
+if TYPE_CHECKING:
+    from sfumato.runs import Run
 
 SPLIT = "val"
 
@@ -23,6 +28,9 @@ def export(
     quiet: bool = False,
 ) -> None:
     """Write a run as one file: raw image in; label or value, probabilities, total, aleatoric and epistemic out.
+
+    What `sfumato decide` left for the run is in the file, as far as it concerns one pixel alone: the mask of accepted
+    pixels, the action with the least expected cost, that cost, and the value of looking again.
 
     Args:
         run: Folder of a run, calibrated or not.
@@ -54,6 +62,7 @@ def export(
     dataset = None if precision == "float32" else dataset_for(opened, split=split)
     differences = serving.export(opened, path, format, input, deterministic)
     echo(f"{path}: {_mebibytes(path)} MiB, within {max(differences.values()):.1g} of the run")
+    _tell_decisions(opened, differences)
     if dataset is None:
         return
     serving.reduce_precision(path, precision)
@@ -62,6 +71,21 @@ def export(
     cost = serving.precision_cost(opened, bundle, dataset, deterministic=deterministic, progress=not quiet)
     for name, (ours, theirs) in cost.items():
         echo(f"  {name:12s} {ours:.4f} → {theirs:.4f}")
+
+
+def _tell_decisions(run: Run, outputs: Iterable[str]) -> None:
+    """Say which decisions the file makes, and which were left out and why."""
+    from sfumato.decisions import Decisions
+
+    stored, names = Decisions.of(run), set(outputs)
+    if found := [name for name in ("accepted", "action", "expected_cost", "look") if name in names]:
+        echo(f"Decisions in the file: {', '.join(found)}")
+    if stored.abstention is not None and "accepted" not in names:
+        echo("Abstention is left out: it needs the draws of the run, or all pixels of an image")
+    if "accepted" in names and run.plan.factors != (1.0, 1.0):
+        echo("Its promise about accepted pixels was tested at the original size, and the file sees reduced images")
+    for name in stored.outdated:
+        echo(f"{name} is left out: the run was trained or calibrated since. Run `sfumato decide` again")
 
 
 def _mebibytes(path: Path) -> str:

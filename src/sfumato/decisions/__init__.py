@@ -13,6 +13,7 @@ from sfumato.decisions.outliers import (
     local_means,
 )
 from sfumato.decisions.regions import boxes, label_regions
+from sfumato.decisions.stored import Decisions
 
 __all__ = [
     "MEASURES",
@@ -20,6 +21,7 @@ __all__ = [
     "Abstention",
     "ComponentScores",
     "Costs",
+    "Decisions",
     "Drift",
     "LogLoss",
     "Look",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from sfumato.calibration.fitted import Fitted
-from sfumato.calibration.risk import images_needed, p_values
+from sfumato.decisions.costs import Costs
 from sfumato.decisions.outliers import measured
 from sfumato.decisions.regions import label_regions
-from sfumato.errors import ConfigError, DataError
+from sfumato.decisions.thresholds import Row, chosen
+from sfumato.errors import ConfigError
 from sfumato.metrics import histogram
 from sfumato.predictions import (
     UNCERTAINTIES,
@@ -27,7 +29,7 @@ from sfumato.predictions import (
 UNITS = ("pixel", "region", "image")
 """What is accepted or not as a whole. A region is a connected region of one predicted class."""
 
-SHARE, STEPS = 5, 50  # one image in five sets the thresholds that are tested; number of thresholds
+COST = "cost"  # the measure that is the expected cost of the best action
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Abstention(Fitted):
     most ``risk``. No assumption is made about how uncertainty and error are related; if they are not, little is
     accepted.
 
+    With ``costs`` the risk of an image is the mean cost of its accepted pixels instead. There the action with the least
+    expected cost is taken. The test is made on ``(cost − least) / (largest − least)``, with the ends of the matrix.
+
     A fifth of the held-out images gives thresholds, the quantiles of their uncertainties, and the one that has the best
     prospects. On the others the thresholds
     are tested from this one on to larger ones, and the walk ends where a test fails.
@@ -46,14 +51,16 @@ class Abstention(Fitted):
     Args:
         threshold: Uncertainties up to this one are accepted (1,), in the unit of the prediction. Numbers that differ
             by less than a factor 1 + 2⁻⁸ are taken as equal.
-        risk: The allowed mean risk, in (0, 1).
+        risk: The allowed mean risk, in (0, 1); with costs between the smallest and the largest cost.
         delta: How often the mean risk may be larger, in (0, 1).
         unit: pixel, region or image. Default pixel.
-        measure: total, aleatoric or epistemic. Default total.
+        measure: total, aleatoric or epistemic; or cost, the expected cost less the smallest cost. Default total.
         class_index: The class whose pixels are counted, so the risk is the share of its accepted pixels that are
             missed.
             Default: all classes.
         tolerance: The error of a value up to which it is not wrong, in its unit. 0 for classes. Default 0.
+        costs: The cost (A, K) of each action for each true class. None for a risk that counts errors. Default None.
+        rests_on: The state of the predictions of the run that it was fitted for. Empty without a run.
         coverage: Mean share of the pixels of a tested image that are accepted, in [0, 1].
         images: Number of held-out images.
         fitted_on: Names and digests of the held-out images.
@@ -72,6 +79,8 @@ class Abstention(Fitted):
     measure: str = "total"
     class_index: int | None = None
     tolerance: float = 0.0
+    costs: Tensor | None = None
+    rests_on: str = ""
     coverage: float = 0.0
     images: int = 0
 
@@ -86,28 +95,31 @@ class Abstention(Fitted):
         measure: str = "total",
         class_index: int | None = None,
         tolerance: float = 0.0,
+        costs: Costs | None = None,
     ) -> Self:
         """The largest threshold that keeps the risk.
 
         Args:
             held: Held-out predictions, targets (B, *event) or (B, D, *event), and masks (B, *event).
-            risk: The allowed mean risk, in (0, 1). Default 0.05.
+            risk: The allowed mean risk, in (0, 1); with costs in their unit. Default 0.05.
             delta: How often the mean risk may be larger, in (0, 1). Default 0.1.
             unit: pixel, region or image. Default pixel.
-            measure: total, aleatoric or epistemic. Default total.
+            measure: total, aleatoric or epistemic; with costs also cost. Default total.
             class_index: The class whose missed pixels are limited. Default: all classes.
             tolerance: For values, the largest error that is not wrong, > 0.
+            costs: For classes, the costs whose mean is limited. Default: errors are counted.
 
         Raises:
             ConfigError: If a choice is out of range or does not suit the prediction.
             DataError: If the images are too few (the message says how many are needed), or no threshold keeps the risk.
         """
-        rule = cls(torch.zeros(1), risk, delta, unit, measure, class_index, tolerance)
+        matrix = None if costs is None else costs.matrix
+        rule = cls(torch.zeros(1), risk, delta, unit, measure, class_index, tolerance, matrix)
         rule.check()
         rows = [row for batch in held for row in rule.rows(*batch)]
-        key, coverage = chosen(rows, risk, delta)
+        key, coverage = chosen(rows, risk, delta, rule.ends)
         threshold = torch.tensor([key << 15], dtype=torch.int32).view(torch.float32)
-        return cls(threshold, risk, delta, unit, measure, class_index, tolerance, coverage, len(rows))
+        return replace(rule, threshold=threshold, coverage=coverage, images=len(rows))
 
     def check(self) -> None:
         """Check the choices that do not depend on predictions.
@@ -115,12 +127,26 @@ class Abstention(Fitted):
         Raises:
             ConfigError: If one is out of range.
         """
-        for name, value in (("risk", self.risk), ("delta", self.delta)):
-            if not 0 < value < 1:
-                raise ConfigError(f"{name} is {value}, expected a number in (0, 1)")
-        for name, value, known in (("unit", self.unit, UNITS), ("measure", self.measure, UNCERTAINTIES)):
+        for name, value, (low, high) in (("risk", self.risk, self.ends), ("delta", self.delta, (0, 1))):
+            if not low < value < high:
+                raise ConfigError(f"{name} is {value}, expected a number in ({low:g}, {high:g})")
+        if self.costs is not None and self.tolerance:
+            raise ConfigError("tolerance is for values, and costs are of classes: leave one of them out")
+        measures = UNCERTAINTIES if self.costs is None else (*UNCERTAINTIES, COST)
+        for name, value, known in (("unit", self.unit, UNITS), ("measure", self.measure, measures)):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+
+    @cached_property  # numbers that are known before a graph is traced
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest loss of a pixel."""
+        return (0.0, 1.0) if self.costs is None else (float(self.costs.min()), float(self.costs.max()))
+
+    @cached_property
+    def limit(self) -> float:
+        """Uncertainties below this one are accepted: the end of the key of the threshold."""
+        end = (int(histogram.key(self.threshold)[0]) + 1) << 15
+        return float(torch.tensor([end], dtype=torch.int32).view(torch.float32))
 
     def uncertainty(self, prediction: TaskPrediction) -> Tensor:
         """The uncertainty (B, *event) that is compared with the threshold: a pixel has the mean of its unit.
@@ -128,7 +154,10 @@ class Abstention(Fitted):
         Raises:
             ConfigError: If there are no regions, because the prediction is not a map of classes.
         """
-        found = measured(prediction, self.measure).float()
+        if self.measure == COST:
+            found = _expected(prediction, self.costs).amin(1).float() - self.ends[0]
+        else:
+            found = measured(prediction, self.measure).float()
         if self.unit == "image":
             return found.flatten(1).mean(1).view(-1, *[1] * (found.ndim - 1)).expand_as(found)
         if self.unit == "pixel":
@@ -141,14 +170,20 @@ class Abstention(Fitted):
 
     def __call__(self, prediction: TaskPrediction) -> Tensor:
         """Which pixels (B, *event) are accepted, bool."""
-        return histogram.key(self.uncertainty(prediction)) <= int(histogram.key(self.threshold)[0])
+        return self.uncertainty(prediction) < self.limit
 
-    def wrong(self, prediction: TaskPrediction, target: Tensor) -> Tensor:
-        """Which pixels (B, *event) are wrong, bool: another class, or an error of a value above the tolerance.
+    def loss(self, prediction: TaskPrediction, target: Tensor) -> Tensor:
+        """What each pixel (B, *event) adds to the risk: whether it is wrong, or its cost. Any number without a target.
+
+        Wrong is another class, or an error of a value above the tolerance.
 
         Raises:
-            ConfigError: If the tolerance or the class does not suit the prediction.
+            ConfigError: If the tolerance, the class or the costs do not suit the prediction.
         """
+        if self.costs is not None:
+            action = _expected(prediction, self.costs).argmin(1)
+            known = target.clamp(0, self.costs.shape[1] - 1)  # what lies where no target is may be anything
+            return self.costs.to(action.device)[action, known]
         if isinstance(prediction, ClassPrediction):
             classes = prediction.probs.shape[1]
             if self.class_index is not None and not 0 <= self.class_index < classes:
@@ -172,10 +207,11 @@ class Abstention(Fitted):
         """What is kept of each image of a batch. An image without a counted pixel is left out."""
         check_mask(valid, prediction.aleatoric.shape, "prediction")
         uncertainty, counted = self.uncertainty(prediction), self.counted(target, valid)
-        wrong = self.wrong(prediction, target)
+        low, high = self.ends
+        share = (self.loss(prediction, target).double() - low) / (high - low)
         return [
-            Row.of(select(u, mask), select(w, mask))
-            for u, w, mask in zip(uncertainty, wrong, counted)
+            Row.of(select(u, mask), select(each, mask))
+            for u, each, mask in zip(uncertainty, share, counted)
             if bool(mask.any())
         ]
 
@@ -190,119 +226,20 @@ class Abstention(Fitted):
         if self.class_index is not None:
             name = names[self.class_index] if self.class_index < len(names) else f"class {self.class_index}"
             what, pixels = "missed", f"accepted {name} pixels"
-        return (
-            f"share of an image's {pixels} that are {what}, mean over images with any: at most {self.risk:.4g} with "
-            f"probability {1 - self.delta:.4g}"
-        )
+        risk = f"share of an image's {pixels} that are {what}"
+        if self.costs is not None:
+            risk = f"mean cost of an image's {pixels}"
+        return f"{risk}, mean over images with any: at most {self.risk:.4g} with probability {1 - self.delta:.4g}"
+
+
+def _expected(prediction: TaskPrediction, matrix: Tensor | None) -> Tensor:
+    """The expected cost (B, A, *event) of each action."""
+    if matrix is None or not isinstance(prediction, ClassPrediction):
+        raise ConfigError("costs are of classes, and this prediction is of values: leave them out")
+    return Costs(tuple(map(str, range(len(matrix)))), matrix).expected(prediction.probs)
 
 
 def _region_means(uncertainty: Tensor, label: Tensor) -> Tensor:
     numbers = label_regions(label).to(uncertainty.device).flatten()
     sums = torch.bincount(numbers, uncertainty.flatten().double())
     return (sums / torch.bincount(numbers))[numbers].view_as(uncertainty).float()
-
-
-@dataclass(frozen=True)
-class Row:
-    """The pixels of one image by their uncertainty.
-
-    Args:
-        keys: The different keys (m,) of the uncertainties, ascending, see :mod:`sfumato.metrics.histogram`.
-        accepted: Number of pixels (m,) up to each key.
-        wrong: Number of them (m,) that are wrong.
-    """
-
-    keys: Tensor
-    accepted: Tensor
-    wrong: Tensor
-
-    @classmethod
-    def of(cls, uncertainty: Tensor, wrong: Tensor) -> Row:
-        """The row of an image.
-
-        Args:
-            uncertainty: Uncertainties (N,) of its pixels, ≥ 0.
-            wrong: Whether each of them is wrong (N,), or a loss in [0, 1].
-        """
-        keys, places = histogram.key(uncertainty.cpu()).unique(return_inverse=True)
-        counts = torch.bincount(places).cumsum(0)
-        return cls(keys, counts, torch.bincount(places, wrong.cpu().double()).cumsum(0))
-
-    def up_to(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """For thresholds (L,): the share of the pixels that are accepted, and of those the share that is wrong.
-
-        The second one is NaN where no pixel is accepted.
-        """
-        place = torch.searchsorted(self.keys, keys, right=True) - 1
-        accepted, wrong = (column[place.clamp_min(0)].where(place >= 0, 0) for column in (self.accepted, self.wrong))
-        return accepted / self.accepted[-1], wrong / accepted
-
-
-def chosen(rows: Sequence[Row], risk: float, delta: float) -> tuple[int, float]:
-    """The largest key of an uncertainty up to which the risk is kept, with probability ``1 − delta``.
-
-    Args:
-        rows: The held-out images.
-        risk: The allowed mean risk.
-        delta: The probability of failure.
-
-    Returns:
-        The key, and the mean share of pixels that are accepted on the images that were tested.
-
-    Raises:
-        DataError: If the images are too few, or no threshold keeps the risk.
-    """
-    needed = images_needed(risk, delta)
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist()
-    few = len(rows) // SHARE
-    first, tested = [rows[i] for i in order[:few]], [rows[i] for i in order[few:]]
-    if len(tested) < needed or not first:
-        enough = max(SHARE, next(n for n in range(needed, 2 * needed + SHARE) if n - n // SHARE >= needed))
-        raise DataError(
-            f"{len(rows)} held-out images are too few for a risk of {risk:.4g} with probability {1 - delta:.4g}: it "
-            f"needs at least {enough}"
-        )
-    keys = _quantiles(first)
-    start = _start(first, keys, len(tested), risk, delta)
-    shares, losses = (torch.stack(each) for each in zip(*(row.up_to(keys) for row in tested)))
-    best: int | None = None
-    for place in range(start, len(keys)):
-        if _p_value(shares[:, place], losses[:, place], risk, delta) > delta:
-            break
-        best = place
-    if best is None:
-        own = losses[:, start][shares[:, start] > 0]
-        found = f"risk {float(own.mean()):.3g} on {len(own)} images" if len(own) else "nothing accepted"
-        raise DataError(
-            f"no threshold keeps a risk of {risk:.4g} with probability {1 - delta:.4g}: the one with the best "
-            f"prospects has {found}. Allow a larger risk, or use more images"
-        )
-    return int(keys[best]), float(shares[:, best].mean())
-
-
-def _start(rows: Sequence[Row], keys: Tensor, images: int, risk: float, delta: float) -> int:
-    """The largest threshold with the smallest p-value, if ``images`` were as these are. It is tested first."""
-    shares, losses = (torch.stack(each).repeat(-(-images // len(rows)), 1)[:images]
-                      for each in zip(*(row.up_to(keys) for row in rows)))  # fmt: skip
-    found = [_p_value(shares[:, place], losses[:, place], risk, delta) for place in range(len(keys))]
-    return max(place for place, value in enumerate(found) if value == min(found))
-
-
-def _p_value(shares: Tensor, losses: Tensor, risk: float, delta: float) -> float:
-    """The p-value of one threshold, given what it accepts of each image (n,) and how much of that is wrong (n,)."""
-    own = losses[shares > 0]
-    return float(p_values(own[:, None], risk, delta)) if len(own) else 1.0
-
-
-def _quantiles(rows: Sequence[Row]) -> Tensor:
-    """Keys up to which 1/50, 2/50, … and all of the pixels are accepted, where each image weighs the same."""
-    keys = torch.cat([row.keys for row in rows])
-    weights = torch.cat(
-        [row.accepted.diff(prepend=torch.zeros(1, dtype=torch.int64)) / row.accepted[-1] for row in rows]
-    )
-    ordered, places = keys.sort()
-    upto = weights[places].cumsum(0)
-    wanted = torch.arange(1, STEPS) / STEPS * float(upto[-1])
-    found = ordered[torch.searchsorted(upto, wanted).clamp_max(len(ordered) - 1)]
-    everything = histogram.key(torch.tensor([torch.finfo(torch.float32).max]))
-    return torch.cat([found, everything]).unique()

@@ -14,6 +14,7 @@ from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError, DataError
 from sfumato.predictions import ClassMoments, ClassPrediction, entropy
 from sfumato.sections import Json, read_yaml, short
+from sfumato.storage import Stored
 
 
 class Loss(Protocol):
@@ -34,7 +35,7 @@ class LogLoss:
 
 
 @dataclass(frozen=True)
-class Costs:
+class Costs(Stored):
     """The cost of each action for each true class.
 
     Args:
@@ -49,7 +50,7 @@ class Costs:
     (tensor([0, 1]), tensor([0.1000, 0.9000]))
     """
 
-    actions: tuple[str, ...]
+    actions: Sequence[str]
     matrix: Tensor
 
     def __post_init__(self) -> None:

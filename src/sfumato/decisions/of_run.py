@@ -24,7 +24,7 @@ from sfumato.errors import DataError, RunError
 from sfumato.evaluation.evaluate import selected
 from sfumato.evaluation.held import HeldPredictions
 from sfumato.predictions import ClassPrediction, ValuePrediction, predict, resize_maps, with_channels
-from sfumato.runs import Run, generator_for
+from sfumato.runs import Run, generator_for, prediction_state
 from sfumato.runs.sizes import Scaling
 from sfumato.storage import atomic_write, check_finite, write_tensors
 
@@ -84,7 +84,7 @@ class Accepted:
     Args:
         name: Name of the image.
         accepted: Share of its pixels that are accepted; of the counted ones where labels are known.
-        risk: Share of the accepted and counted pixels that are wrong. NaN without any.
+        risk: Share of the accepted and counted pixels that are wrong, or their mean cost. NaN without any.
     """
 
     name: str
@@ -98,7 +98,7 @@ def fit_abstention(run: Pass, dataset: Samples, risk: float = 0.05, delta: float
     Args:
         run: How the images are predicted.
         dataset: Images that the run was neither trained nor calibrated on.
-        risk: The allowed mean risk, in (0, 1). Default 0.05.
+        risk: The allowed mean risk, in (0, 1); with costs in their unit. Default 0.05.
         delta: How often the mean risk may be larger, in (0, 1). Default 0.1.
         **choices: Those of :meth:`Abstention.fit`.
 
@@ -109,7 +109,7 @@ def fit_abstention(run: Pass, dataset: Samples, risk: float = 0.05, delta: float
     """
     held = run.held(dataset)
     fitted = Abstention.fit(cast("Any", held.of(range(len(held)))), risk, delta, **choices)
-    return replace(fitted, fitted_on=tuple(held.keys))
+    return replace(fitted, fitted_on=tuple(held.keys), rests_on=prediction_state(run.run))
 
 
 def accepted(run: Pass, abstention: Abstention, dataset: Samples, maps: Path | None = None) -> list[Accepted]:
@@ -127,7 +127,7 @@ def accepted(run: Pass, abstention: Abstention, dataset: Samples, maps: Path | N
         counted = abstention.counted(target, valid)
         known = mask & counted
         share = mask[counted] if bool(counted.any()) else mask
-        wrong = abstention.wrong(prediction, target)[known].double()
+        wrong = abstention.loss(prediction, target)[known].double()
         rows.append(Accepted(name, float(share.double().mean()), float(wrong.mean()) if len(wrong) else math.nan))
         _write_maps(maps, len(rows), name, {"accepted": mask})
     return rows
@@ -232,7 +232,7 @@ def fit_flag(
     held = run.held(dataset)
     scores = [image_scores(prediction, measure, side) for prediction, _, _ in held.of(range(len(held)))]
     fitted = OutlierFlag.fit(torch.cat(scores), rate, delta, measure=measure, side=side)
-    return replace(fitted, fitted_on=tuple(held.keys))
+    return replace(fitted, fitted_on=tuple(held.keys), rests_on=prediction_state(run.run))
 
 
 def flagged(

@@ -62,6 +62,7 @@ class OutlierFlag(Fitted):
         delta: How often the share itself may be larger, in (0, 1).
         measure: The map whose mean is the score: total, aleatoric, epistemic or novelty. Default epistemic.
         side: Side of the square, pixels, odd; 0 for the mean over the whole image. Default 0.
+        rests_on: The state of the predictions of the run that it was fitted for. Empty without a run.
         fitted_on: Names and digests of the held-out images.
 
     Source: Bates et al. (2023), "Testing for outliers with conformal p-values"; Wilks (1941) for the Beta distribution.
@@ -75,6 +76,7 @@ class OutlierFlag(Fitted):
     delta: float
     measure: str = "epistemic"
     side: int = 0
+    rests_on: str = ""
 
     @classmethod
     def fit(

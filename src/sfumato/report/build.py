@@ -8,9 +8,11 @@ from pathlib import Path
 
 from sfumato.calibration import risk_statement
 from sfumato.contracts import DataSet, Task
+from sfumato.decisions import Decisions
 from sfumato.errors import RunError
 from sfumato.evaluation import Evaluation, TaskEvaluation
 from sfumato.report.data import OODSection, Rejection, Reliability, ReportData, ReportImage
+from sfumato.report.decided import decision_texts
 from sfumato.report.facts import facts_of, training_curves
 from sfumato.report.images import ImageSource, groups_of
 from sfumato.report.page import write_page
@@ -55,7 +57,8 @@ def write_report(
     """
     warning = _check(run, evaluation, dataset, allow_stale)
     groups = groups_of(evaluation)
-    source = ImageSource(run, teacher_of(run), samples or evaluation.samples or None, evaluation.seed)
+    decisions = {name: Decisions.of(view) for name, view in run.per_task.items()}
+    source = ImageSource(run, teacher_of(run), samples or evaluation.samples or None, evaluation.seed, decisions)
     shown = source.images(evaluation, dataset, groups)
     outside = {} if ood is None else source.ood_images(ood)
     facts, history = facts_of(run, evaluation), training_curves(run.folder)
@@ -65,6 +68,7 @@ def write_report(
         report = task_report(view, evaluation.tasks[name], outside.get(name, ()))
         reports[name] = replace(
             report, facts=facts, history=history, warning=warning, images=tuple(images.values()),
+            decisions=decision_texts(decisions[name], view.single_task),
             groups={group: [images[i].name for i in members] for group, members in groups.items()},
         )  # fmt: skip
     return write_page(reports if run.config.tasks else next(iter(reports.values())), path)

@@ -26,10 +26,12 @@ class Picture:
     Args:
         pixels: (3, h, w) in [0, 1], of any size with the shape of the image.
         meaning: What it shows, in a sentence or two.
+        key: Its colors ``#rrggbb`` by what they stand for. Default: none.
     """
 
     pixels: Tensor
     meaning: str
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class ReportData:
         meanings: The meaning of scores by name, in place of the usual one. Default: none.
         per_class: Scores of each class, as columns in the order of ``class_names``. Default: none.
         class_names: Names of the classes. Default: none.
+        decisions: What was decided and what it promises, by the name of the decision. Default: none.
         warning: A sentence that the page shows first, such as that the scores are old. Default: none.
     """
 
@@ -200,6 +203,7 @@ class ReportData:
     meanings: Mapping[str, str] = field(default_factory=dict)
     per_class: Mapping[str, Sequence[float]] = field(default_factory=dict)
     class_names: Sequence[str] = ()
+    decisions: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
 
     @property

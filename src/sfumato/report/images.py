@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
 from sfumato.contracts import DataSet, Prediction, Sample, Task
 from sfumato.data.views import entries_of, tasks_of, things_of
+from sfumato.decisions import Decisions
 from sfumato.evaluation import Evaluation, predict_sample
 from sfumato.instances import find_instances
 from sfumato.predictions import ClassPrediction, JointPrediction, ValuePrediction
 from sfumato.report.data import Picture, ReportImage
+from sfumato.report.decided import decision_pictures, p_values
 from sfumato.report.saliency import saliency_of
 from sfumato.report.vectors import draw_vectors
 from sfumato.runs import Run, part_of, predict_seen
@@ -61,12 +63,14 @@ class ImageSource:
         teacher: Its teacher. None without one.
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws, that of the evaluation.
+        decisions: What was decided, by task. Default: nothing.
     """
 
     run: Run
     teacher: Run | None
     samples: int | None
     seed: int
+    decisions: Mapping[str, Decisions] = field(default_factory=dict)
 
     def images(
         self, evaluation: Evaluation, dataset: DataSet, groups: Mapping[str, list[int]]
@@ -103,20 +107,24 @@ class ImageSource:
         found: dict[str, ReportImage] = {}
         for name, view in self.run.per_task.items():
             task, part = view.single_task, part_of(prediction, name)
+            own = p_values(view, self.decisions.get(name, Decisions()), part, sample)
             comparable = known.get(name) == task
             target, valid = task.target_and_mask(task.entries(sample if comparable else {"image": image}))
             found[name] = ReportImage(
                 str(sample.get("name", index)), image, as_map(part, size), over(target, valid.ndim, size),
-                over(valid, valid.ndim, size), scores.get(name, {}), _set_size(view, as_map(part, size)),
+                over(valid, valid.ndim, size), {**scores.get(name, {}), **own}, _set_size(view, as_map(part, size)),
                 None if taught is None else as_map(part_of(taught, name), size), outline, pictures, saliency,
             )  # fmt: skip
         return found
 
     def _further(self, sample: Sample, prediction: Joint, image: Tensor) -> dict[str, Picture]:
-        """What the other picture does not show, and vectors with their ellipses, for each task that has them."""
+        """What the other picture does not show, vectors with their ellipses, and what was decided, by name."""
         found: dict[str, Picture] = {}
         for name, view in self.run.per_task.items():
             task, part = view.single_task, part_of(prediction, name)
+            several, decided = len(self.run.per_task) > 1, self.decisions.get(name, Decisions())
+            for kind, picture in decision_pictures(decided, part, image).items():
+                found[f"{name}: {kind}" if several else kind] = picture
             hidden = sample.get(f"{task.key}_occluded")
             if isinstance(hidden, Tensor):
                 found["occluded"] = Picture(_marked(image, hidden), f"Red where no {task.key} can be seen: {HIDDEN}")

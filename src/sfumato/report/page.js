@@ -8,6 +8,7 @@
   const TEACHER = "teacher’s ";
   const shared = (index) => every[TASKS[0]].images[index];  // what is the same for all tasks, and kept once
   const PICTURES = every[TASKS[0]].pictures ?? {};  // further pictures and what they show
+  const KEYS = every[TASKS[0]].keys ?? {};  // their colors
   const layers = (of) => ["image", "target", "prediction", "error", ...PARTS, ...(of.sizes ? ["size"] : []),
     ...(of.images.some((it) => it.teacher) ? PARTS.map((part) => TEACHER + part) : []), ...Object.keys(PICTURES)];
   const meaning = (layer) => layer.startsWith(TEACHER)
@@ -185,6 +186,13 @@
     at("bar").hidden = !values;
     for (const key of document.querySelectorAll(".swatches"))
       key.hidden = (layer !== "target" && layer !== "prediction") || key.dataset.task !== state.task;
+    at("key").hidden = !(layer in KEYS);
+    at("key").replaceChildren(...Object.entries(KEYS[layer] ?? {}).map(([name, color]) => {
+      const line = document.createElement("li"), box = document.createElement("i");
+      box.style.background = color;
+      line.append(box, name);
+      return line;
+    }));
     if (!values) return;
     const end = data.ends[whose];
     at("ticks").replaceChildren(...[0, 0.25, 0.5, 0.75, 1].map((f) => {  // of the bar; colors run with the square root, but for sizes

@@ -158,6 +158,7 @@ def _data(report: ReportData, tasks: int = 1) -> tuple[Json, ColorKey | None]:
         "sizesMeaning": report.set_size_meaning,
         "colors": color_table().tolist(),
         "pictures": {name: picture.meaning for each in shown for name, picture in each.pictures.items()},
+        "keys": {name: picture.key for each in shown for name, picture in each.pictures.items() if picture.key},
     }
     return data, color_key(shown[0].prediction, report.task, value_range(shown))
 

@@ -14,7 +14,7 @@ from sfumato.runs.resolve import (
     task_arguments,
 )
 from sfumato.runs.run import Run, generator_for, image_key
-from sfumato.runs.state import folder_state, run_state
+from sfumato.runs.state import folder_state, prediction_state, run_state
 from sfumato.runs.temporal import TemporalBackend
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "load_weights",
     "part_of",
     "predict_seen",
+    "prediction_state",
     "probe_network",
     "resolve_device",
     "resolve_tasks",

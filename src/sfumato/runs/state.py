@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from sfumato.runs.run import Run
 
-STATE_FILES = (
-    "plan.yaml", "weights-*.safetensors", "*method.safetensors", "*calibrator.safetensors", "*conformal.safetensors",
-)  # fmt: skip
+PREDICTION_FILES = ("plan.yaml", "weights-*.safetensors", "*method.safetensors", "*calibrator.safetensors")
+STATE_FILES = (*PREDICTION_FILES, "*conformal.safetensors")
 
 
 def run_state(run: Run) -> str:
@@ -17,10 +17,15 @@ def run_state(run: Run) -> str:
     return folder_state(run.folder)
 
 
-def folder_state(folder: Path) -> str:
-    """The same for the folder of a run."""
+def prediction_state(run: Run) -> str:
+    """The same without conformal sets, which change no prediction."""
+    return folder_state(run.folder, PREDICTION_FILES)
+
+
+def folder_state(folder: Path, patterns: Sequence[str] = STATE_FILES) -> str:
+    """A digest of the files of a run with these names. Default: all that its state depends on."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for pattern in STATE_FILES for path in folder.glob(pattern)):
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from sfumato.errors import ConfigError, ExportError, MissingDependencyError, NotFiniteError, SfumatoError
-from sfumato.predictions import ClassPrediction, ValuePrediction
 from sfumato.runs import Run
 from sfumato.sections import Json, one_line
 from sfumato.serving.bundle import quiet_options
-from sfumato.serving.graph import Graph, outputs_of
+from sfumato.serving.graph import Graph, Outcome
 from sfumato.serving.metadata import IMAGE_TYPES, InputKind, input_kinds, metadata
 from sfumato.serving.padding import pad_inside
 from sfumato.storage import atomic_write
@@ -106,7 +105,7 @@ def _export(run: Run, graph: Graph, path: Path, format: str, input: str, grid: G
     ]
     try:
         with torch.no_grad():
-            expected = [graph.prediction(*inputs) for inputs in examples]
+            expected = [graph.outcome(*inputs) for inputs in examples]
     except ConfigError as error:  # images of this size are too small for the network
         raise SizesError(str(error)) from error
     _check_finite(expected, "the run's own output")
@@ -211,39 +210,29 @@ def _list(value: Json) -> list[Json]:
     return value
 
 
-def compare(
-    expected: Sequence[ClassPrediction | ValuePrediction], found: Sequence[Sequence[np.ndarray | Tensor]]
-) -> dict[str, float]:
-    """The largest difference of each output from predictions, see :func:`export`.
+def compare(expected: Sequence[Outcome], found: Sequence[Sequence[np.ndarray | Tensor]]) -> dict[str, float]:
+    """The largest difference of each output from what the run computes, see :func:`export`.
 
     Raises:
         NotFiniteError: If an output is not finite.
     """
     worst: dict[str, float] = {}
-    for prediction, outputs in zip(expected, found, strict=True):
-        ours = outputs_of(prediction) | ({"label": prediction.label} if isinstance(prediction, ClassPrediction) else {})
-        for (name, own), output in zip(ours.items(), outputs, strict=True):
+    for outcome, outputs in zip(expected, found, strict=True):
+        margins = outcome.margins
+        for (name, own), output in zip(outcome.outputs.items(), outputs, strict=True):
             theirs = torch.as_tensor(output).double()
             if not theirs.isfinite().all():
                 raise NotFiniteError(f"the exported file gives a {name} that is not finite: not kept")
-            if name == "label":
-                value = float(((own.double() != theirs) & _decided(prediction)).double().mean())
+            if name in margins:
+                value = float(((own.double() != theirs) & (margins[name] > TOLERANCE)).double().mean())
             else:
-                scale = 1.0 if isinstance(prediction, ClassPrediction) else max(float(own.abs().max()), 1e-12)
-                value = float((own.double() - theirs).abs().max()) / scale
+                value = float((own.double() - theirs).abs().max()) / outcome.scale(name)
             worst[name] = max(worst.get(name, 0.0), value)
     return worst
 
 
-def _check_finite(predictions: Sequence[ClassPrediction | ValuePrediction], whose: str) -> None:
-    for prediction in predictions:
-        for name, values in outputs_of(prediction).items():
+def _check_finite(outcomes: Sequence[Outcome], whose: str) -> None:
+    for outcome in outcomes:
+        for name, values in outcome.outputs.items():
             if values.is_floating_point() and not values.isfinite().all():
                 raise NotFiniteError(f"{whose} {name} is not finite for a random image: check weights and calibrator")
-
-
-def _decided(prediction: ClassPrediction | ValuePrediction) -> Tensor:
-    """Where the label is more probable than any other class by more than the tolerance."""
-    assert isinstance(prediction, ClassPrediction)
-    first, second = prediction.probs.topk(2, dim=1).values.unbind(1)
-    return first - second > TOLERANCE

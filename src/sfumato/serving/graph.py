@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from sfumato.decisions import Decisions, Looking
 from sfumato.errors import ExportError
 from sfumato.methods import Deterministic
 from sfumato.predictions import ClassPrediction, ValuePrediction, predict
@@ -16,8 +18,47 @@ from sfumato.targets import Image
 LARGEST_UINT8 = 256  # classes whose ids fit into uint8
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a graph computes.
+
+    Args:
+        prediction: The calibrated prediction.
+        look: The value of looking again (B, *event). None if it is not computed.
+        decisions: What is decided. Default: nothing.
+    """
+
+    prediction: ClassPrediction | ValuePrediction
+    look: Tensor | None = None
+    decisions: Decisions = field(default_factory=Decisions)
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        """All outputs by name: those of :func:`outputs_of`, then those of :meth:`Decisions.outputs`."""
+        return outputs_of(self.prediction) | self.decisions.outputs(self.prediction, self.look)
+
+    @property
+    def margins(self) -> dict[str, Tensor]:
+        """For outputs that are numbers of choices: how much better the choice is than the next one."""
+        found = self.decisions.margins(self.prediction)
+        if isinstance(self.prediction, ClassPrediction):
+            first, second = self.prediction.probs.topk(2, dim=1).values.unbind(1)
+            found["label"] = first - second
+        return found
+
+    def scale(self, name: str) -> float:
+        """What differences of an output are divided by: 1 for classes, the largest value for others."""
+        if name in ("expected_cost", "look"):
+            return self.decisions.scale
+        largest = float(self.outputs[name].abs().max())
+        return 1.0 if isinstance(self.prediction, ClassPrediction) else max(largest, 1e-12)
+
+
 class Graph(nn.Module):
     """Everything between the inputs and a prediction: normalization, members, aggregation and calibration.
+
+    With what ``sfumato decide`` stored for the run, as far as it is arithmetic on one pixel: the mask of accepted
+    pixels, and by costs the actions, their expected cost and, if there are several draws, the value of looking again.
 
     Args:
         run: A run of one task. Its method must not be stochastic, unless ``deterministic`` is True.
@@ -41,16 +82,31 @@ class Graph(nn.Module):
             )
         self.run, self.networks = run, nn.ModuleList(run.networks).eval()
         self.method = Deterministic(run.networks[0]) if method.stochastic else method
+        decisions = Decisions.of(run).for_file
+        if method.stochastic and decisions.abstention is not None:  # a threshold is of the uncertainty with all draws
+            decisions = replace(decisions, abstention=None)
+        self.decisions = decisions
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The outputs named by :func:`outputs_of`, for inputs (B, …) at the size that the network sees."""
-        return tuple(outputs_of(self.prediction(*inputs)).values())
+        """The outputs of :class:`Outcome`, for inputs (B, …) at the size that the network sees."""
+        return tuple(self.outcome(*inputs).outputs.values())
 
     def prediction(self, *inputs: Tensor) -> ClassPrediction | ValuePrediction:
-        """The calibrated prediction that :meth:`forward` takes apart."""
+        """The calibrated prediction."""
+        return self.outcome(*inputs).prediction
+
+    def outcome(self, *inputs: Tensor) -> Outcome:
+        """What :meth:`forward` takes apart."""
         prepared = tuple(Image().to_float(value) for value in inputs)
-        drawn = predict(self.method, *prepared, likelihood=self.run.likelihood)
-        return cast("ClassPrediction | ValuePrediction", self.run.calibrated(drawn.with_image(prepared[0])))
+        likelihood: Any = self.run.likelihood
+        costs, look = self.decisions.costs, None
+        if costs is None:
+            drawn = predict(self.method, *prepared, likelihood=likelihood)
+        else:
+            looked = predict(self.method, *prepared, likelihood=Looking(likelihood, costs))
+            drawn, look = looked.prediction, looked.value if looked.prediction.draws > 1 else None
+        found = self.run.calibrated(drawn.with_image(prepared[0]))
+        return Outcome(cast("ClassPrediction | ValuePrediction", found), look, self.decisions)
 
 
 def outputs_of(prediction: ClassPrediction | ValuePrediction) -> dict[str, Tensor]:

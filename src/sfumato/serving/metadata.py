@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import sfumato
-from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.decisions import Decisions
 from sfumato.runs import Run, run_state
 from sfumato.sections import Json, plain
-from sfumato.serving.graph import outputs_of
+from sfumato.serving.graph import Outcome
 from sfumato.targets import ENTRIES, Image, kind_of
 
 IMAGE_TYPES = ("uint8", "float")
@@ -53,17 +53,16 @@ def input_kinds(run: Run, image_type: str) -> list[InputKind]:
     return found
 
 
-def metadata(
-    run: Run, inputs: list[InputKind], multiple: int, example: ClassPrediction | ValuePrediction
-) -> dict[str, Json]:
+def metadata(run: Run, inputs: list[InputKind], multiple: int, outcome: Outcome) -> dict[str, Json]:
     """What a file says about itself.
 
     Args:
         run: The run of one task.
         inputs: Its inputs.
         multiple: What heights and widths of the inputs must be multiples of.
-        example: One of its predictions.
+        outcome: What it computes for some inputs.
     """
+    example = outcome.prediction
     config, facts, task = run.config, run.facts, run.single_task
     names: tuple[str, ...] = getattr(task, "names", ())
     unit = str(getattr(task, "unit", ""))
@@ -76,7 +75,7 @@ def metadata(
         "classes": names,
         "unit": "nats" if task.kind == "class" else unit,
         "inputs": [{each.name: getattr(one, each.name) for each in fields(one)} for one in inputs],
-        "outputs": list(outputs_of(example)),
+        "outputs": list(outcome.outputs),
         "map": example.is_map,
         "multiple": multiple,
         "scale": [height / original_height, width / original_width],
@@ -88,6 +87,7 @@ def metadata(
         "network": config.network,
         "calibrator": "" if run.calibrator is None else type(run.calibrator).__name__,
         "conformal": None if run.conformal is None else _stored(run.conformal),
+        "decisions": _decisions(outcome.decisions, names),
         "run_state": run_state(run),
         "trained_on": {"data": config.data, "images": run.plan.images_used, "fingerprint": facts.fingerprint},
         "citation": CITATION,
@@ -95,8 +95,18 @@ def metadata(
     return plain(found)
 
 
+def _decisions(decisions: Decisions, names: tuple[str, ...]) -> dict[str, object]:
+    """What the outputs ``accepted`` and ``action`` mean."""
+    found: dict[str, object] = {}
+    if (abstention := decisions.abstention) is not None:
+        found["abstain"] = _stored(abstention) | {"limit": abstention.limit, "promise": abstention.text(names)}
+    if (costs := decisions.costs) is not None:
+        found["costs"] = {"actions": costs.actions, "matrix": costs.matrix.tolist()}
+    return found
+
+
 def _stored(conformal: object) -> dict[str, object]:
-    """The fields of conformal sets or intervals, without the images that they were fitted on."""
+    """The fields of what was fitted, without the images that they were fitted on."""
     assert is_dataclass(conformal)
     values = {each.name: getattr(conformal, each.name) for each in fields(conformal) if each.name != "fitted_on"}
     return {name: _numbers(value) if isinstance(value, Tensor) else value for name, value in values.items()}
