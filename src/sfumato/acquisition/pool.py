@@ -24,7 +24,7 @@ from sfumato.runs import Run, generator_for
 from sfumato.runs.sizes import Scaling
 from sfumato.storage import check_finite
 
-BATCH = 8  # images of one size that are predicted together
+BATCH = 4  # images of one size that are predicted together
 
 
 @dataclass(frozen=True)
