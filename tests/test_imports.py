@@ -29,6 +29,7 @@ ORDER = (
     "training",
     "evaluation",
     "decisions",
+    "acquisition",
     "distillation",
     "report",
     "serving",

@@ -161,7 +161,7 @@ def test_a_budget_larger_than_the_pool():
     pool = candidates([5, 4, 3], images=[0, 0, 1])
     with pytest.raises(ConfigError, match="budget is 4, but the pool has 3 units"):
         select(iter([0, 1, 2]), pool, 4)
-    with pytest.raises(ConfigError, match="budget is 3, but the pool has 2 units .* at most 1 of an image"):
+    with pytest.raises(ConfigError, match=r"budget is 3, but the pool has 2 units .* at most 1 of an image"):
         select(iter([0, 1, 2]), pool, 3, per_image=1)
     with pytest.raises(ConfigError, match="budget is 0"):
         select(iter([0, 1, 2]), pool, 0)

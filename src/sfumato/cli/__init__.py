@@ -13,8 +13,8 @@ from sfumato.cli.options import Command, read, summary
 from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain, similar
 
 COMMANDS = (
-    "demo", "fit", "wrap", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "decide", "loop", "egomotion",
-    "report", "export", "check", "plugins",
+    "demo", "fit", "wrap", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "decide", "loop",
+    "egomotion", "report", "export", "check", "plugins",
 )  # fmt: skip
 OPTIONS = (
     "options:",
