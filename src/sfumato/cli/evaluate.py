@@ -28,6 +28,8 @@ def evaluate(
     ood: str = "",
     ood_root: str = "",
     scores: str = "",
+    sequence: bool = False,
+    temporal: str = "",
     out: Path | None = None,
     samples: int | None = None,
     seed: int = 0,
@@ -51,6 +53,10 @@ def evaluate(
         ood_root: Folder where it lies.
         scores: Further scores with commas: dice, sensitivity, specificity, precision, roc-auc, pr-auc,
             surface-distance, or those of plug-ins.
+        sequence: The images are the frames of one video, in their order: score how steady the predictions are, on
+            pixels that OpenCV's optical flow can follow.
+        temporal: Merge the frames, as `sfumato predict --temporal` does: `dis`, or the folder of a run of flow. Implies
+            --sequence.
         out: File of the results. Default RUN/evaluation.json, which `sfumato report` reads.
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
@@ -64,8 +70,10 @@ def evaluate(
         quiet: Show no progress bar.
     """
     from sfumato import evaluation
+    from sfumato.predictions import TemporalAggregation
     from sfumato.registry import Trust
     from sfumato.runs import Run
+    from sfumato.serving.camera_path import flow_function
     from sfumato.storage import check_writable
 
     if ood_root and not ood:
@@ -90,6 +98,9 @@ def evaluate(
         seed=seed,
         workers=workers,
         scores=names,
+        sequence=sequence or bool(temporal),
+        aggregation=TemporalAggregation(flow_function(temporal, device, trust)) if temporal else None,
+        aggregation_name=temporal,
         progress=not (quiet or json),
     )
     if found is None:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sfumato.cli.console import complain, echo
-
-if TYPE_CHECKING:
-    from sfumato.geometry import FlowFunction
 
 
 def predict(
@@ -57,6 +53,7 @@ def predict(
     """
     from sfumato.errors import ConfigError
     from sfumato.serving import Stereo, open_predictor, predict_files, predict_videos
+    from sfumato.serving.camera_path import flow_function
     from sfumato.serving.frame_source import is_camera
 
     if (focal is None) != (baseline is None):
@@ -70,7 +67,7 @@ def predict(
     pixels = round(max_megapixels * 1e6)
     if streamed:
         written = predict_videos(
-            predictor, inputs, out, flow=_flow(temporal, device, trust) if temporal else None, drawing=video,
+            predictor, inputs, out, flow=flow_function(temporal, device, trust) if temporal else None, drawing=video,
             samples=samples, seed=seed, tile=tile, max_pixels=pixels, note=complain,
         )  # fmt: skip
     else:
@@ -79,15 +76,3 @@ def predict(
             pairs=pairs, stereo=stereo,
         )  # fmt: skip
     echo(f"{written} {'frames' if video else 'predictions'} are in {out}")
-
-
-def _flow(name: str, device: str, trust: str) -> FlowFunction:
-    """OpenCV's optical flow for `dis`, or that of a run."""
-    from sfumato.geometry import dis_flow
-    from sfumato.serving import open_predictor
-    from sfumato.serving.camera_path import flow_of_run
-
-    if name == "dis":
-        return dis_flow
-    flow = flow_of_run(open_predictor(Path(name), device=device, trust=trust))
-    return lambda first, second: flow(first, second)[0][None]

@@ -14,16 +14,20 @@ from sfumato.errors import PluginError
 from sfumato.evaluation.instances import InstanceTally
 from sfumato.evaluation.results import Columns, OODComparison, ScoreTable, TaskEvaluation, Value
 from sfumato.evaluation.tally import TaskTally
+from sfumato.metrics import TemporalScores
 from sfumato.metrics.scores import Scores
 
 
-def task_evaluation(tally: TaskTally, instances: InstanceTally | None, ood: OODComparison | None) -> TaskEvaluation:
+def task_evaluation(
+    tally: TaskTally, instances: InstanceTally | None, ood: OODComparison | None, steady: TemporalScores | None = None
+) -> TaskEvaluation:
     """All results of a task.
 
     Args:
         tally: What was counted of the task.
         instances: Scores of instances that belong to this task. None for none.
         ood: Name and root of the data set that is compared. None for none.
+        steady: Scores from frame to frame of this task. None for none. Default None.
     """
     rows = tally.images.compute()
     order, images = rows[:, 0].argsort(), len(rows)
@@ -36,6 +40,9 @@ def task_evaluation(tally: TaskTally, instances: InstanceTally | None, ood: OODC
     for metric in (each for each in (tally.sets, tally.fidelity, truth, *in_pair) if each is not None):
         scores |= values(metric, images)
         headline += metric.headline
+    if steady is not None:
+        scores |= values(steady, images - 1)
+        headline += steady.headline
     if tally.ood is not None and ood is not None:
         found = values(tally.ood.scores, images + 1)
         headline += [name for name in found if name.startswith(("ood_ratio", "ood_auroc"))]

@@ -17,7 +17,7 @@ from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
 from sfumato.evaluation.data import TRUTH
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation
-from sfumato.predictions import AnyPrediction
+from sfumato.predictions import AnyPrediction, TemporalAggregation
 from sfumato.runs import Predictor, Run, RunBackend, run_state
 from sfumato.tasks import CenterOffsets
 
@@ -51,6 +51,9 @@ def evaluate(
     progress: bool = True,
     workers: int = 1,
     scores: Sequence[str] = (),
+    sequence: bool = False,
+    aggregation: TemporalAggregation[AnyPrediction] | None = None,
+    aggregation_name: str = "",
 ) -> Evaluation | None:
     """Score every valid pixel of every image, all tasks of the run from the same draws.
 
@@ -75,6 +78,10 @@ def evaluate(
         progress: Whether to show a progress bar. Default True.
         workers: Number of worker processes on each device that read images. Default 1.
         scores: Names or class paths of further scores, from the group ``scores`` of the registry.
+        sequence: Whether the images are the frames of one video, in their order. Then the steadiness of the predictions
+            is scored, see :class:`sfumato.TemporalScores`. Default False.
+        aggregation: What merges the frames of a video. None to predict each by itself. Default None.
+        aggregation_name: Name of its flow, which is only recorded.
 
     Returns:
         The evaluation. None in all processes but the first, which also leave the process group.
@@ -90,13 +97,13 @@ def evaluate(
     comparison = None if ood is None else OODComparison(f"{other}{colon}{part}", ood_root, {})
     with scan(
         run, dataset, ood=ood, samples=samples, device=device, devices=devices, num_nodes=num_nodes, seed=seed,
-        progress=progress, workers=workers, scores=scores,
+        progress=progress, workers=workers, scores=scores, sequence=sequence, aggregation=aggregation,
     ) as scorer:  # fmt: skip
         tasks = task_evaluations(scorer, comparison)
     if not leave_process_group():
         return None
     drawn = samples or run.config.samples
-    return Evaluation(data, root, split, len(dataset), drawn, seed, run_state(run), tasks)
+    return Evaluation(data, root, split, len(dataset), drawn, seed, run_state(run), tasks, aggregation_name)
 
 
 @contextmanager
@@ -113,10 +120,13 @@ def scan(
     progress: bool = True,
     workers: int = 1,
     scores: Sequence[str] = (),
+    sequence: bool = False,
+    aggregation: TemporalAggregation[AnyPrediction] | None = None,
 ) -> Iterator[Scorer]:
     """A scorer that has seen all images. At the end the run is back on its device. Arguments as of :func:`evaluate`."""
     if workers < 0:
         raise ConfigError(f"workers is {workers}, expected 0 or more")
+    _check_video(run, sequence or aggregation is not None, devices * num_nodes, ood)
     before = run.device
     inside, outside = _images(run, dataset, ood)
     further = further_scores(run, scores)
@@ -126,13 +136,27 @@ def scan(
 
     scorer = Scorer(
         run, teacher_of(run), inside, outside, samples=samples, seed=seed, workers=workers, things=things_of(dataset),
-        further=further,
+        further=further, sequence=sequence, aggregation=aggregation,
     )  # fmt: skip
     try:
         run_scorer(scorer, device, devices, num_nodes, progress)
         yield scorer
     finally:
         run.to(before)
+
+
+def _check_video(run: Run, video: bool, processes: int, ood: Samples | None) -> None:
+    """Check that the frames of a video come in their order, in one process, and are maps.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    if not video:
+        return
+    if processes != 1 or ood is not None:
+        raise ConfigError("frames of a video are scored in their order: use one device, and leave out --ood")
+    if not all(view.single_task.target.is_map for view in run.per_task.values()):
+        raise ConfigError("a task of the run has one value for each image, and frames are followed pixel by pixel")
 
 
 def _images(run: Run, dataset: Samples, ood: Samples | None) -> tuple[SelectedDataset, SelectedDataset | None]:
@@ -181,8 +205,14 @@ def task_evaluations(scorer: Scorer, ood: OODComparison | None) -> dict[str, Tas
     with warnings.catch_warnings():
         # A process without an image takes part all the same.
         warnings.filterwarnings("ignore", "The ``compute`` method of metric .* was called before the ``update``")
+        steady = scorer.sequence
         return {
-            name: task_evaluation(tally, scorer.instances if name == CenterOffsets.key else None, ood)
+            name: task_evaluation(
+                tally,
+                scorer.instances if name == CenterOffsets.key else None,
+                ood,
+                None if steady is None else steady.of(name),
+            )
             for name, tally in scorer.tallies.items()
         }
 

@@ -145,6 +145,7 @@ class Evaluation:
         seed: Seed of the draws.
         run_state: Digest of the run at the time of the evaluation, see :func:`run_state`.
         tasks: What was found for each task, by its name.
+        merged: By which optical flow the frames of a video were merged. Empty if each was predicted by itself.
     """
 
     data: str
@@ -155,6 +156,7 @@ class Evaluation:
     seed: int
     run_state: str
     tasks: Mapping[str, TaskEvaluation]
+    merged: str = ""
 
     def __post_init__(self) -> None:
         for name, task in self.tasks.items():

@@ -15,8 +15,11 @@ from sfumato.data.loading import SampleLoader, loader
 from sfumato.data.views import Samples
 from sfumato.errors import ConfigError
 from sfumato.evaluation.instances import IDS, InstanceTally
+from sfumato.evaluation.sequence import SequenceTally
 from sfumato.evaluation.tally import Batched, TaskTally
+from sfumato.predictions import AnyPrediction, TemporalAggregation
 from sfumato.runs import Run, part_of, predict_seen
+from sfumato.targets import Image
 from sfumato.training import lightning_devices, quiet_lightning
 
 
@@ -65,6 +68,8 @@ class Scorer(L.LightningModule):
         workers: Number of worker processes that read images.
         things: Ids of the classes that have instances. Empty if the data have none.
         further: For each task, scores of plug-ins by name.
+        sequence: Whether the images are the frames of one video, in their order. Default False.
+        aggregation: What merges the frames of a video. None to predict each by itself. Default None.
     """
 
     def __init__(
@@ -79,12 +84,16 @@ class Scorer(L.LightningModule):
         workers: int,
         things: tuple[int, ...],
         further: Mapping[str, Mapping[str, Score]],
+        sequence: bool = False,
+        aggregation: TemporalAggregation[AnyPrediction] | None = None,
     ) -> None:
         super().__init__()
         self.run, self.teacher, self.samples, self.seed, self.workers = run, teacher, samples, seed, workers
         self.inside, self.outside, self.things, self.further = inside, outside, things, further
         self.tallies: dict[str, TaskTally] = {}
         self.instances: InstanceTally | None = None
+        self.sequence = SequenceTally(run) if sequence else None
+        self.aggregation = aggregation
         self.method: Method | None = None
         self.teacher_method: Method | None = None
 
@@ -101,6 +110,8 @@ class Scorer(L.LightningModule):
             self._check_mergeable(self.further[name])
             tally = TaskTally(view, place, taught=taught, ood=ood, further=self.further[name])
             self.tallies[name] = tally.to(place)
+            if self.sequence is not None:
+                self.sequence.to(place)
         self.instances = InstanceTally.for_run(run, self.things)  # on the CPU, where instances are found
 
     def on_test_end(self) -> None:
@@ -129,6 +140,8 @@ class Scorer(L.LightningModule):
         inputs = [batch[name] for name in self.run.facts.inputs]
         assert self.method is not None
         drawn, scaling = predict_seen(self.run, self.method, inputs, seed=self.seed, index=index)
+        if self.aggregation is not None and drawn.image is not None:
+            drawn = self.aggregation(drawn.image, drawn)
         if outside:
             for name, tally in self.tallies.items():
                 tally.update_outside(part_of(drawn, name), scaling, batch)
@@ -143,6 +156,9 @@ class Scorer(L.LightningModule):
         }
         if self.instances is not None and IDS in batch:
             self.instances.update(found, batch)
+        if self.sequence is not None:
+            place = next(iter(self.tallies.values())).place
+            self.sequence.update(Image().to_float(inputs[0].to(place)), found)
 
 
 def run_scorer(scorer: Scorer, device: str, devices: int, num_nodes: int, progress: bool) -> None:

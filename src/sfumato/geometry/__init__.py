@@ -31,7 +31,7 @@ from sfumato.geometry.trajectory import (
     write_kitti,
     write_tum,
 )
-from sfumato.geometry.warp import hidden, sample_at
+from sfumato.geometry.warp import hidden, sample_at, sample_nearest
 
 __all__ = [
     "DepthInterval", "FlowFunction", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors",
@@ -39,6 +39,6 @@ __all__ = [
     "check_views", "concatenation", "dis_flow", "disparity_to_depth", "exp", "follow", "forward_backward_error",
     "gradient_saliency", "group_correlation", "hidden", "mass_outside", "narrow_margin", "occlusion_saliency",
     "peak_ratio", "pixel_grid", "project", "read_kitti", "read_tum", "relative_pose_errors", "right_costs",
-    "sample_at", "solve_pnp", "stereo_baseline", "transform", "unproject", "view_difference", "write_covariances",
-    "write_kitti", "write_tum",
+    "sample_at", "sample_nearest", "solve_pnp", "stereo_baseline", "transform", "unproject", "view_difference",
+    "write_covariances", "write_kitti", "write_tum",
 ]  # fmt: skip

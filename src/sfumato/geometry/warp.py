@@ -32,6 +32,24 @@ def sample_at(values: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return found, inside
 
 
+def sample_nearest(values: Tensor, pixels: Tensor) -> Tensor:
+    """Values (B, H, W) of any type at the nearest pixels, such as labels, which cannot be interpolated.
+
+    Args:
+        values: Maps (B, h, w).
+        pixels: Where to read them (B, 2, H, W), as (x, y), px of ``values``. Beyond the border the nearest
+            pixel counts.
+
+    >>> import torch
+    >>> sample_nearest(torch.tensor([[[7, 9]]]), torch.tensor([[[[0.6, -3.0]], [[0.0, 0.0]]]])).tolist()
+    [[[9, 7]]]
+    """
+    height, width = values.shape[-2:]
+    x, y = pixels.round().long().unbind(1)
+    place = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return values.flatten(1).gather(1, place.flatten(1)).view_as(place)
+
+
 def hidden(pixels: Tensor, depth: Tensor) -> Tensor:
     """Which points another camera does not see, because a nearer one of them is in front: the z-buffer.
 

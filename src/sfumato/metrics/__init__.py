@@ -9,6 +9,7 @@ from sfumato.metrics.ood_scores import OODScores
 from sfumato.metrics.panoptic_scores import PanopticScores
 from sfumato.metrics.set_scores import SetScores
 from sfumato.metrics.surface_distance import SurfaceDistance
+from sfumato.metrics.temporal_scores import TemporalScores
 from sfumato.metrics.truth_scores import TruthScores
 from sfumato.metrics.value_scores import ValueScores
 from sfumato.metrics.vector_scores import VectorScores
@@ -28,6 +29,7 @@ __all__ = [
     "SetScores",
     "Specificity",
     "SurfaceDistance",
+    "TemporalScores",
     "TruthScores",
     "ValueScores",
     "VectorScores",

@@ -81,6 +81,11 @@ def _check(run: Run, evaluation: Evaluation, dataset: DataSet, allow_stale: bool
         raise RunError(f"the evaluation has no task {missing[0]!r}: {again}")
     if len(dataset) != evaluation.images:
         raise RunError(f"the data set has {len(dataset)} images, but {evaluation.images} were evaluated: {again}")
+    if evaluation.merged:
+        raise RunError(
+            f"the evaluation is of frames that were merged, and the pictures of a report are of single ones: {again} "
+            "without --temporal"
+        )
     if evaluation.is_current(run):
         return ""
     if not allow_stale:

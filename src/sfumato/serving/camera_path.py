@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sfumato.data.target_files import read_depth
 from sfumato.errors import ConfigError, DataError
-from sfumato.geometry import Motion, Trajectory, camera_motion, dis_flow, forward_backward_error
+from sfumato.geometry import FlowFunction, Motion, Trajectory, camera_motion, dis_flow, forward_backward_error
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.frame_source import files_in_time, frame_source
+from sfumato.serving.predictor import open_predictor
 from sfumato.targets import Image
 from sfumato.tasks import Depth, Flow
 
@@ -47,6 +48,23 @@ def flow_of_run(predictor: Predictor) -> FlowOf:
         return found.mean[0].cpu(), found.covariance[0].cpu()
 
     return flow
+
+
+def flow_function(name: str, device: str = "cpu", trust: str = "") -> FlowFunction:
+    """Optical flow between two images without its covariance.
+
+    Args:
+        name: ``dis`` for OpenCV's, or the folder of a run of flow.
+        device: As of :func:`sfumato.serving.open_predictor`. Default ``cpu``.
+        trust: As of :func:`sfumato.serving.open_predictor`. Default: none.
+
+    Raises:
+        ConfigError: If the run is not of optical flow between two images.
+    """
+    if name == "dis":
+        return dis_flow
+    found = flow_of_run(open_predictor(name, device=device, trust=trust))
+    return lambda first, second: found(first, second)[0][None]
 
 
 def depth_of_run(predictor: Predictor) -> DepthOf:
