@@ -33,6 +33,7 @@ ORDER = (
     "distillation",
     "report",
     "serving",
+    "service",
     "api",
     "cli",
 )

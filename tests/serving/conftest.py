@@ -1,5 +1,9 @@
 """Run folders made by hand, without training, of a network that is exported in seconds."""
 
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import pytest
@@ -78,3 +82,41 @@ def many_classes():
     """A task of 300 classes."""
     colors = tuple((i % 256, i // 256, 7) for i in range(300))
     return {"classes": Semantic(tuple(f"class {i}" for i in range(300)), colors)}
+
+
+@contextmanager
+def answering(model, key="", timeout=30.0):
+    """The address of a service in another thread."""
+    from sfumato.service import application, listening
+    from sfumato.service.server import server_of
+
+    listener, server = listening("127.0.0.1", 0), server_of(application(model, key), timeout)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Starts services: ``with serve(model) as address``."""
+    return answering
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """An exported ensemble of two networks with conformal sets, and the folder of its run."""
+    from sfumato.calibration import ConformalSets
+    from sfumato.serving import export
+
+    run = a_run(tmp_path_factory.mktemp("runs") / "scenes", method="ensemble", members=2)
+    ConformalSets(torch.full((len(run.task.names),), 0.9), 0.9).save(run.file("conformal.safetensors"))
+    run = Run.open(run.folder, trust="all")
+    path = run.folder / "model.onnx"
+    export(run, path)
+    return path

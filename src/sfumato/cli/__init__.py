@@ -14,7 +14,7 @@ from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain, simi
 
 COMMANDS = (
     "demo", "fit", "wrap", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "decide", "loop",
-    "egomotion", "report", "export", "check", "plugins",
+    "egomotion", "report", "export", "serve", "check", "plugins",
 )  # fmt: skip
 OPTIONS = (
     "options:",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -56,15 +58,33 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
 def read_turned_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int]:
     """A picture as :func:`read_image` gives it, and its EXIF orientation in the file, 1 (upright) to 8."""
     picture, orientation = open_picture(Path(path), max_pixels)
+    return _as_rgb(picture, str(path)), orientation
+
+
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """A picture as :func:`read_image` gives it, from the bytes of its file.
+
+    Args:
+        content: The bytes.
+        name: What messages call the picture.
+        max_pixels: The largest number of pixels that is read. Default 64 million.
+
+    Raises:
+        DataError: As :func:`read_image`.
+    """
+    return _as_rgb(_decoded(io.BytesIO(content), name, max_pixels)[0], name)
+
+
+def _as_rgb(picture: Image.Image, name: str) -> Tensor:
     if picture.mode[0] in "IF":  # 16-bit and 32-bit integers, floats
         gray = np.array(picture).astype(np.float32)
         gray = gray if picture.mode == "F" else gray / LARGEST_COUNT
         if not (gray.min() >= 0 and gray.max() <= 1):  # written so that NaN is refused too
             largest = 1 if picture.mode == "F" else LARGEST_COUNT
-            raise DataError(f"{path} holds values outside 0 to {largest} (or NaN): rescale it, or save it as 8-bit PNG")
-        return torch.from_numpy(gray).expand(3, -1, -1).contiguous(), orientation
+            raise DataError(f"{name} holds values outside 0 to {largest} (or NaN): rescale it, or save it as 8-bit PNG")
+        return torch.from_numpy(gray).expand(3, -1, -1).contiguous()
     picture.info.pop("transparency", None)  # the alpha of palette and gray files
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous(), orientation
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
@@ -80,9 +100,17 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image,
     """
     check_regular(path)
     try:
-        # As a stream: of a path Pillow 13 maps the pixels of a turned TIFF wrongly.
-        with _own_limit(), path.open("rb") as stream, Image.open(stream, formats=FORMATS) as picture:
-            check_pixels(path, picture.height, picture.width, max_pixels)
+        stream = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): change its permissions, or take it away") from error
+    with stream:  # a stream, because of a path Pillow 13 maps the pixels of a turned TIFF wrongly
+        return _decoded(stream, str(path), max_pixels)
+
+
+def _decoded(stream: IO[bytes], name: str, max_pixels: int) -> tuple[Image.Image, int]:
+    try:
+        with _own_limit(), Image.open(stream, formats=FORMATS) as picture:
+            check_pixels(name, picture.height, picture.width, max_pixels)
             orientation = int(picture.getexif().get(ORIENTATION, UPRIGHT))  # before load, which may turn a TIFF
             picture.load()
             kind = picture.format
@@ -94,7 +122,7 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image,
     # Pillow's decoders raise whatever went wrong inside them: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
         reason = " ".join(re.sub(r"<_io\.[^>]*>", "it", str(error)).split())
-        raise DataError(f"{path} is not a whole image file ({reason}): copy it again, or take it away") from error
+        raise DataError(f"{name} is not a whole image file ({reason}): copy it again, or take it away") from error
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -124,7 +152,7 @@ def _own_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def check_pixels(path: Path, height: int, width: int, max_pixels: int) -> None:
+def check_pixels(path: Path | str, height: int, width: int, max_pixels: int) -> None:
     """Check that a file has at most ``max_pixels`` pixels.
 
     Raises:

@@ -49,6 +49,14 @@ class Backend(Protocol):
         ...
 
     @property
+    def multiple(self) -> int:
+        """Inputs whose heights and widths have the same next multiple of this may be predicted in one batch.
+
+        The last row and column are repeated up to it. 0 if a batch would change the predictions.
+        """
+        ...
+
+    @property
     def tasks(self) -> Mapping[str, Task]:
         """The tasks by name."""
         ...
@@ -92,6 +100,11 @@ class RunBackend:
     def factors(self) -> tuple[float, float]:
         """The size that the network sees, divided by the original size."""
         return self.run.plan.factors
+
+    @property
+    def multiple(self) -> int:
+        """0: random draws differ between the places in a batch, and torch rounds differently for other batches."""
+        return 0
 
     @property
     def tasks(self) -> Mapping[str, Task]:

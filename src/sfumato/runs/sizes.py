@@ -43,7 +43,7 @@ class Scaling:
         """
         if len(inputs) != len(names):
             raise DataError(f"{len(inputs)} inputs, expected {len(names)}: {', '.join(names)}")
-        sizes = {name: tuple(value.shape[-2:]) for name, value in zip(names, inputs) if _is_map(name)}
+        sizes = {name: tuple(value.shape[-2:]) for name, value in zip(names, inputs) if is_map(name)}
         if len(set(sizes.values())) != 1:
             found = ", ".join(f"{name} {height} × {width}" for name, (height, width) in sizes.items())
             raise DataError(f"inputs of different sizes: {found}. Expected one size for all inputs of a sample")
@@ -88,6 +88,7 @@ class Scaling:
         )
 
 
-def _is_map(name: str) -> bool:
+def is_map(name: str) -> bool:
+    """Whether the input with this name has height and width."""
     kind = kind_of(name, ENTRIES)
     return kind is None or kind.is_map

@@ -23,6 +23,7 @@ from sfumato.serving.bundle import quiet_options
 from sfumato.serving.graph import Graph, Outcome
 from sfumato.serving.metadata import IMAGE_TYPES, InputKind, input_kinds, metadata
 from sfumato.serving.padding import pad_inside
+from sfumato.serving.sums import sums_by_convolution
 from sfumato.storage import atomic_write
 
 FORMATS = ("onnx", "torch-export")
@@ -177,6 +178,7 @@ def _write_onnx(program: ExportedProgram, path: Path, about: Mapping[str, Json],
         if value.name in outputs and value not in written.model.graph.outputs:
             value.name = f"inner_{value.name}"
     maps = [str(each["name"]) for each in _entries(about["inputs"]) if each["map"]]
+    sums_by_convolution(written.model.graph)
     pad_inside(written.model.graph, maps, grid.multiple, grid.least, bool(about["map"]))
     written.model.metadata_props["sfumato"] = json.dumps(about, sort_keys=True)
     written.save(str(path))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from sfumato.contracts import Task
 from sfumato.predictions import ClassPrediction, PredictionSet, TaskPrediction, ValuePrediction
@@ -21,50 +19,9 @@ from sfumato.runs.predictor import Predicted
 from sfumato.sections import Json
 from sfumato.serving.formats import DepthMaps, Stereo, write_formats
 from sfumato.serving.map_file import MapFile
+from sfumato.serving.maps import Quantity, quantities, write_labels, write_map
 from sfumato.storage import atomic_write, check_finite, fields
 from sfumato.tasks import Disparity
-
-LARGEST = 65535  # the largest number that a pixel of 16 bits holds
-ROWS = 512  # rows that are converted at a time
-QUICK = 1  # compression level: the higher ones take several times as long for a few percent
-SHOWN = 1 << 20  # pixels of a map that decide on the scale of its colors
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One map (H, W) of a prediction, which lies on disk and is read some rows at a time.
-
-    Args:
-        name: What it is, such as ``total``: the end of the name of its file.
-        file: The file that holds it.
-        key: The name of its array there, (1, H, W) or (1, D, H, W).
-        unit: Unit of the values.
-        channel: Which of the D values. None for an array without them. Default None.
-        root: Whether the square root is taken: variances are shown as standard deviations. Default False.
-    """
-
-    name: str
-    file: MapFile
-    key: str
-    unit: str
-    channel: int | None = None
-    root: bool = False
-
-    def _pixels(self, rows: slice, step: int = 1) -> np.ndarray:
-        found = self.file.array(self.key)[0]
-        found = found if self.channel is None else found[self.channel]
-        values = np.array(found[rows][::step, ::step], np.float32)
-        return np.sqrt(values) if self.root else values
-
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows as float32, some at a time."""
-        for top in range(0, self.file.size[0], ROWS):
-            rows = slice(top, top + ROWS)
-            yield rows, self._pixels(rows)
-
-    def shown(self) -> np.ndarray:
-        """Evenly spread pixels that are enough for a figure."""
-        return self._pixels(slice(None), step=max(1, int((self.file.size[0] * self.file.size[1] / SHOWN) ** 0.5)))
 
 
 def write_sample(
@@ -133,17 +90,17 @@ def write_sample(
                 continue
             end, first = _ending(key, tasks), firsts[key]
             file, unit = stored[key], getattr(first, "unit", "nats")
-            found = [*_quantities(file, first, unit)]
+            found = [*quantities(file, first, unit)]
             if key in sets:
                 name, of = ("set_size", "classes") if kinds[key] else ("interval_width", unit)
                 found.append(Quantity(name, sets[key], "size", of))
             if isinstance(first, ClassPrediction):
                 name = f"{end}_label.png"
                 labels = file.array("label")[0]
-                entries[path.name + name] = _write_labels(labels, first, task, opened(name))
+                entries[path.name + name] = write_labels(labels, first, task, opened(name))
             for each in found:
                 name = f"{end}_{each.name}.png"
-                entries[path.name + name] = {"task": key, **_write_map(each, opened(name))}
+                entries[path.name + name] = {"task": key, **write_map(each, opened(name))}
             if isinstance(first, ValuePrediction):
                 write_formats(task, file, first, image, lambda suffix, end=end: opened(end + suffix))
             if key in depths:
@@ -155,55 +112,6 @@ def write_sample(
 
 def _ending(key: str, tasks: Mapping[str, Task]) -> str:
     return f"_{key}" if len(tasks) > 1 else ""
-
-
-def _quantities(file: MapFile, first: TaskPrediction, unit: str) -> Iterator[Quantity]:
-    """The maps of a prediction that are written in 16 bits."""
-    values = isinstance(first, ValuePrediction)
-    if values:
-        several = first.mean.shape[1] > 1
-        for channel in range(first.mean.shape[1]):
-            yield Quantity(f"mean_{channel}" if several else "mean", file, "mean", unit, channel)
-    else:
-        yield Quantity("probability", file, "confidence", "")
-    for name in ("total", "aleatoric", "epistemic"):
-        yield Quantity(name, file, name, unit, root=values)
-    if first.novelty is not None:
-        yield Quantity("novelty", file, "novelty", "")
-
-
-def _write_map(quantity: Quantity, path: Path) -> dict[str, Json]:
-    """Write a map in 16 bits.
-
-    Returns:
-        How to read it: ``value = offset + scale × pixel`` in ``unit``; and the smallest, mean and largest value.
-    """
-    low, high, total = np.inf, -np.inf, 0.0
-    for _, block in quantity.blocks():
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
-        total += float(block.sum(dtype=np.float64))
-    offset = low if quantity.name.startswith("mean") else min(0.0, low)
-    scale = (high - offset) / LARGEST or 1.0
-    pixels = np.empty(quantity.file.size, np.uint16)
-    for rows, block in quantity.blocks():
-        pixels[rows] = ((block - offset) / scale).round().clip(0, LARGEST)
-    Image.fromarray(pixels).save(path, "PNG", compress_level=QUICK)
-    return {
-        "quantity": quantity.name, "standard_deviation": quantity.root, "unit": quantity.unit, "scale": scale,
-        "offset": offset, "min": low, "mean": total / pixels.size, "max": high,
-    }  # fmt: skip
-
-
-def _write_labels(labels: np.ndarray, first: ClassPrediction, task: Task, path: Path) -> dict[str, Json]:
-    """Write class ids as they are: the indices of a palette, or in 16 bits if there are more than 256."""
-    names: list[Json] = [str(name) for name in getattr(task, "names", ())]
-    if labels.dtype == np.uint8:
-        picture = Image.fromarray(np.ascontiguousarray(labels))
-        picture.putpalette(task.color(torch.arange(first.probs.shape[1])[None]).numpy().tobytes())
-    else:
-        picture = Image.fromarray(labels.astype(np.uint16))
-    picture.save(path, "PNG", compress_level=QUICK)
-    return {"task": task.key, "quantity": "label", "classes": names}
 
 
 def _panels(

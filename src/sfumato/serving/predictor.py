@@ -56,6 +56,12 @@ class OnnxBackend:
         return height, width
 
     @property
+    def multiple(self) -> int:
+        """The graph repeats the last row and column up to a multiple of this, and computes each image by itself."""
+        found = self.bundle.metadata.get("multiple")
+        return found if isinstance(found, int) and found > 0 else 0
+
+    @property
     def tasks(self) -> Mapping[str, Task]:
         """The task by name."""
         name, arguments = str(self.bundle.metadata["task"]), self.bundle.metadata["task_args"]
