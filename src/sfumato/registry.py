@@ -101,6 +101,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "sum": "sfumato.objectives:LossSum",
         "reprojection": "sfumato.objectives:Reprojection",
         "matching": "sfumato.objectives:Matching",
+        "temporal-consistency": "sfumato.objectives:TemporalConsistency",
     },
     "scores": {
         "dice": "sfumato.metrics:DiceScore",

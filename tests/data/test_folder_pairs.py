@@ -78,6 +78,18 @@ def test_optical_flow(tmp_path):
     assert not data[0]["flow_valid"][0].any()
 
 
+def test_later_frames_beside_labels(tmp_path):
+    pair(tmp_path)
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((H, W), np.uint8)).save(tmp_path / "labels" / "a.png")
+    text = "splits:\n  train: {images: left, next: next, labels: labels}\nclasses: [road, car]\n"
+    (tmp_path / "sfumato.yaml").write_text(text)
+    data = Folder(tmp_path)
+    assert inputs_of(data, data.tasks.values()) == ("image",)
+    assert {"next", "classes", "classes_valid"} <= data[0].keys()
+    assert not data[0]["next"].equal(data[0]["image"])
+
+
 def test_units_and_masks(tmp_path):
     pair(tmp_path)
     (tmp_path / "bytes").mkdir()

@@ -167,7 +167,8 @@ def _places(name: str, split: object, kinds: list[str], expected: str) -> Places
     given = ["labels" if kind == "probabilities" else kind for kind in found if kind != "mask"]
     missing = {"images", *kinds} - {*given, *VIEWS.values()}  # pairs without a target may be trained on too
     twice = len(set(given)) < len(given)
-    if missing or twice or not {"images", *kinds}.issuperset(given) or not all(found.values()):
+    known = {"images", *kinds, "next"}  # later frames beside classes or depth, for agreement between frames
+    if missing or twice or not known.issuperset(given) or not all(found.values()):
         raise DataError(f"split {name} is {split!r}, expected {expected}, with a mask if there is one, or a .txt")
     return found
 

@@ -70,6 +70,8 @@ class Folder(Dataset[Sample]):
           train: {images: first, next: second, flow: flow}
         flow: {reach: 20}
 
+    Beside classes or depth, ``next:`` without ``flow`` names the later frames of a video.
+
     ``maximum`` and ``reach`` are in pixels. Disparities are PFM, PNG or others, see
     :func:`~sfumato.data.motion_files.read_disparity`; ``unit: 0.25`` beside ``maximum`` says that a stored 1 is a
     quarter of a pixel. Flows are .flo, PFM or 16-bit PNG, see :func:`~sfumato.data.motion_files.read_flow`. A split

@@ -6,6 +6,7 @@ from sfumato.objectives.loss_sum import Dice, Focal, LossSum, WeightedNLL
 from sfumato.objectives.matching import Matching
 from sfumato.objectives.nll import NLL, MultiTaskNLL
 from sfumato.objectives.reprojection import Reprojection
+from sfumato.objectives.temporal import TemporalConsistency
 from sfumato.objectives.weightings import WEIGHTINGS, Weighting, weighting
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MultiTaskNLL",
     "NothingToLearnError",
     "Reprojection",
+    "TemporalConsistency",
     "TrainingPlan",
     "WeightedNLL",
     "Weighting",

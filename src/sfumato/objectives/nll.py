@@ -7,7 +7,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from sfumato.contracts import Likelihood
+from sfumato.contracts import Likelihood, Loss
 from sfumato.errors import ConfigError
 from sfumato.likelihoods.joint import Joint
 from sfumato.likelihoods.soft_targets import SOFT, expected
@@ -57,14 +57,22 @@ class NLL(BaseObjective):
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
         """The loss ``nll``, and nothing else to log."""
         inputs = self.inputs_of(batch)
+        if self.loss is None:
+            return {"nll": self.of_output(network(*inputs).float(), batch)}, {}
+        target, valid, loss = self._compared(batch)
+        return {"nll": self.loss(network, inputs, target, valid, loss)}, {}
+
+    def of_output(self, output: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss of an output (B, C, *event) of the network."""
+        target, valid, loss = self._compared(batch)
+        return loss(output, target, valid).sum() / valid.sum().clamp_min(1)
+
+    def _compared(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Loss]:
+        """Target, mask and loss of a batch; for probabilities of the classes they are the target."""
         target, valid = self.task.target_and_mask(batch)
-        loss = self.likelihood.nll
         if self.soft in batch:
-            target, loss = batch[self.soft], expected(loss)
-        if self.loss is not None:
-            return {"nll": self.loss(network, inputs, target, valid, loss)}, {}
-        nll = loss(network(*inputs).float(), target, valid)
-        return {"nll": nll.sum() / valid.sum().clamp_min(1)}, {}
+            return batch[self.soft], valid, expected(self.likelihood.nll)
+        return target, valid, self.likelihood.nll
 
 
 class MultiTaskNLL(BaseObjective):

@@ -36,8 +36,8 @@ class Config:
         likelihood: What the network's output means, such as ``categorical`` or ``gaussian``. Empty for the task's
             default. For several tasks one for each, such as ``categorical,l1,laplace``.
         objective: Name or class path of what training minimizes: for classes also ``weighted-nll``, ``focal``, ``dice``
-            or their ``sum``; without labels ``reprojection`` and ``matching``. Empty for ``nll``, the negative log
-            likelihood, for several tasks ``multi-task``.
+            or their ``sum``; for frames of a video ``temporal-consistency``; without labels ``reprojection`` and
+            ``matching``. Empty for ``nll``, the negative log likelihood, for several tasks ``multi-task``.
         objective_args: Keyword arguments of the objective.
         weighting: How the losses of several tasks are weighted: ``uncertainty`` (the default), ``equal``, ``fixed``,
             ``uw-so``, ``log1p`` or ``dwa``.
