@@ -44,14 +44,24 @@ def test_recording_changes_neither_statistics_nor_random_numbers(network, replay
 def test_only_inputs_of_the_recorded_shapes_are_replayed(network, replays):
     graph = CudaGraph(network)
     graph.record((torch.rand(2, 3, 8, 8),))
+    assert network(torch.rand(1, 3, 8, 8)).shape == (1, 4, 6, 6)
+    assert not replays
     network(torch.rand(2, 3, 8, 8))
     assert len(replays) == 1
-    assert network(torch.rand(1, 3, 8, 8)).shape == (1, 4, 6, 6)
     assert len(replays) == 1
     graph.release()
     network(torch.rand(2, 3, 8, 8))
     assert len(replays) == 1
     assert "forward" not in vars(network)
+
+
+def test_a_second_pass_of_a_step_is_not_replayed_because_that_would_change_the_gradient_of_the_first(network, replays):
+    graph, images = CudaGraph(network), torch.rand(2, 3, 8, 8)
+    for step in (1, 2):
+        graph.record((images,))
+        network(images)
+        network(images.flip(3))
+        assert len(replays) == step
 
 
 def test_a_network_that_cannot_be_recorded_is_named(network, replays, monkeypatch):
@@ -70,4 +80,6 @@ def test_what_cannot_use_cuda_graphs_is_refused(tmp_path):
         fit(plan, scenes, None, tmp_path / "run", device="cpu", cuda_graph=True)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="2 processes"):
-        check_cuda_graph("cuda", 2)
+        check_cuda_graph("cuda", 2, "deterministic", own_loss=False)
+    with pytest.raises(ConfigError, match="loss of the method latent reads more than the output"):
+        check_cuda_graph("cuda", 1, "latent", own_loss=True)

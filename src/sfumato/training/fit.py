@@ -84,7 +84,7 @@ def fit(
     if deterministic:
         check_deterministic(hardware.accelerator)
     if cuda_graph:
-        check_cuda_graph(hardware.accelerator, hardware.processes)
+        check_cuda_graph(hardware.accelerator, hardware.processes, plan.config.method, plan.training.loss is not None)
     logger_names(logger)  # a wrong one is refused here
     check_output_dir(plan, folder, resume)
     job = make_job(plan, train, val, folder, hardware, workers, progress, batch_transform)
