@@ -32,7 +32,7 @@ from sfumato.calibration.conformal import THRESHOLDS, _below
 from sfumato.calibration.risk import controlled, images_needed, p_values
 from sfumato.data import Scenes, Textures
 from sfumato.decisions import Abstention, Drift, OutlierFlag, benjamini_hochberg, exceedances, image_scores
-from sfumato.decisions.abstention import Row, chosen
+from sfumato.decisions.thresholds import Row, chosen
 from sfumato.errors import DataError
 from sfumato.metrics import histogram
 from sfumato.runs import Run

@@ -82,6 +82,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cityscapes": "sfumato.data:Cityscapes",
         "nyuv2": "sfumato.data:NYUv2",
         "sevenscenes": "sfumato.data:SevenScenes",
+        "anomaly-track": "sfumato.data:AnomalyTrack",
+        "obstacle-track": "sfumato.data:ObstacleTrack",
         "video": "sfumato.data:Video",
         "middlebury": "sfumato.data:Middlebury",
         "middlebury-flow": "sfumato.data:MiddleburyFlow",

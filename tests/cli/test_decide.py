@@ -10,8 +10,9 @@ import torch
 from sfumato.cli import main
 from sfumato.data import Scenes
 from sfumato.data.scenes import dataset
-from sfumato.decisions import Abstention, ComponentScores, Costs, Decisions, OutlierFlag, image_scores
+from sfumato.decisions import Abstention, Costs, Decisions, OutlierFlag, image_scores
 from sfumato.evaluation import dataset_for, ood_dataset, predict_sample
+from sfumato.metrics import ComponentScores
 from sfumato.runs import Run
 from sfumato.storage import read_tensors, write_tensors
 

@@ -208,10 +208,12 @@ def _act(how: Pass, costs: Costs, images: Samples, place: Place) -> None:
 def _flag(
     how: Pass, held: Samples, images: Samples, rate: float, delta: float, measure: str, side: int, place: Place
 ) -> None:
-    from sfumato.decisions import ComponentScores, of_run
+    from sfumato.data.views import smallest_regions_of
+    from sfumato.decisions import of_run
+    from sfumato.metrics import ComponentScores
 
     fitted = of_run.fit_flag(how, held, rate, delta, measure=measure, side=side)
-    components = ComponentScores() if side else None
+    components = ComponentScores(*smallest_regions_of(images)) if side else None
     rows = of_run.flagged(how, fitted, images, place.maps, components)
     fitted.save(place.file("flag.safetensors"))
     of_run.write_table(rows, place.file("flag.csv"))

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sfumato.data.anomalies import AnomalyTrack, ObstacleTrack
     from sfumato.data.cache import CachedDataset
     from sfumato.data.camvid import CamVid
     from sfumato.data.catalog import load
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KITTI2012",
     "KITTI2015",
+    "AnomalyTrack",
     "Augmentation",
     "CachedDataset",
     "CamVid",
@@ -44,6 +46,7 @@ __all__ = [
     "Middlebury",
     "MiddleburyFlow",
     "NYUv2",
+    "ObstacleTrack",
     "Pictures",
     "SceneFlow",
     "Scenes",
@@ -57,6 +60,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AnomalyTrack": "anomalies",
+    "ObstacleTrack": "anomalies",
     "Augmentation": "transforms",
     "CachedDataset": "cache",
     "CamVid": "camvid",

@@ -98,6 +98,12 @@ def things_of(dataset: Samples) -> tuple[int, ...]:
     return tuple(getattr(_whole(dataset), "things", ()))
 
 
+def smallest_regions_of(dataset: Samples) -> tuple[int, int]:
+    """Pixels below which found and true regions are passed over when regions are compared. Default: 0 and 0."""
+    found, true = getattr(_whole(dataset), "smallest_regions", (0, 0))
+    return found, true
+
+
 def augmentation_of(dataset: Samples) -> Mapping[str, object]:
     """Arguments of :class:`Augmentation` that suit the data set: ``scale``, ``flip``, ``color``. Default: none."""
     return getattr(_whole(dataset), "augmentation", {})
@@ -176,6 +182,11 @@ class DatasetView(Dataset[Sample]):
     def things(self) -> tuple[int, ...]:
         """As the whole data set declares."""
         return things_of(self.whole)
+
+    @property
+    def smallest_regions(self) -> tuple[int, int]:
+        """As the whole data set declares."""
+        return smallest_regions_of(self.whole)
 
     @property
     def augmentation(self) -> Mapping[str, object]:

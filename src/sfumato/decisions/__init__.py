@@ -1,7 +1,6 @@
 """Decisions from predictions: abstain, choose actions by cost, flag unusual images, watch a stream for changes."""
 
 from sfumato.decisions.abstention import UNITS, Abstention
-from sfumato.decisions.components import ComponentScores
 from sfumato.decisions.costs import Costs, LogLoss, Look, Looking, LookMoments, Loss
 from sfumato.decisions.drift import Drift
 from sfumato.decisions.outliers import (
@@ -12,14 +11,13 @@ from sfumato.decisions.outliers import (
     image_scores,
     local_means,
 )
-from sfumato.decisions.regions import boxes, label_regions
 from sfumato.decisions.stored import Decisions
+from sfumato.metrics.regions import boxes, label_regions
 
 __all__ = [
     "MEASURES",
     "UNITS",
     "Abstention",
-    "ComponentScores",
     "Costs",
     "Decisions",
     "Drift",

@@ -13,10 +13,10 @@ from torch import Tensor
 from sfumato.calibration.fitted import Fitted
 from sfumato.decisions.costs import Costs
 from sfumato.decisions.outliers import measured
-from sfumato.decisions.regions import label_regions
 from sfumato.decisions.thresholds import Row, chosen
 from sfumato.errors import ConfigError
 from sfumato.metrics import histogram
+from sfumato.metrics.regions import label_regions
 from sfumato.predictions import (
     UNCERTAINTIES,
     ClassPrediction,

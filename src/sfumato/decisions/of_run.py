@@ -15,14 +15,14 @@ from torch import Tensor
 
 from sfumato.data.views import Samples, names_of, providing
 from sfumato.decisions.abstention import Abstention
-from sfumato.decisions.components import ComponentScores
 from sfumato.decisions.costs import Costs, Looking
 from sfumato.decisions.drift import Drift
 from sfumato.decisions.outliers import OutlierFlag, benjamini_hochberg, image_scores
-from sfumato.decisions.regions import boxes
 from sfumato.errors import DataError, RunError
 from sfumato.evaluation.evaluate import selected
 from sfumato.evaluation.held import HeldPredictions
+from sfumato.metrics import ComponentScores
+from sfumato.metrics.regions import boxes
 from sfumato.predictions import ClassPrediction, ValuePrediction, predict, resize_maps, with_channels
 from sfumato.runs import Run, generator_for, prediction_state
 from sfumato.runs.sizes import Scaling
@@ -154,6 +154,49 @@ class Acted:
     shares: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One image with what is known before an action is chosen.
+
+    Args:
+        name: Name of the image.
+        prediction: The calibrated prediction at the original size.
+        look: The value of looking again (1, *event) of its draws, which no calibrator changes.
+        target: The classes (1, *event).
+        valid: Where they are known (1, *event).
+    """
+
+    name: str
+    prediction: ClassPrediction
+    look: Tensor
+    target: Tensor
+    valid: Tensor
+
+
+def seen(run: Pass, costs: Costs, dataset: Samples) -> Iterator[Seen]:
+    """Each image of a data set with its prediction and the value of looking again.
+
+    Raises:
+        ConfigError: If the run predicts values.
+        DataError: If the data set is empty.
+    """
+    view, method, images = run.run, run.run.method(run.samples), selected(run.run, dataset)
+    looking, task = Looking(cast("Any", view.likelihood), costs), view.single_task
+    if not len(dataset):
+        raise DataError("there are no images: check --data, --root, --on and --ood")
+    from rich.progress import track
+
+    for index in track(range(len(images)), "predict", disable=not run.progress, transient=True):
+        sample = images[index]
+        scaling = Scaling.of(view.facts.inputs, inputs := view.inputs_of(sample), view.plan.factors)
+        prepared = view.prepare(*scaling.inputs(view.facts.inputs, inputs))
+        found = predict(method, *prepared, likelihood=looking, generator=generator_for(index, run.seed))
+        prediction = scaling.prediction(view.calibrated(found.prediction), {task.key: task}).to("cpu")
+        look = resize_maps(found.value, scaling.original).cpu() if found.prediction.is_map else found.value.cpu()
+        target, valid = (each[None] for each in task.target_and_mask(task.entries(sample)))
+        yield Seen(names_of(dataset)[index], prediction, look, target, valid)
+
+
 def acted(run: Pass, costs: Costs, dataset: Samples, maps: Path | None = None) -> list[Acted]:
     """The action with the least expected cost at each pixel of each image.
 
@@ -172,34 +215,22 @@ def acted(run: Pass, costs: Costs, dataset: Samples, maps: Path | None = None) -
         ConfigError: If the run predicts values.
         NotFiniteError: If a prediction is not finite.
     """
-    view, method, images = run.run, run.run.method(run.samples), selected(run.run, dataset)
-    looking, task, rows = Looking(cast("Any", view.likelihood), costs), view.single_task, []
-    if not len(dataset):
-        raise DataError("there are no images: check --data, --root, --on and --ood")
-    from rich.progress import track
-
-    for index in track(range(len(images)), "predict", disable=not run.progress, transient=True):
-        sample = images[index]
-        scaling = Scaling.of(view.facts.inputs, inputs := view.inputs_of(sample), view.plan.factors)
-        seen = view.prepare(*scaling.inputs(view.facts.inputs, inputs))
-        found = predict(method, *seen, likelihood=looking, generator=generator_for(index, run.seed))
-        probs = cast(
-            ClassPrediction, scaling.prediction(view.calibrated(found.prediction), {task.key: task})
-        ).probs.cpu()
-        look = resize_maps(found.value, scaling.original).cpu() if found.prediction.is_map else found.value.cpu()
-        target, valid = (each[None] for each in task.target_and_mask(task.entries(sample)))
-        action, cost = costs.best(probs)
-        check_finite({"expected cost": cost, "value of looking again": look}, f"image {names_of(dataset)[index]}")
-        certain = costs.matrix.argmin(0)[probs.argmax(1)]
+    rows = []
+    for each in seen(run, costs, dataset):
+        action, cost = costs.best(each.prediction.probs)
+        check_finite({"expected cost": cost, "value of looking again": each.look}, f"image {each.name}")
+        certain = costs.matrix.argmin(0)[each.prediction.label]
         real, plain = (
-            float(costs.realized(each[valid], target[valid]).double().mean()) if bool(valid.any()) else math.nan
-            for each in (action, certain)
+            float(costs.realized(chosen[each.valid], each.target[each.valid]).double().mean())
+            if bool(each.valid.any())
+            else math.nan
+            for chosen in (action, certain)
         )
         counts = torch.bincount(action.flatten(), minlength=len(costs.actions)) / action.numel()
         shares = dict(zip(costs.actions, counts.tolist()))
-        rows.append(Acted(names_of(dataset)[index], float(cost.mean()), real, plain, float(look.mean()), shares))
+        rows.append(Acted(each.name, float(cost.mean()), real, plain, float(each.look.mean()), shares))
         kind = torch.uint8 if len(costs.actions) <= 256 else torch.int32
-        _write_maps(maps, len(rows), rows[-1].name, {"action": action.to(kind), "expected_cost": cost, "look": look})
+        _write_maps(maps, len(rows), each.name, {"action": action.to(kind), "expected_cost": cost, "look": each.look})
     return rows
 
 
@@ -249,7 +280,7 @@ def flagged(
         components: Scores of the unusual regions, to which the images are added that mark pixels as ``novel``. For a
             flag with a side. Default: none.
     """
-    marked = providing(dataset, ("novel",))
+    marked = providing(dataset, ("novel", "novel_valid"))
     names, scores, regions = [], [], []
     for name, prediction, _, _ in replace(run, fitted_on=flag.fitted_on).images(dataset):
         names.append(name)
@@ -258,9 +289,11 @@ def flagged(
         regions.append([] if unusual is None else boxes(unusual[0]))
         if unusual is not None:
             _write_maps(maps, len(names), name, {"unusual": unusual})
-        novel = marked[len(names) - 1].get("novel") if unusual is not None and components is not None else None
-        if isinstance(novel, Tensor) and components is not None:
-            components.update(cast(Tensor, unusual), novel[None].bool())
+        sample = marked[len(names) - 1] if unusual is not None and components is not None else {}
+        if isinstance(novel := sample.get("novel"), Tensor) and components is not None:
+            known = sample.get("novel_valid")
+            inside = known[None].bool() if isinstance(known, Tensor) else None
+            components.update(cast(Tensor, unusual), novel[None].bool(), inside)
     every = torch.cat(scores)
     p = flag.p_values(every)
     discovered = benjamini_hochberg(p, flag.rate).tolist()

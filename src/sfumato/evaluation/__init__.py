@@ -3,7 +3,8 @@
 from sfumato.evaluation.calibrate import CalibrationReport, calibrate, class_index, fit_conformal, reset
 from sfumato.evaluation.compare import ComparedScore, Comparison, compare
 from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset, unlabeled_dataset
-from sfumato.evaluation.evaluate import evaluate, predict_sample
+from sfumato.evaluation.evaluate import evaluate
+from sfumato.evaluation.one import predict_sample
 from sfumato.evaluation.results import (
     FILE,
     Evaluation,

@@ -14,7 +14,7 @@ from sfumato.errors import PluginError
 from sfumato.evaluation.instances import InstanceTally
 from sfumato.evaluation.results import Columns, OODComparison, ScoreTable, TaskEvaluation, Value
 from sfumato.evaluation.tally import TaskTally
-from sfumato.metrics import TemporalScores
+from sfumato.metrics import OODScores, TemporalScores
 from sfumato.metrics.scores import Scores
 
 
@@ -47,6 +47,10 @@ def task_evaluation(
         found = values(tally.ood.scores, images + 1)
         headline += [name for name in found if name.startswith(("ood_ratio", "ood_auroc"))]
         scores |= found
+        if (marked := anomaly_values(tally.ood.marked)) is not None:
+            scores |= marked
+            headline += [f"anomaly_{name}_{kind}" for kind in ANOMALY_KINDS for name in ("aupr", "fpr95")
+                         if f"anomaly_{name}_{kind}" in marked]  # fmt: skip
         ood = OODComparison(ood.name, ood.root, tally.ood.compute())
     for name, score in tally.further.items():
         headline += _add_plugin(scores, name, values(score, images))
@@ -65,6 +69,20 @@ def task_evaluation(
         teacher=table(tally.teacher, images),
         ood=ood,
     )
+
+
+ANOMALY_KINDS = ("total", "epistemic", "novelty")  # of which scores of anomalies are shown first
+
+
+def anomaly_values(scores: OODScores) -> dict[str, Value] | None:
+    """Scores of novel pixels among the pixels of images that mark them, and their best thresholds. None without any."""
+    images = len(scores.per_image()["novel_pixels"])
+    if images == 0:
+        return None
+    found = {f"anomaly_{name.removeprefix('ood_')}": value for name, value in values(scores, images).items()}
+    if found["anomaly_novel_pixels"].value == 0:
+        return None
+    return found | {f"anomaly_threshold_{kind}": Value(value) for kind, value in scores.thresholds().items()}
 
 
 def _add_plugin(scores: dict[str, Value], plugin: str, found: Mapping[str, Value]) -> list[str]:

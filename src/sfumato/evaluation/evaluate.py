@@ -7,18 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
-
 from sfumato import registry
-from sfumato.contracts import Sample, Score, Task
+from sfumato.contracts import Score, Task
 from sfumato.data.catalog import absolute_place
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
+from sfumato.evaluation.anomalies import with_regions
 from sfumato.evaluation.data import TRUTH
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation
 from sfumato.predictions import AnyPrediction, TemporalAggregation
-from sfumato.runs import Predictor, Run, RunBackend, run_state
+from sfumato.runs import Run, run_state
 from sfumato.tasks import CenterOffsets
 
 if TYPE_CHECKING:
@@ -67,7 +66,8 @@ def evaluate(
         root: The folder where it lies, which is only recorded, with its absolute path.
         split: Which part of it, which is only recorded.
         ood: A data set that is out of distribution, with which uncertainties are compared. Pixels that its samples mark
-            as ``novel`` are out of distribution, or all pixels if it has no such mark. Default: none.
+            as ``novel`` (where ``novel_valid``, if they have it) are out of distribution, or all pixels if it has no
+            such mark. If it has, its images are also scored alone, as benchmarks of anomalies are. Default: none.
         ood_name: Name of that data set, which is only recorded.
         ood_root: The folder where it lies, which is only recorded.
         samples: Number of draws of a stochastic method. None for the number in the plan.
@@ -102,6 +102,8 @@ def evaluate(
         tasks = task_evaluations(scorer, comparison)
     if not leave_process_group():
         return None
+    if ood is not None:
+        tasks = with_regions(run, ood, tasks, samples, seed, progress)
     drawn = samples or run.config.samples
     return Evaluation(data, root, split, len(dataset), drawn, seed, run_state(run), tasks, aggregation_name)
 
@@ -165,7 +167,7 @@ def _images(run: Run, dataset: Samples, ood: Samples | None) -> tuple[SelectedDa
         if each is not None and not len(each):
             raise DataError(f"the data set to evaluate on is empty: check {options}")
     inside = selected(run, dataset, ("instances", TRUTH))
-    outside = None if ood is None else SelectedDataset(ood, run.facts.inputs, (), ("novel",))
+    outside = None if ood is None else SelectedDataset(ood, run.facts.inputs, (), ("novel", "novel_valid"))
     for images in (inside, outside):
         if images is not None:
             run.check_calibration_leak(images)
@@ -230,21 +232,3 @@ def leave_process_group() -> bool:
     first = distributed.get_rank() == 0
     distributed.destroy_process_group()
     return first
-
-
-def predict_sample(
-    run: Run, dataset: Samples, index: int, *, samples: int | None = None, seed: int = 0
-) -> tuple[Sample, AnyPrediction]:
-    """A sample and its calibrated prediction at the original size, from the same draws as :func:`evaluate`.
-
-    Args:
-        run: The run.
-        dataset: The images, at their original sizes.
-        index: Number of the image.
-        samples: Number of draws of a stochastic method. None for the number in the plan.
-        seed: Seed of the draws. Default 0.
-    """
-    sample = dataset[index]
-    with torch.no_grad():
-        found = Predictor(RunBackend(run))(*run.inputs_of(sample), samples=samples, seed=seed, index=index)
-    return sample, found.prediction

@@ -18,26 +18,36 @@ BINS, SHARE = 60, 0.995  # bins of a histogram in the report, and the quantile a
 
 
 class OODTally(nn.Module):
-    """Scores and histograms of the uncertainties of images in distribution and out of it."""
+    """Scores and histograms of the uncertainties of images in distribution and out of it.
+
+    Where images mark novel pixels, these are also compared with the other pixels of the same images alone, as
+    benchmarks of anomaly segmentation do.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.scores, self.histograms = OODScores(), UncertaintyHistograms()
+        self.scores, self.histograms, self.marked = OODScores(), UncertaintyHistograms(), OODScores()
 
-    def update(self, prediction: TaskPrediction, *, outside: bool, novel: Tensor | None = None) -> None:
+    def update(
+        self, prediction: TaskPrediction, *, outside: bool, novel: Tensor | None = None, valid: Tensor | None = None
+    ) -> None:
         """Add the prediction of a batch.
 
         Args:
             prediction: Prediction of B images.
             outside: Whether the images are out of distribution.
             novel: Pixels (B, *event), bool, that are out of distribution in such images. None for all pixels.
+            valid: Pixels (B, *event), bool, for which ``novel`` is known. None for all pixels.
         """
         total = prediction.total
         every = torch.ones_like(total, dtype=torch.bool)
         fits = outside and novel is not None and novel.shape == total.shape
-        new = cast(Tensor, novel).bool() if fits else every & outside
-        self.scores.update(prediction, new, every)
+        known = every if valid is None or not fits else valid.bool()
+        new = cast(Tensor, novel).bool() & known if fits else every & outside
+        self.scores.update(prediction, new, known)
         self.histograms.update(prediction, new if fits else None, outside)
+        if fits:
+            self.marked.update(prediction, new, known)
 
     def compute(self) -> dict[str, OODHistogram]:
         """The histograms of each part of the uncertainty. All processes must call this."""

@@ -125,7 +125,7 @@ class TaskTally(nn.Module):
         batch = _moved(batch, self.place)
         prediction = self._original(self.run.calibrated(drawn.to(self.place)), scaling)
         self._finite_mean(prediction, batch)
-        self.ood.update(prediction, outside=True, novel=batch.get("novel"))
+        self.ood.update(prediction, outside=True, novel=batch.get("novel"), valid=batch.get("novel_valid"))
 
     def _score(
         self, drawn: TaskPrediction, prediction: TaskPrediction, target: Tensor, valid: Tensor, batch: Batched

@@ -2,6 +2,7 @@
 
 from sfumato.metrics.by_class import DiceScore, PrAuc, PrecisionScore, RocAuc, Sensitivity, Specificity
 from sfumato.metrics.class_scores import ClassScores
+from sfumato.metrics.components import ComponentScores
 from sfumato.metrics.disparity_scores import DisparityScores
 from sfumato.metrics.fidelity import FidelityScores
 from sfumato.metrics.instance_scores import InstanceScores
@@ -16,6 +17,7 @@ from sfumato.metrics.vector_scores import VectorScores
 
 __all__ = [
     "ClassScores",
+    "ComponentScores",
     "DiceScore",
     "DisparityScores",
     "FidelityScores",

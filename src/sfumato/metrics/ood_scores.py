@@ -89,9 +89,21 @@ class OODScores(Scores[OODStatistics]):
 
     target: ClassVar[str] = "any"
     headline: tuple[str, ...] = tuple(f"ood_auroc_{kind}" for kind in UNCERTAINTIES)
+    ranks: Tensor
 
     def __init__(self) -> None:
         super().__init__(*count(torch.zeros(len(KINDS), 0), torch.zeros(0, dtype=torch.bool)))
+
+    def thresholds(self) -> dict[str, float]:
+        """For each kind the uncertainty from which on pixels count as novel with the largest F1.
+
+        All processes must call this.
+        """
+        with self.sync_context():
+            kinds = self._pooled().kinds
+            keys = ranking.best_f1(*self.ranks.unbind(-2)).cpu()
+        values = (keys << 15).int().view(torch.float32)
+        return {kind: float(values[k]) for k, kind in enumerate(kinds)}
 
     @classmethod
     def for_task(cls, task: Task) -> Self:

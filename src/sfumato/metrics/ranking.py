@@ -92,6 +92,19 @@ def fpr95(good: Tensor, bad: Tensor) -> Tensor:
     return fewest.where(bad.sum(-1) > 0, torch.nan)
 
 
+def best_f1(good: Tensor, bad: Tensor) -> Tensor:
+    """The key (…), int64, from which on flagged pixels have the largest F1, ``2 TP / (flagged + bad)``.
+
+    Source: the threshold that SegmentMeIfYouCan (Chan et al. 2021) finds regions with.
+    Pitfall: It is chosen on the pixels that are scored.
+
+    >>> best_f1(torch.tensor([5, 1, 0]), torch.tensor([0, 2, 1]))  # flagged from key 1 on: 2 · 3 / (4 + 3)
+    tensor(1)
+    """
+    hits, flagged = _above(bad.double()), _above((good + bad).double())
+    return (2 * hits / (flagged + bad.double().sum(-1, keepdim=True)).clamp_min(1)).argmax(-1)
+
+
 def roc(good: Tensor, bad: Tensor, points: int = 201) -> tuple[Tensor, Tensor]:
     """Equally spaced false-positive rates (points,) and the true-positive rate at each, of one pair of histograms."""
     rates = torch.linspace(0, 1, points, dtype=torch.float64, device=good.device)

@@ -29,6 +29,15 @@ MEANINGS = {
     "truth_kl": "divergence of the true class distributions from the predicted ones, nats; 0 is best",
     "aleatoric_error": "difference of aleatoric uncertainty and the entropy of the true distributions, nats; 0 is best",
     "aleatoric_correlation": "correlation of the two over pixels; 1 is best",
+    **{
+        f"anomaly_{score}_{part}": f"{part}: {words}"
+        for score, words in {
+            "aupr": "average precision for novel pixels within images that mark them; chance is their share",
+            "fpr95": "share of known pixels that are flagged when 95 % of the novel ones are; 0 is best",
+            "f1": "F1 of regions of novel pixels, mean over overlaps from 0.25 to 0.75; 1 is best",
+        }.items()
+        for part in ("total", "epistemic", "novelty")
+    },
     "pq": "panoptic quality: overlap of matched segments over all segments, mean over classes; 1 is best",
     "sq": "overlap of the segments that match, mean over classes",
     "rq": "F1 score of finding segments, mean over classes; 1 is best",

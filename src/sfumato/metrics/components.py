@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from sfumato.decisions.regions import label_regions
+from sfumato.errors import ConfigError
+from sfumato.metrics.regions import number_regions
 from sfumato.predictions import check_mask
 
 OVERLAPS = tuple(0.25 + 0.05 * step for step in range(11))
@@ -14,14 +15,25 @@ OVERLAPS = tuple(0.25 + 0.05 * step for step in range(11))
 
 
 class ComponentScores(Metric):
-    r"""How well found regions match the true ones, over a data set. Regions are connected where pixels share a side.
+    r"""How well found regions match the true ones, over a data set. Pixels that share a side or a corner are connected.
 
     ``component_siou`` is the mean over true regions k of ``|k ∩ P| / |(k ∪ P) \ A|``, where P are the found regions
     that touch k, and A the other true regions. ``component_ppv`` is the mean over found regions of their true share.
     ``component_f1`` is the mean over overlaps τ of ``2 TP / (2 TP + FN + FP)``: TP true regions have an sIoU above τ,
     FN have not, and FP found regions have a share of τ or less. Where there is nothing to count, a score is NaN.
 
-    Source: Chan et al. (2021), "SegmentMeIfYouCan". Their code leaves out small regions; this class counts all.
+    Found regions with fewer pixels than ``smallest_found`` are left out. Pixels of smaller true regions than
+    ``smallest_true`` do not count, as if they were not labeled.
+
+    Args:
+        smallest_found: Pixels, ≥ 0; 500 for the anomaly track of SegmentMeIfYouCan, 50 for the obstacle track. Default
+            0, all regions count.
+        smallest_true: Pixels, ≥ 0; 100 and 10 there. Default 0.
+
+    Raises:
+        ConfigError: If a size is negative.
+
+    Source: Chan et al. (2021), "SegmentMeIfYouCan".
     """
 
     full_state_update: bool | None = False
@@ -29,8 +41,11 @@ class ComponentScores(Metric):
     ppv: Tensor
     counts: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, smallest_found: int = 0, smallest_true: int = 0) -> None:
         super().__init__()
+        if min(smallest_found, smallest_true) < 0:
+            raise ConfigError(f"smallest regions are {smallest_found} and {smallest_true} pixels, expected 0 or more")
+        self.smallest = smallest_found, smallest_true
         self.add_state("siou", torch.zeros(2, dtype=torch.float64), "sum")
         self.add_state("ppv", torch.zeros(2, dtype=torch.float64), "sum")
         self.add_state("counts", torch.zeros(3, len(OVERLAPS), dtype=torch.int64), "sum")
@@ -55,7 +70,7 @@ class ComponentScores(Metric):
 
     def _add(self, found: Tensor, true: Tensor) -> None:
         overlaps = torch.tensor(OVERLAPS, dtype=torch.float64)
-        pairs = _shared(found, true)  # pixels of each found region in each true one; the first of both is the rest
+        pairs = _shared(found, true, *self.smallest)  # pixels of each found region in each true one; first the rest
         touching = pairs[1:, 1:] > 0
         sizes, own = pairs[:, 1:].sum(0), pairs[1:].sum(1)
         hit = pairs[1:, 1:].sum(0)
@@ -81,13 +96,18 @@ class ComponentScores(Metric):
         }
 
 
-def _shared(found: Tensor, true: Tensor) -> Tensor:
+def _shared(found: Tensor, true: Tensor, smallest_found: int, smallest_true: int) -> Tensor:
     """Numbers of pixels (1 + F, 1 + T), float64, of each found and each true region. Row and column 0 are the rest."""
-    numbers = []
-    for mask in (found, true):
-        regions = label_regions(mask.long())  # regions outside the mask have the first numbers
-        outside = int(regions[~mask].max()) + 1 if bool((~mask).any()) else 0
-        numbers.append(torch.where(mask, regions - outside + 1, 0))
+    numbers = [number_regions(mask, corners=True) for mask in (found, true)]
     rows, columns = (int(each.max()) + 1 for each in numbers)
     counts = torch.bincount((numbers[0] * columns + numbers[1]).flatten(), minlength=rows * columns)
-    return counts.view(rows, columns).double()
+    pairs = counts.view(rows, columns).double()
+    large = pairs.sum(1) >= smallest_found
+    large[0] = False
+    pairs = torch.cat([pairs[~large].sum(0, keepdim=True), pairs[large]])
+    counted = pairs.sum(0) >= smallest_true
+    counted[0] = True
+    pairs = pairs[:, counted]
+    present = pairs.sum(1) > 0
+    present[0] = True
+    return pairs[present]

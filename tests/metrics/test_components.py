@@ -6,16 +6,16 @@ import pytest
 import torch
 from scipy.ndimage import label
 
-from sfumato.decisions import ComponentScores
-from sfumato.decisions.components import OVERLAPS
-from sfumato.errors import DataError
+from sfumato.errors import ConfigError, DataError
+from sfumato.metrics import ComponentScores
+from sfumato.metrics.components import OVERLAPS
 
 
 def by_sets(found, true):
     """The definitions, with sets of pixels."""
     regions = []
     for mask in (found, true):
-        numbers, count = label(mask.numpy())
+        numbers, count = label(mask.numpy(), [[1] * 3] * 3)
         regions.append(
             [set(map(tuple, (torch.from_numpy(numbers) == n).nonzero().tolist())) for n in range(1, count + 1)]
         )
@@ -73,6 +73,37 @@ def test_pixels_that_are_not_valid_do_not_count_and_images_add_up():
     assert [float(v) for v in scores.compute().values()] == [1, 1, 1, 2, 2]
     scores.update(torch.ones(1, 2, 2) > 0, torch.ones(1, 2, 2) > 0)
     assert float(scores.compute()["true_components"]) == 3
+
+
+def test_small_regions_are_left_out():
+    """Found: 4 pixels on a true region of 4, 1 pixel beside it. True: also one of 1 pixel, on which 2 are found."""
+    true = torch.zeros(1, 6, 8, dtype=torch.bool)
+    true[0, 0, :4] = True
+    true[0, 4, 6] = True
+    found = torch.zeros_like(true)
+    found[0, 0, :4] = True
+    found[0, 2, 7] = True
+    found[0, 4, 6:] = True
+    every, large = ComponentScores(), ComponentScores(2, 2)
+    for scores in (every, large):
+        scores.update(found, true)
+    got = every.compute()
+    assert [float(got[f"component_{n}"]) for n in ("siou", "ppv")] == pytest.approx(
+        [(1 + 1 / 2) / 2, (1 + 0 + 1 / 2) / 3]
+    )
+    got = large.compute()  # the true pixel does not count, so one wrong pixel is left of the region on it
+    assert [float(got[f"component_{n}"]) for n in ("siou", "ppv")] == pytest.approx([1, 1 / 2])
+    assert (got["true_components"], got["found_components"]) == (1, 2)
+    assert float(got["component_f1"]) == pytest.approx(2 / 3)
+    with pytest.raises(ConfigError, match="expected 0 or more"):
+        ComponentScores(-1)
+
+
+def test_corners_connect():
+    mask = torch.eye(3, dtype=torch.bool)[None]
+    scores = ComponentScores()
+    scores.update(mask, mask)
+    assert float(scores.compute()["true_components"]) == 1
 
 
 def test_nothing_to_count():

@@ -35,6 +35,28 @@ def label_regions(classes: Tensor) -> Tensor:
     return found
 
 
+def number_regions(mask: Tensor, corners: bool = False) -> Tensor:
+    """Numbers of the connected regions of a mask (H, W), from 1 on, and 0 outside of it.
+
+    Args:
+        mask: The mask, bool.
+        corners: Whether pixels that share only a corner are neighbors too. Default False.
+
+    Returns:
+        The number of each pixel's region (H, W), int64, on the CPU.
+
+    Raises:
+        MissingDependencyError: If SciPy is not installed.
+
+    >>> mask = torch.tensor([[True, False], [False, True]])
+    >>> number_regions(mask).tolist(), number_regions(mask, corners=True).tolist()
+    ([[1, 0], [0, 2]], [[1, 0], [0, 1]])
+    """
+    around = [[1, 1, 1]] * 3 if corners else None
+    numbers, _ = _ndimage().label(mask.cpu().numpy(), around)
+    return torch.from_numpy(numbers).long()
+
+
 def boxes(mask: Tensor) -> list[tuple[int, int, int, int, int]]:
     """The connected regions of a mask (H, W), the largest first.
 
@@ -44,9 +66,9 @@ def boxes(mask: Tensor) -> list[tuple[int, int, int, int, int]]:
     Raises:
         MissingDependencyError: If SciPy is not installed.
     """
-    numbers, _ = _ndimage().label(mask.cpu().numpy())
-    counts = torch.bincount(torch.from_numpy(numbers).long().flatten()).tolist()
-    slices = _ndimage().find_objects(numbers)
+    numbers = number_regions(mask)
+    counts = torch.bincount(numbers.flatten()).tolist()
+    slices = _ndimage().find_objects(numbers.numpy())
     found = [(r.start, c.start, r.stop, c.stop, count) for (r, c), count in zip(slices, counts[1:])]
     return sorted(found, key=lambda box: -box[-1])
 
