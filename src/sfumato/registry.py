@@ -72,6 +72,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "centers": "sfumato.tasks:CenterOffsets",
         "disparity": "sfumato.tasks:Disparity",
         "flow": "sfumato.tasks:Flow",
+        "pose": "sfumato.tasks:CameraPose",
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",
@@ -127,7 +128,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "fc-densenet56": "sfumato.models:fc_densenet56",
         "fc-densenet67": "sfumato.models:fc_densenet67",
         "fc-densenet103": "sfumato.models:fc_densenet103",
+        "motion-net": "sfumato.models:MotionNet",
         "pose-net": "sfumato.models:PoseNet",
+        "efficient-pose-net": "sfumato.models:EfficientPoseNet",
     },
     "calibrators": {
         "temperature": "sfumato.calibration:Temperature",

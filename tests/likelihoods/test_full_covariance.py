@@ -251,7 +251,7 @@ def test_other_targets_are_refused(law):
     with pytest.raises(ConfigError, match="vectors of 2 values"):
         law.for_task(Depth())
     assert law.for_task(CenterOffsets()).unit == "px"
-    with pytest.raises(DataError, match="two values for each pixel"):
+    with pytest.raises(DataError, match="2 values for each pixel"):
         law().nll(torch.zeros(1, 5, 2, 2), torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool))
 
 

@@ -16,6 +16,7 @@ from sfumato.calibration.risk import controlled
 from sfumato.errors import ConfigError, DataError
 from sfumato.predictions import (
     ClassPrediction,
+    PosePrediction,
     PredictionInterval,
     PredictionSet,
     ValuePrediction,
@@ -156,13 +157,13 @@ class ConformalIntervals(Fitted):
             delta: Probability of failure in (0, 1), or 0. Default 0.
 
         Raises:
-            ConfigError: If a level is not in (0, 1).
+            ConfigError: If a level is not in (0, 1), or predictions are of poses.
             DataError: If there are too few held-out images (the message says how many are needed), or no finite
                 interval is wide enough.
         """
         _check_levels(level, delta)
         losses = []
-        for mean, std, target in checked_values(held):
+        for mean, std, target in checked_values(_no_poses(held)):
             if mean.numel():
                 losses.append(_above(((target - mean).abs() / std).amax(0)))
         place = controlled(_table(losses, None), 1 - level, delta)
@@ -217,6 +218,14 @@ CONFORMAL: dict[str, type[ConformalSets] | type[ConformalIntervals]] = {
     "class": ConformalSets,
     "value": ConformalIntervals,
 }
+
+
+def _no_poses(held: HeldValues) -> HeldValues:
+    """The same, one after another. A box of rotation vectors is no set of rotations around a mean."""
+    for prediction, target, valid in held:
+        if isinstance(prediction, PosePrediction):
+            raise ConfigError("intervals are for plain values, not for poses: calibrate the covariance with scale")
+        yield prediction, target, valid
 
 
 def _below(own: Tensor) -> Tensor:

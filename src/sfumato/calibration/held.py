@@ -64,7 +64,7 @@ def checked_values(held: HeldValues) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         if target.shape != prediction.mean.shape:
             raise DataError(f"target {tuple(target.shape)}: expected {tuple(prediction.mean.shape)}, as the prediction")
         check_mask(valid, prediction.aleatoric.shape, "prediction")
-        for mean, std, true, mask in zip(prediction.mean, prediction.std, target, valid):
+        for mean, std, true, mask in zip(prediction.mean, prediction.std, prediction.near(target), valid):
             m, s, t = (select(values, mask).float() for values in (mean, std, true))
             if not all(bool(v.isfinite().all()) for v in (m, s, t)):
                 raise NotFiniteError("a valid pixel holds NaN or infinity: set valid to False there")

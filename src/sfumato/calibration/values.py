@@ -134,8 +134,7 @@ class QuantileMap(Fitted):
         """The prediction with the moments and the quantiles of that distribution."""
         mean, variance, quantiles = (v.to(prediction.mean) for v in (self.mean, self.variance, self.quantiles))
         return replace(
-            prediction,
-            mean=prediction.mean + mean * prediction.std,
+            prediction.shifted(mean * prediction.std),
             aleatoric_variance=prediction.aleatoric_variance * variance,
             epistemic_variance=prediction.epistemic_variance * variance,
             quantiles=(quantiles - mean) / variance.sqrt(),

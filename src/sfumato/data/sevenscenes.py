@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,7 +18,8 @@ from sfumato.data.images import read_image, read_turned_image
 from sfumato.data.target_files import read_depth
 from sfumato.data.transforms import resize
 from sfumato.errors import ConfigError, DataError, MissingFileError
-from sfumato.tasks import Depth
+from sfumato.geometry.pose import pose_vectors
+from sfumato.tasks import BaseTask, CameraPose, Depth
 
 MILLIMETER = 0.001
 # A first Kinect measures 0.8 to 4 m. The range is half as wide again for images that are zoomed in training.
@@ -30,8 +32,8 @@ class SevenScenes(Dataset[Sample]):
     """Frames of one 7-Scenes sequence: color, depth, pose.
 
     A sample holds ``name``, ``image`` (3, H, W) uint8, ``depth`` (1, H, W) meters and ``depth_valid`` (H, W) bool,
-    which is False where the file says 0 or 65535; ``intrinsics`` (3, 3) in pixels of ``size`` and ``world_from_camera``
-    (4, 4) in meters.
+    which is False where the file says 0 or 65535; ``intrinsics`` (3, 3) in pixels of ``size``, ``world_from_camera``
+    (4, 4) in meters, and ``pose`` (6,), the same as position and rotation vector.
 
     On request (:meth:`providing`) it also holds the frames ``previous`` and ``next``, which are ``gap`` frames away,
     with their poses ``world_from_previous`` and ``world_from_next``. They may lie in the frames between the splits. At
@@ -57,8 +59,6 @@ class SevenScenes(Dataset[Sample]):
     inputs: tuple[str, ...] = ("image",)
     splits: ClassVar[tuple[str, ...]] = tuple(SPLITS)
     needs_root: ClassVar[bool] = True
-    tasks: ClassVar[dict[str, Depth]] = {"depth": RANGE}
-
     def __init__(
         self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None, gap: int = 10
     ) -> None:
@@ -78,6 +78,12 @@ class SevenScenes(Dataset[Sample]):
         self.names = [path.name.split(".")[0] for path in self._frames]
         self._intrinsics = self._read_intrinsics()
 
+    @cached_property
+    def tasks(self) -> dict[str, BaseTask]:
+        """Depth in meters, and the pose of the camera."""
+        poses = [read_matrix(self._beside(path, "pose.txt"), 4) for path in self._frames]
+        return {"depth": RANGE, "pose": CameraPose.of(torch.stack(poses), f"the poses in {self.root}")}
+
     def __len__(self) -> int:
         return len(self._frames)
 
@@ -92,13 +98,16 @@ class SevenScenes(Dataset[Sample]):
         path, depth_path, pose_path = self.files(index)[:3]
         image, orientation = read_turned_image(path)
         depth, valid = read_depth(depth_path, MILLIMETER, RANGE.minimum, RANGE.maximum, image.shape[1:], orientation)
+        pose = read_matrix(pose_path, 4)
         sample: Sample = {
             "name": self.names[index],
             "image": image,
             "depth": depth,
             "depth_valid": valid,
             "intrinsics": self._intrinsics,
-            "world_from_camera": read_matrix(pose_path, 4),
+            "world_from_camera": pose,
+            "pose": pose_vectors(pose),
+            "pose_valid": torch.tensor(True),
         }
         for name in self._others:
             other = self._neighbor(index, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfumato.errors import DataError
+from sfumato.errors import DataError, MissingDependencyError
 
 ORTHONORMAL = 1e-2  # how far R Rᵀ may be from the identity; files of four decimals and float32 stay below
 _SMALL = 1e-8
@@ -145,4 +145,65 @@ def rotations(q: Tensor) -> Tensor:
     q = q / q.norm(dim=-1, keepdim=True)
     vector, w = q[..., :3], q[..., 3, None, None]
     hat = skew(vector)
-    return torch.eye(3, dtype=q.dtype) + 2 * (w * hat + hat @ hat)
+    return torch.eye(3, dtype=q.dtype, device=q.device) + 2 * (w * hat + hat @ hat)
+
+
+def pose_vectors(poses: Tensor) -> Tensor:
+    """Poses (…, 4, 4) as 6 numbers (…, 6): the position in meters, and axis times angle of the rotation in radians."""
+    return torch.cat([poses[..., :3, 3], rotation_vector(poses[..., :3, :3])], -1)
+
+
+def poses_of(vectors: Tensor) -> Tensor:
+    """The poses (…, 4, 4) of :func:`pose_vectors` (…, 6).
+
+    >>> poses_of(torch.tensor([1.0, 2, 3, 0, 0, 0]))[:3, 3]
+    tensor([1., 2., 3.])
+    """
+    return rigid(torch.linalg.matrix_exp(skew(vectors[..., 3:])), vectors[..., :3])
+
+
+def difference(poses: Tensor, others: Tensor) -> Tensor:
+    """The tangent vector (…, 6) from poses to others (…, 4, 4): ``p′ − p``, and ``log(R′ Rᵀ)``, in the world's axes.
+
+    Its lengths are the errors that are usually stated: meters between positions, and the angle between rotations.
+
+    Pitfall: It is not the twist of :func:`log`, whose translation moves the origin of the world. :func:`twists_of`
+    carries covariances over.
+    """
+    turn = rotation_vector(others[..., :3, :3] @ poses[..., :3, :3].mT)
+    return torch.cat([others[..., :3, 3] - poses[..., :3, 3], turn], -1)
+
+
+def displaced(poses: Tensor, by: Tensor) -> Tensor:
+    """The poses (…, 4, 4) at tangent vectors (…, 6). The inverse of :func:`difference`."""
+    turn = torch.linalg.matrix_exp(skew(by[..., 3:]))
+    return rigid(turn @ poses[..., :3, :3], poses[..., :3, 3] + by[..., :3])
+
+
+def twists_of(poses: Tensor) -> Tensor:
+    """The matrices (…, 6, 6) that make twists of small tangent vectors: ``exp(J δ) @ pose ≈ displaced(pose, δ)``."""
+    result = torch.eye(6, dtype=poses.dtype, device=poses.device).repeat(*poses.shape[:-2], 1, 1)
+    result[..., :3, 3:] = skew(poses[..., :3, 3])
+    return result
+
+
+def chordal_mean(sums: Tensor) -> Tensor:
+    """The rotations (…, 3, 3) that are closest to sums, or means, of rotation matrices: ``argmin Σ |R − R_i|²``.
+
+    Raises:
+        MissingDependencyError: Without roma.
+
+    Source: Hartley et al. (2013), "Rotation averaging", §5.
+    Pitfall: It is not unique where rotations cancel, as those by 0 and π around one axis.
+
+    >>> turns = torch.linalg.matrix_exp(skew(torch.tensor([[0.0, 0.0, 0.2], [0.0, 0.0, 0.4]])))
+    >>> rotation_vector(chordal_mean(turns.mean(0)))
+    tensor([0.0000, 0.0000, 0.3000])
+    """
+    try:
+        from roma import special_procrustes
+    except ImportError as error:
+        raise MissingDependencyError("the mean of rotations needs roma: pip install 'sfumato[geometry]'") from error
+    found = special_procrustes(sums.double())
+    assert isinstance(found, Tensor)
+    return found.to(sums.dtype)

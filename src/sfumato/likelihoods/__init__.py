@@ -19,6 +19,7 @@ from sfumato.likelihoods.laplace_mixture import LaplaceMixture
 from sfumato.likelihoods.logit_normal import LogitNormal
 from sfumato.likelihoods.normal_inverse_gamma import NormalInverseGamma
 from sfumato.likelihoods.planes import Planes
+from sfumato.likelihoods.pose_likelihood import PoseLikelihood
 from sfumato.likelihoods.standardized import has_location, standardized
 from sfumato.likelihoods.tempered import Tempered
 
@@ -42,6 +43,7 @@ __all__ = [
     "LogitNormal",
     "NormalInverseGamma",
     "Planes",
+    "PoseLikelihood",
     "SelfLaplace",
     "Tempered",
     "has_location",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError
+from sfumato.likelihoods.full_covariance import FullCovariance
 from sfumato.predictions import ValueMoments, ValuePrediction
 
 
@@ -105,7 +106,7 @@ def standardized(likelihood: Likelihood[ValuePrediction], center: float, spread:
 def has_location(likelihood: object) -> bool:
     """Whether an output is D locations, then none, D or 2D log scales."""
     dims = getattr(likelihood, "dims", 0)
-    absolute = getattr(likelihood, "absolute", False)
+    absolute = getattr(likelihood, "absolute", False) or isinstance(likelihood, FullCovariance)
     return not absolute and getattr(likelihood, "channels", -1) in (dims, 2 * dims, 3 * dims)
 
 

@@ -8,6 +8,7 @@ from sfumato.metrics.fidelity import FidelityScores
 from sfumato.metrics.instance_scores import InstanceScores
 from sfumato.metrics.ood_scores import OODScores
 from sfumato.metrics.panoptic_scores import PanopticScores
+from sfumato.metrics.pose_scores import PoseScores
 from sfumato.metrics.set_scores import SetScores
 from sfumato.metrics.surface_distance import SurfaceDistance
 from sfumato.metrics.temporal_scores import TemporalScores
@@ -24,6 +25,7 @@ __all__ = [
     "InstanceScores",
     "OODScores",
     "PanopticScores",
+    "PoseScores",
     "PrAuc",
     "PrecisionScore",
     "RocAuc",

@@ -7,10 +7,12 @@ from sfumato.models.gc_net import GCNet
 from sfumato.models.joint_unet import JointUNet
 from sfumato.models.light_flow import LightFlow
 from sfumato.models.light_stereo import LightStereo
-from sfumato.models.pose_net import PoseNet
+from sfumato.models.motion_net import MotionNet
+from sfumato.models.pose_net import EfficientPoseNet, PoseNet
 from sfumato.models.unet import UNet
 
 __all__ = [
-    "EfficientUNet", "FCDenseNet", "FeatureUNet", "GCNet", "JointUNet", "LightFlow", "LightStereo", "PoseNet", "UNet",
+    "EfficientPoseNet", "EfficientUNet", "FCDenseNet", "FeatureUNet", "GCNet", "JointUNet", "LightFlow", "LightStereo",
+    "MotionNet", "PoseNet", "UNet",
     "fc_densenet56", "fc_densenet67", "fc_densenet103",
 ]  # fmt: skip

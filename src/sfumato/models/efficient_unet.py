@@ -49,11 +49,11 @@ class EfficientUNet(FeatureUNet):
         dropout: float = 0.2,
         batch_norm: str = "train",
     ) -> None:
-        super().__init__(channels_out, _Encoder(pretrained), widths, dropout, MEAN, STD, batch_norm)
+        super().__init__(channels_out, EfficientEncoder(pretrained), widths, dropout, MEAN, STD, batch_norm)
         self.encoder_rate = FeatureUNet.encoder_rate if pretrained else 1.0
 
 
-class _Encoder(nn.Module):
+class EfficientEncoder(nn.Module):
     """The stem and the residual blocks of EfficientNet-Lite0. The last block of each resolution is a feature."""
 
     def __init__(self, pretrained: bool) -> None:

@@ -85,8 +85,8 @@ class FeatureUNet(nn.Module):
             raise ConfigError(f"batch_norm is {batch_norm!r}, expected train, slow or frozen")
         self.encoder, self.batch_norm = encoder, batch_norm
         self.input_normalization = {
-            "mean": tuple(mean) or _expected(encoder, "mean", IMAGENET_MEAN),
-            "std": tuple(std) or _expected(encoder, "std", IMAGENET_STD),
+            "mean": tuple(mean) or expected_colors(encoder, "mean", IMAGENET_MEAN),
+            "std": tuple(std) or expected_colors(encoder, "std", IMAGENET_STD),
         }
         channels, self.strides = _pyramid(encoder)
         self.stride = self.strides[-1]
@@ -123,7 +123,7 @@ class FeatureUNet(nn.Module):
         """Outputs (B, channels_out, H, W) for standardized images (B, 3, H, W)."""
         height, width = image.shape[-2:]
         image = padded(image, self.stride)
-        *skips, deepest = _used(feature_maps(self.encoder(image)), image)
+        *skips, deepest = used_features(feature_maps(self.encoder(image)), image)
         x = self.center(deepest)
         for rise in reversed(self.decoder):
             x = rise(x, skips.pop())
@@ -146,7 +146,7 @@ def feature_maps(found: object) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and value.ndim == 4]
 
 
-def _used(maps: Sequence[Tensor], image: Tensor) -> list[Tensor]:
+def used_features(maps: Sequence[Tensor], image: Tensor) -> list[Tensor]:
     """The features below full resolution that have channels, from fine to coarse."""
     kept = [each for each in maps if each.shape[1] and each.shape[-1] < image.shape[-1]]
     return sorted(kept, key=lambda each: -each.shape[-1])
@@ -162,7 +162,7 @@ def _pyramid(encoder: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
     image = torch.zeros(1, 3, TRIED, TRIED, device=parameter.device, dtype=parameter.dtype)
     try:
         with torch.no_grad(), evaluating(encoder):
-            maps = _used(feature_maps(encoder(image)), image)
+            maps = used_features(feature_maps(encoder(image)), image)
     except Exception as error:  # the code of an encoder may fail in any way
         if out_of_memory(error):
             raise
@@ -186,7 +186,7 @@ def _norms(encoder: nn.Module) -> list[_BatchNorm]:
     return [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
 
 
-def _expected(encoder: nn.Module, name: str, usual: tuple[float, ...]) -> tuple[float, ...]:
+def expected_colors(encoder: nn.Module, name: str, usual: tuple[float, ...]) -> tuple[float, ...]:
     """What timm's description of the encoder's weights says about its input."""
     described = getattr(encoder, "pretrained_cfg", None) or getattr(encoder, "default_cfg", None) or {}
     found = described.get(name) if isinstance(described, Mapping) else None

@@ -117,7 +117,7 @@ class DepthViews(Views):
             raise ConfigError(f"poses is {poses!r}, expected known or learned")
         if both and inputs != ("image",):
             raise ConfigError(f"consistency of depth is for networks that take one image, this one takes {inputs}")
-        self.pose = registry.load("models", "pose-net")(6) if poses == "learned" else None  # pyright: ignore[reportCallIssue, reportOptionalCall] # a class of networks
+        self.pose = registry.load("models", "motion-net")(6) if poses == "learned" else None  # pyright: ignore[reportCallIssue, reportOptionalCall] # a class of networks
         known = ("world_from_camera", *(f"world_from_{name}" for name in self.sources)) if poses == "known" else ()
         self.further = (*self.sources, "intrinsics", *known)
         self.auto_mask = self.sources != ("right",)  # all things stand still between two views at the same time

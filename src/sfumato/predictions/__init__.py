@@ -6,6 +6,7 @@ from sfumato.predictions.event import over_channels, resize_maps, with_channels
 from sfumato.predictions.joint import AnyPrediction, JointMoments, JointPrediction, TaskPrediction
 from sfumato.predictions.masks import check_mask, select
 from sfumato.predictions.mixture import mixed
+from sfumato.predictions.poses import PoseMoments, PosePrediction
 from sfumato.predictions.sets import PredictionInterval, PredictionSet
 from sfumato.predictions.stream import predict_streamed, read_window
 from sfumato.predictions.temporal import TemporalAggregation
@@ -20,6 +21,8 @@ __all__ = [
     "ClassPrediction",
     "JointMoments",
     "JointPrediction",
+    "PoseMoments",
+    "PosePrediction",
     "PredictionInterval",
     "PredictionSet",
     "TaskPrediction",

@@ -122,6 +122,14 @@ class ValuePrediction(EventPrediction):
         """The best guess, which is compared with a target: :attr:`mean`."""
         return self.mean
 
+    def near(self, target: Tensor) -> Tensor:
+        """A target (B, D, *event) by numbers whose difference to :attr:`mean` is its error: the target itself."""
+        return target
+
+    def shifted(self, by: Tensor) -> Self:
+        """The prediction with ``by`` (B, D, *event) added to its mean."""
+        return replace(self, mean=self.mean + by)
+
     def derived(self) -> dict[str, Tensor]:
         """Total, aleatoric and epistemic variance, each summed over D, for readers of a file."""
         return uncertainties(self)

@@ -76,7 +76,7 @@ def build_likelihood(
         raise ConfigError(f"likelihood is {name!r}, expected one of {', '.join(likelihood_names(task))} for {task.key}")
     if getattr(kind, "student", False) and not taught:
         raise ConfigError(f"likelihood {name!r} learns from a teacher: use `sfumato distill TEACHER`")
-    return cast("type[LikelihoodClass]", kind).for_task(task)
+    return _for_task(cast("type[LikelihoodClass]", kind), task)
 
 
 class LikelihoodClass(Likelihood[TaskPrediction]):
@@ -102,10 +102,16 @@ def likelihood_names(task: Task, student: bool = False) -> list[str]:
 def _takes(kind: object, task: Task) -> bool:
     """Whether a likelihood suits a task of its kind: some are for vectors, or for tasks with planes."""
     try:
-        cast("type[LikelihoodClass]", kind).for_task(task)
+        _for_task(cast("type[LikelihoodClass]", kind), task)
     except ConfigError:
         return False
     return True
+
+
+def _for_task(kind: type[LikelihoodClass], task: Task) -> Likelihood[TaskPrediction]:
+    """The likelihood for the targets of a task. A task whose targets are no plain numbers gives it their meaning."""
+    found, on_target = kind.for_task(task), getattr(task, "on_target", None)
+    return found if on_target is None else on_target(found)
 
 
 def calibrator_classes(task: Task) -> dict[str, type]:

@@ -74,6 +74,7 @@ ENTRIES: dict[str, EntryKind] = {
     "normals": Normals(),
     "instances": Instances(),
     "intrinsics": Intrinsics(),
+    "pose": ImageValue("m, rad", dims=6, invariant=False),
     "world_from_camera": Pose(),
     "world_from_right": Pose(),
     "world_from_next": Pose(),

@@ -56,6 +56,11 @@ class EntryKind:
         """C of (C, H, W); 0 for (H, W)."""
         return 1
 
+    @property
+    def movable(self) -> bool:
+        """Whether it is known in an image that was zoomed, cut or mirrored."""
+        return True
+
     def resize(self, value: Tensor, old: Size, new: Size) -> Tensor:
         """A value (…, H, W) at another size. Each new pixel takes the old pixel that contains its center."""
         rows, columns = (_nearest(a, b).to(value.device) for a, b in zip(old, new, strict=True))

@@ -58,6 +58,11 @@ class ImageValue(EntryKind):
         """D."""
         return self.dims
 
+    @property
+    def movable(self) -> bool:
+        """As the argument ``invariant`` says."""
+        return self.invariant
+
     def resize(self, value: Tensor, old: Size, new: Size) -> Tensor:
         """The value as it is."""
         del old, new
@@ -82,6 +87,11 @@ class Pose(EntryKind):
     """
 
     is_map: ClassVar[bool] = False
+
+    @property
+    def movable(self) -> bool:
+        """False."""
+        return False
 
     def resize(self, value: Tensor, old: Size, new: Size) -> Tensor:
         """The pose as it is."""

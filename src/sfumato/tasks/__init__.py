@@ -6,11 +6,13 @@ from sfumato.tasks.depth import Depth, InverseDepth
 from sfumato.tasks.disparity import Disparity
 from sfumato.tasks.flow import Flow
 from sfumato.tasks.multi_task import MultiTask
+from sfumato.tasks.pose import CameraPose
 from sfumato.tasks.semantic import Semantic
 from sfumato.tasks.value import ValueTask
 
 __all__ = [
     "BaseTask",
+    "CameraPose",
     "CenterOffsets",
     "Depth",
     "Disparity",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sfumato.contracts import Task
 from sfumato.data.cache import CachedDataset
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.transforms import to_float
@@ -19,6 +20,7 @@ from sfumato.objectives import build_objective
 from sfumato.predictions import predict
 from sfumato.runs import Normalized, Plan, build_network, task_and_likelihood, weights_path
 from sfumato.targets import EntryKind
+from sfumato.tasks import MultiTask
 from sfumato.training.callbacks import checkpoint_path
 from sfumato.training.folder import print_rank_zero, warn_rank_zero
 from sfumato.training.member import Hardware, Job
@@ -26,6 +28,11 @@ from sfumato.training.module import BatchTransform
 from sfumato.training.parallel import check_independent
 
 CACHE = "cache"
+
+
+def movable(task: Task | MultiTask) -> bool:
+    """Whether targets are known in images that augmentation has zoomed, cut or mirrored."""
+    return all(getattr(part.target, "movable", True) for part in task.parts.values())
 
 
 def make_job(
@@ -57,7 +64,7 @@ def make_job(
         folder=folder,
         entries=entries_of(train, tasks),
         hardware=hardware,
-        flip=objective.moves and bool(augmentation_of(train).get("flip", True)),
+        flip=objective.moves and movable(task) and bool(augmentation_of(train).get("flip", True)),
         workers=choose_workers(train, workers),
         progress=progress,
         batch_transform=batch_transform,

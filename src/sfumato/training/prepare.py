@@ -39,7 +39,7 @@ from sfumato.runs.network import network_arguments
 from sfumato.runs.resolve import build_likelihood, build_task
 from sfumato.training.devices import default_crop, default_size, fast_precision
 from sfumato.training.folder import warn_rank_zero
-from sfumato.training.job import probe
+from sfumato.training.job import movable, probe
 from sfumato.training.statistics import MOST_IMAGES, Statistics, range_scales, read_statistics
 
 IMAGES_SEEN = 12_000  # the number of images that a default training reads, however many there are
@@ -107,7 +107,8 @@ def make_plan(
         scales=found.scales if objective.needs_targets else range_scales(task.parts, _likelihoods(plan, task.parts)),
         fingerprint=fingerprint(train, facts.inputs),
     )
-    plan = replace(plan, config=_completed(_unmoved(config, objective.moves), train, device), facts=facts)
+    config = _completed(_unmoved(config, objective.moves, movable(task)), train, device)
+    plan = replace(plan, config=config, facts=facts)
     return with_network_facts(plan, train, network), train, val
 
 
@@ -271,20 +272,28 @@ def _check_counts(tasks: Mapping[str, Task], found: Statistics, train: Samples, 
             warn_rank_zero(line)
 
 
-def _unmoved(config: Config, moves: bool) -> Config:
-    """The configuration without a zoom, if the objective knows where cameras are.
+def _unmoved(config: Config, moves: bool, whole: bool) -> Config:
+    """The configuration without a zoom if the objective knows where cameras are, and without crops for poses.
+
+    Args:
+        config: The configuration.
+        moves: Whether the objective allows zoomed images.
+        whole: Whether targets are known in zoomed and cut images.
 
     Raises:
-        ConfigError: If it has a zoom.
+        ConfigError: If it has a zoom or a crop that is not possible.
     """
-    if moves or config.scale == (1.0, 1.0):
-        return config
-    if any(config.scale):
+    if (not moves or not whole) and config.scale not in ((0.0, 0.0), (1.0, 1.0)):
         raise ConfigError(
-            f"scale is {config.scale}, but {config.objective} knows where cameras are, and none of them sees a zoomed "
-            "image: leave it out"
+            f"scale is {config.scale}, but {config.objective or config.task} knows where cameras are, and none of them "
+            "sees a zoomed image: leave it out"
         )
-    return replace(config, scale=(1.0, 1.0))
+    if not whole and any(config.crop) and config.crop != config.size:
+        raise ConfigError(
+            f"crop is {config.crop}, but the {config.task} of a part of an image is not known: leave it out"
+        )
+    config = config if moves and whole else replace(config, scale=(1.0, 1.0))
+    return config if whole else replace(config, crop=config.size)
 
 
 def _completed(config: Config, train: Samples, device: str) -> Config:
