@@ -105,6 +105,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "reprojection": "sfumato.objectives:Reprojection",
         "matching": "sfumato.objectives:Matching",
         "temporal-consistency": "sfumato.objectives:TemporalConsistency",
+        "posenet": "sfumato.objectives:PoseNetLoss",
+        "posenet-learned": "sfumato.objectives:PoseNetLearned",
+        "posenet-geometric": "sfumato.objectives:PoseNetGeometric",
     },
     "scores": {
         "dice": "sfumato.metrics:DiceScore",

@@ -59,6 +59,7 @@ class SevenScenes(Dataset[Sample]):
     inputs: tuple[str, ...] = ("image",)
     splits: ClassVar[tuple[str, ...]] = tuple(SPLITS)
     needs_root: ClassVar[bool] = True
+
     def __init__(
         self, root: str | Path, split: str = "train", size: tuple[int, int] | None = None, gap: int = 10
     ) -> None:

@@ -5,6 +5,7 @@ from sfumato.objectives.build import build_objective, objective_class
 from sfumato.objectives.loss_sum import Dice, Focal, LossSum, WeightedNLL
 from sfumato.objectives.matching import Matching
 from sfumato.objectives.nll import NLL, MultiTaskNLL
+from sfumato.objectives.pose_losses import PoseNetGeometric, PoseNetLearned, PoseNetLoss
 from sfumato.objectives.reprojection import Reprojection
 from sfumato.objectives.temporal import TemporalConsistency
 from sfumato.objectives.weightings import WEIGHTINGS, Weighting, weighting
@@ -19,6 +20,9 @@ __all__ = [
     "Matching",
     "MultiTaskNLL",
     "NothingToLearnError",
+    "PoseNetGeometric",
+    "PoseNetLearned",
+    "PoseNetLoss",
     "Reprojection",
     "TemporalConsistency",
     "TrainingPlan",
