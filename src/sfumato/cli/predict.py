@@ -20,6 +20,7 @@ def predict(
     baseline: float | None = None,
     temporal: str = "",
     video: str = "",
+    filter: tuple[float, float] = (0.0, 0.0),
     device: str = "auto",
     trust: str = "",
     quiet: bool = False,
@@ -47,6 +48,9 @@ def predict(
             folder of a run of flow. One sample for each frame is enough then. See also --video.
         video: Write one playable NAME.mp4 for each video, folder or glob instead of files for each frame: side-by-side
             (image, best guess, total and epistemic uncertainty) or overlay (the best guess over the image).
+        filter: For camera poses of the frames of a video: how far the camera moves from one frame to the next, in
+            meters and degrees (standard deviations along each axis). trajectory_filtered.txt gets the path that a
+            Kalman filter makes of all poses by their covariances. Default: no filter.
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
@@ -55,6 +59,7 @@ def predict(
     from sfumato.serving import Stereo, open_predictor, predict_files, predict_videos
     from sfumato.serving.camera_path import flow_function
     from sfumato.serving.frame_source import is_camera
+    from sfumato.serving import PoseMotion, Stereo, open_predictor, predict_files
 
     if (focal is None) != (baseline is None):
         missing = "--focal" if focal is None else "--baseline"
@@ -76,3 +81,10 @@ def predict(
             pairs=pairs, stereo=stereo,
         )  # fmt: skip
     echo(f"{written} {'frames' if video else 'predictions'} are in {out}")
+    motion = PoseMotion(*filter) if any(filter) else None
+    predictor = open_predictor(run, device=device, trust=trust)
+    written = predict_files(
+        predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=round(max_megapixels * 1e6),
+        progress=not quiet, pairs=pairs, stereo=stereo, motion=motion,
+    )  # fmt: skip
+    echo(f"{written} predictions are in {out}")

@@ -18,6 +18,7 @@ from sfumato.geometry.matching import (
 )
 from sfumato.geometry.pnp import Motion, solve_pnp
 from sfumato.geometry.pose import check_poses, exp
+from sfumato.geometry.pose_filter import filter_poses
 from sfumato.geometry.project import camera_from_camera, check_intrinsics, pixel_grid, project, transform, unproject
 from sfumato.geometry.saliency import gradient_saliency, occlusion_saliency
 from sfumato.geometry.trajectory import (
@@ -41,4 +42,11 @@ __all__ = [
     "peak_ratio", "pixel_grid", "project", "read_kitti", "read_tum", "relative_pose_errors", "right_costs",
     "sample_at", "sample_nearest", "solve_pnp", "stereo_baseline", "transform", "unproject", "view_difference",
     "write_covariances", "write_kitti", "write_tum",
+    "DepthInterval", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors", "camera_from_camera",
+    "camera_motion", "census_costs", "cheapest", "check_intrinsics", "check_poses", "check_views", "concatenation",
+    "dis_flow", "disparity_to_depth", "exp", "filter_poses", "forward_backward_error", "gradient_saliency",
+    "group_correlation",
+    "hidden", "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid", "project",
+    "read_kitti", "read_tum", "relative_pose_errors", "right_costs", "sample_at", "solve_pnp", "stereo_baseline",
+    "transform", "unproject", "view_difference", "write_covariances", "write_kitti", "write_tum",
 ]  # fmt: skip

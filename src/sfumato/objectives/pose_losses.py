@@ -147,8 +147,8 @@ class PoseNetGeometric(PoseNetLoss):
     out the focal length, so 1 is the tangent of 45 degrees. No weight between meters and degrees is needed: a point
     moves as much as both make it move.
 
-    It reads ``depth`` and ``intrinsics``. It diverges from random weights: start it with ``--init-from`` from a run that
-    was trained with ``posenet-learned`` or ``nll``.
+    It reads ``depth`` and ``intrinsics``. It diverges from random weights: start it with ``--init-from`` from a run
+    that was trained with ``posenet-learned`` or ``nll``.
 
     Args:
         task: The task ``pose``.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from sfumato.geometry.pose import chordal_mean, difference, displaced, pose_vectors, poses_of, rigid
+from sfumato.geometry.pose import chordal_mean, difference, displaced, pose_vectors, poses_of, rigid, twists_of
+from sfumato.geometry.trajectory import Trajectory
 from sfumato.predictions.values import ValueMoments, ValuePrediction, correlations
 
 UNIT = "m, rad"
@@ -36,6 +38,9 @@ class PosePrediction(ValuePrediction):
 
     unit: str = UNIT
 
+    def __repr__(self) -> str:
+        return f"PosePrediction({len(self.mean)} poses, {self.draws} draws)"
+
     @property
     def poses(self) -> Tensor:
         """The mean poses (B, 4, 4), world from camera, meters."""
@@ -50,6 +55,17 @@ class PosePrediction(ValuePrediction):
     def rotation_std(self) -> Tensor:
         """√ of the trace of the covariance of the rotation (B,), radians."""
         return self.variance[:, 3:].sum(1).sqrt()
+
+    def path(self, times: Iterable[float] | None = None) -> Trajectory:
+        """The poses of a batch as the path of a camera, with the covariances of their twists.
+
+        Args:
+            times: Time of each image, increasing. None for 0, 1, 2, … Default None.
+        """
+        poses = self.poses.detach().double().cpu()
+        into, covariance = twists_of(poses), self.covariance.detach().double().cpu()
+        numbers = torch.tensor(list(range(len(poses)) if times is None else times), dtype=torch.float64)
+        return Trajectory(numbers, poses, into @ covariance @ into.mT)
 
     def near(self, target: Tensor) -> Tensor:
         """The mean plus the tangent vector (B, 6) from it to a target pose (B, 6)."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sfumato.serving.files import predict_files
     from sfumato.serving.formats import Stereo
     from sfumato.serving.graph import Graph
+    from sfumato.serving.pose_files import PoseMotion
     from sfumato.serving.precision import PRECISIONS, precision_cost, reduce_precision
     from sfumato.serving.predictor import OnnxBackend, open_predictor
     from sfumato.serving.video import predict_videos
@@ -19,6 +20,7 @@ _MODULES = {
     "export": "exporter",
     "predict_files": "files",
     "Stereo": "formats",
+    "PoseMotion": "pose_files",
     "PRECISIONS": "precision",
     "precision_cost": "precision",
     "reduce_precision": "precision",
@@ -32,6 +34,7 @@ __all__ = [
     "Bundle",
     "Graph",
     "OnnxBackend",
+    "PoseMotion",
     "Stereo",
     "export",
     "open_predictor",

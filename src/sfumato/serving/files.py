@@ -17,10 +17,14 @@ from sfumato.data.frames import frame_number, neighbors
 from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
 from sfumato.data.stereo_check import check_views
 from sfumato.errors import ConfigError, DataError, MissingFileError
+from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
+from sfumato.predictions import PosePrediction
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.formats import Stereo, check_stereo
 from sfumato.serving.frame_source import VIDEOS, frame_source, is_video
 from sfumato.serving.outputs import write_sample
+from sfumato.serving.pose_files import PoseMotion, write_poses
+from sfumato.tasks import CameraPose
 
 OFFSETS = {"previous": -1, "image": 0, "next": 1}
 """Inputs that are frames of one video, and their places in it."""
@@ -51,6 +55,7 @@ def predict_files(
     progress: bool = True,
     pairs: bool = False,
     stereo: Stereo | None = None,
+    motion: PoseMotion | None = None,
 ) -> int:
     """Predict files, and write arrays, maps and a figure of each, see :func:`sfumato.serving.outputs.write_sample`.
 
@@ -70,6 +75,8 @@ def predict_files(
         pairs: Whether ``given`` are text files of which each line names a file for every input, relative to the folder
             of the text file. Names with spaces stand in quotes. Default False.
         stereo: The calibration of a stereo pair, with which depth is written. Default: none is.
+        motion: How far the camera moves from one frame to the next, with which camera poses are filtered. Default: they
+            are not.
 
     Returns:
         The number of predictions.
@@ -85,17 +92,24 @@ def predict_files(
     out, inputs = Path(out), predictor.backend.inputs
     if stereo is not None:
         check_stereo(predictor.backend.tasks)
+    if motion is not None and CameraPose.key not in predictor.backend.tasks:
+        raise ConfigError("filter is for runs of camera poses: leave it out")
     sources = listed_sources(given, inputs, out) if pairs else find_sources(given, inputs, out)
     out.mkdir(parents=True, exist_ok=True)
     written, state = 0, predictor.backend.state
+    poses: dict[str, PosePrediction] = {}
     for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
         for number, (name, images) in enumerate(_frames(source, inputs, max_pixels)):
             if number == 0:
                 check_views({"name": name, **{key: image[0] for key, image in zip(inputs, images)}})
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             bands = predictor.bands(*images, samples=samples, seed=seed, index=written, tile=tile)
-            write_sample(bands, predictor.backend.tasks, images[0], out / name, state, stereo)
+            found = write_sample(bands, predictor.backend.tasks, images[0], out / name, state, stereo)
+            if isinstance(pose := found.get(CameraPose.key), PosePrediction):
+                poses[name] = pose
             written += 1
+    if poses:
+        write_poses(list(poses.values()), list(poses), out, motion)
     return written
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sfumato.contracts import Task
-from sfumato.predictions import ClassPrediction, PredictionSet, TaskPrediction, ValuePrediction
+from sfumato.predictions import ClassPrediction, PosePrediction, PredictionSet, TaskPrediction, ValuePrediction
 from sfumato.report.pictures import color_key, quantile, scale_end
 from sfumato.report.prediction_figure import Panel, save_figure
 from sfumato.runs import part_of
@@ -20,6 +20,7 @@ from sfumato.sections import Json
 from sfumato.serving.formats import DepthMaps, Stereo, write_formats
 from sfumato.serving.map_file import MapFile
 from sfumato.serving.maps import Quantity, quantities, write_labels, write_map
+from sfumato.serving.pose_files import pose_entry
 from sfumato.storage import atomic_write, check_finite, fields
 from sfumato.tasks import Disparity
 
@@ -31,7 +32,7 @@ def write_sample(
     path: Path,
     state: str = "",
     stereo: Stereo | None = None,
-) -> None:
+) -> dict[str, TaskPrediction]:
     """Write all files of a sample. If anything fails, none of them appears.
 
     For each task (its name is added to those of the files if there are several):
@@ -44,6 +45,7 @@ def write_sample(
     - ``NAME_figure.png``: a picture of all of them;
     - of disparity ``NAME.pfm`` and, with a calibration, ``NAME_depth.png`` with the ends ``NAME_depth_near.png`` and
       ``NAME_depth_far.png`` of its 90 % interval, in 1/256 m;
+    - of a camera pose the entry ``pose`` of ``NAME.json``: position, quaternion, covariance;
     - of optical flow ``NAME.flo`` and ``NAME_vectors.png``, a picture of vectors with their 90 % ellipses.
 
     Args:
@@ -53,6 +55,9 @@ def write_sample(
         path: Path of the files, without an ending.
         state: The state of the run that predicts, which ``NAME.json`` repeats. Default: not known.
         stereo: The calibration of a stereo pair. Default: none, so no depth is written.
+
+    Returns:
+        The prediction of the first rows by task: the whole prediction where there is one value for each image.
 
     Raises:
         NotFiniteError: If a number of the prediction is not finite.
@@ -106,8 +111,10 @@ def write_sample(
             if key in depths:
                 entries |= {path.name + name: about for name, about in depths[key].write(opened, end).items()}
             save_figure(_panels(image, first, task, file, found), opened(f"{end}_figure.png"))
-        about = {"height": height, "width": width, "run_state": state, "maps": entries}
+        about: dict[str, Json] = {"height": height, "width": width, "run_state": state, "maps": entries}
+        about |= {key: pose_entry(first) for key, first in firsts.items() if isinstance(first, PosePrediction)}
         opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
+    return firsts
 
 
 def _ending(key: str, tasks: Mapping[str, Task]) -> str:
