@@ -85,6 +85,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "sevenscenes": "sfumato.data:SevenScenes",
         "anomaly-track": "sfumato.data:AnomalyTrack",
         "obstacle-track": "sfumato.data:ObstacleTrack",
+        "cambridge": "sfumato.data:CambridgeLandmarks",
+        "colmap": "sfumato.data:Colmap",
         "video": "sfumato.data:Video",
         "middlebury": "sfumato.data:Middlebury",
         "middlebury-flow": "sfumato.data:MiddleburyFlow",

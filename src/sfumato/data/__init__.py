@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sfumato.data.anomalies import AnomalyTrack, ObstacleTrack
     from sfumato.data.cache import CachedDataset
+    from sfumato.data.cambridge import CambridgeLandmarks
     from sfumato.data.camvid import CamVid
     from sfumato.data.catalog import load
     from sfumato.data.cityscapes import Cityscapes
+    from sfumato.data.colmap import Colmap
     from sfumato.data.flow_sets import FlyingChairs, Sintel
     from sfumato.data.folder import Folder
     from sfumato.data.frames import Frames
@@ -35,7 +37,9 @@ __all__ = [
     "Augmentation",
     "CachedDataset",
     "CamVid",
+    "CambridgeLandmarks",
     "Cityscapes",
+    "Colmap",
     "DatasetSlice",
     "DatasetView",
     "FlyingChairs",
@@ -65,6 +69,8 @@ _MODULES = {
     "Augmentation": "transforms",
     "CachedDataset": "cache",
     "CamVid": "camvid",
+    "CambridgeLandmarks": "cambridge",
+    "Colmap": "colmap",
     "Cityscapes": "cityscapes",
     "DatasetSlice": "views",
     "DatasetView": "views",

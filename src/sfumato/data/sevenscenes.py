@@ -24,6 +24,7 @@ from sfumato.tasks import BaseTask, CameraPose, Depth
 MILLIMETER = 0.001
 # A first Kinect measures 0.8 to 4 m. The range is half as wide again for images that are zoomed in training.
 RANGE = Depth(0.5, 6.0)
+ROOM = 100.0  # meters; a room is smaller
 # Blocks of a video. The frames of almost a second between them are left out, because neighbors look alike.
 SPLITS = {"train": range(400), "val": range(420, 500), "all": range(10**6)}
 
@@ -83,7 +84,7 @@ class SevenScenes(Dataset[Sample]):
     def tasks(self) -> dict[str, BaseTask]:
         """Depth in meters, and the pose of the camera."""
         poses = [read_matrix(self._beside(path, "pose.txt"), 4) for path in self._frames]
-        return {"depth": RANGE, "pose": CameraPose.of(torch.stack(poses), f"the poses in {self.root}")}
+        return {"depth": RANGE, "pose": CameraPose.of(torch.stack(poses), f"the poses in {self.root}", ROOM)}
 
     def __len__(self) -> int:
         return len(self._frames)

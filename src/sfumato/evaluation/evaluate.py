@@ -15,6 +15,7 @@ from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
 from sfumato.evaluation.anomalies import with_regions
 from sfumato.evaluation.data import TRUTH
+from sfumato.evaluation.leakage import leaking_poses
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation
 from sfumato.predictions import AnyPrediction, TemporalAggregation
 from sfumato.runs import Run, run_state
@@ -104,6 +105,10 @@ def evaluate(
         return None
     if ood is not None:
         tasks = with_regions(run, ood, tasks, samples, seed, progress)
+    if leak := leaking_poses(run, dataset):
+        from sfumato.training import warn_rank_zero  # imports lightning
+
+        warn_rank_zero(leak)
     drawn = samples or run.config.samples
     return Evaluation(data, root, split, len(dataset), drawn, seed, run_state(run), tasks, aggregation_name)
 

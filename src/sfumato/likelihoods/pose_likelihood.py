@@ -110,7 +110,7 @@ class PoseLikelihood:
         noise = value_moments(self.likelihood.moments(self._around_0(output)))
         scales = output.new_tensor(self._scales)
         shared = noise.covariance
-        shared = noise.variance.new_zeros(len(output), 15) if shared is None else shared * products(scales[None])
+        shared = noise.variance.new_zeros(output.shape[0], 15) if shared is None else shared * products(scales[None])
         return PoseMoments.of(
             poses,
             replace(

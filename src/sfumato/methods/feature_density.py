@@ -67,7 +67,8 @@ class FeatureDensity(BaseMethod):
         Args:
             network: A trained network. It is left as it is.
             head: The layer, or its name, whose input is described.
-            batches: Inputs of the network (a tuple), targets (B, H, W) int64 in [0, classes) and masks (B, H, W) bool.
+            batches: Inputs of the network (a tuple), targets (B, H, W) int64 in [0, classes) and masks (B, H, W) bool,
+                or (B, D) values and masks (B,).
                 Where features are smaller than the targets, each belongs to the class of the pixel nearest to it.
             classes: The number K ≥ 1 of classes. With 1 all valid pixels form one class, whatever the targets are.
 
@@ -111,11 +112,14 @@ class FeatureDensity(BaseMethod):
     def look(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """From one pass: the output (B, C, H, W) and the log density (B, H, W) in nats of each pixel's features.
 
-        Where features are smaller than the output, their log density is interpolated bilinearly.
+        Where features are smaller than the output, their log density is interpolated bilinearly. An output (B, C) with
+        one vector for each image has one log density (B,).
         """
         features, _, output = read_by(self.network, self.head, inputs)
         with torch.no_grad():
             density = self.log_density(features)
+        if output.ndim == 2:
+            return output, density[:, 0, 0]
         if density.shape[-2:] != output.shape[-2:]:
             density = F.interpolate(density[:, None], output.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         return output, density
@@ -153,6 +157,8 @@ def _labels(target: Tensor, valid: Tensor, classes: int, size: torch.Size) -> Te
             raise ConfigError(
                 f"a valid target is {found}, expected a class in [0, {classes}): mark others as not valid"
             )
+    if labels.ndim == 1:  # one target for each image
+        return labels[:, None, None].expand(-1, *size)
     return F.interpolate(labels[:, None].double(), size, mode="nearest-exact")[:, 0].long()
 
 

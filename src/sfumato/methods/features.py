@@ -114,7 +114,8 @@ def read_by(network: nn.Module, layer: str, inputs: Inputs) -> tuple[Tensor, Ten
 def split_at(network: nn.Module, head: str, inputs: Inputs) -> tuple[Tensor, Tensor, Resize]:
     """What the last layer reads (B, F, h, w), the network's output (B, C, H, W), and the map from h × w to H × W.
 
-    The map interpolates, or cuts off the last rows and columns, which were padded.
+    The map interpolates, or cuts off the last rows and columns, which were padded. An output (B, C) has one vector for
+    each image; then h and w are 1 and the map drops them.
 
     Args:
         network: Any module that returns one tensor.
@@ -127,6 +128,13 @@ def split_at(network: nn.Module, head: str, inputs: Inputs) -> tuple[Tensor, Ten
     features, returned, output = read_by(network, head, inputs)
     if returned is output:
         return features, output, lambda maps: maps
+    if output.ndim == 2:  # one vector for each image
+        if returned.shape[2:] == (1, 1) and torch.equal(returned.flatten(1), output):
+            return features, output, lambda maps: maps.flatten(1)
+        raise ConfigError(
+            f"{head!r} is not what {type(network).__name__} does last, before it drops the dimensions of the image: "
+            "average the features before this layer, not after it, or name another layer"
+        )
     if returned.shape[:2] == output.shape[:2] and torch.equal(_cut(returned, output), output):
         return features, output, lambda maps: _cut(maps, output)
     if returned.shape[:2] == output.shape[:2] and returned.shape != output.shape:

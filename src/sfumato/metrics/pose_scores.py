@@ -78,7 +78,7 @@ class PoseStatistics:
         nominal = torch.arange(1, LEVELS + 1, dtype=torch.float64, device=observed.device) / LEVELS
         oracle, error = (sparsification.risk_at_coverage(self.ranks[n], self.ranks[n + 1], coverage) for n in (0, 2))
         return {
-            "reliability": {"nominal": nominal, "observed": observed, "count": self.levels},
+            "reliability": {"probability": nominal, "inside": observed, "count": self.levels},
             "rejection": {"coverage": coverage, "error": error, "oracle": oracle},
         }
 

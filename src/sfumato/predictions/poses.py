@@ -98,7 +98,7 @@ class PoseMoments:
         """
         numbers = torch.cat([poses[:, :3, 3], poses[:, :3, :3].flatten(1)], 1)
         none = torch.zeros_like(numbers)
-        return cls(ValueMoments.of(numbers, none, UNIT, none.new_zeros(len(none), 66)), noise)
+        return cls(ValueMoments.of(numbers, none, UNIT, none.new_zeros(none.shape[0], 66)), noise)
 
     def merge(self, other: Self) -> Self:
         """Moments of both sets of draws together."""

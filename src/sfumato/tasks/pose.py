@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sfumato.metrics import PoseScores
 
 UNIT = "m, rad"
-LARGEST = 10_000.0  # meters; cameras of one place that are further apart are taken for poses in millimeters
+LARGEST = 10_000.0  # meters between the cameras of one place
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,23 @@ class CameraPose(ValueTask):
             raise ConfigError(f"{self}: expected finite numbers, a rotation that is not 0, extent and spread above 0")
 
     @classmethod
-    def of(cls, poses: Tensor, place: str = "the poses") -> Self:
+    def of(cls, poses: Tensor, place: str = "the poses", largest: float = LARGEST) -> Self:
         """The task for training cameras.
 
         Args:
             poses: Their poses (N, 4, 4), world from camera, meters.
             place: What a message calls them. Default ``the poses``.
+            largest: Meters that they can be apart. Default 10,000.
 
         Raises:
-            DataError: If a pose is no rotation and translation, axes are left-handed, or positions are more than 10 km
-                apart, as positions in millimeters are.
+            DataError: If a pose is no rotation and translation, axes are left-handed, or positions are further apart
+                than ``largest``, as positions in millimeters are.
             MissingDependencyError: Without roma.
         """
         poses = check_poses(poses, place)
         positions, turns = poses[:, :3, 3], poses[:, :3, :3]
         width = (positions.amax(0) - positions.amin(0)).max().item()
-        if width > LARGEST:
+        if width > largest:
             raise DataError(f"{place} are {width:.3g} m apart: are they in millimeters? Divide them by 1000")
         mean = chordal_mean(turns.mean(0))
         extent = (positions - positions.mean(0)).square().sum(1).mean().sqrt().item() / math.sqrt(3)

@@ -15,6 +15,7 @@ from sfumato.data.catalog import absolute_place, load_original
 from sfumato.data.checks import absent_line
 from sfumato.data.fingerprint import fingerprint
 from sfumato.data.loading import SelectedDataset
+from sfumato.data.posed import check_blocks
 from sfumato.data.sizes import at_factors
 from sfumato.data.stereo_check import check_views
 from sfumato.data.views import (
@@ -24,6 +25,7 @@ from sfumato.data.views import (
     folds_of,
     inputs_of,
     lacking_of,
+    names_of,
     providing,
     splits_of,
     subset,
@@ -86,6 +88,7 @@ def make_plan(
     _check_used(config, Plan(config, Facts(), trusted).training)
     config, original, train, val = _opened(config, train, val, trusted, device)
     known = _known_tasks(config, train, trusted)
+    _check_videos(config, known, train, val)
     config, task_args = resolve_tasks(_with_likelihood(config, known, value_likelihood), known)
     inputs = inputs_of(train, [known[name] for name in config.task_names])
     config = _told(config, known, trusted) if network is None else config
@@ -216,6 +219,13 @@ def _with_likelihood(config: Config, known: Mapping[str, Task], value_likelihood
     task = known.get(config.task) if config.task else next(iter(known.values()), None)
     fits = task is not None and task.kind == "value" and not (config.likelihood or config.tasks)
     return replace(config, likelihood=value_likelihood) if fits else config
+
+
+def _check_videos(config: Config, known: Mapping[str, Task], train: Samples, val: Samples | None) -> None:
+    """Refuse to validate poses on frames that lie between training frames of a video."""
+    names = [name for name in config.task_names if name] or list(known)[:1]
+    if val is not None and not all(getattr(known[name].target, "movable", True) for name in names if name in known):
+        check_blocks(names_of(train), names_of(val), config.data or "the data")
 
 
 def _told(config: Config, known: Mapping[str, Task], trust: Trust) -> Config:
