@@ -16,7 +16,9 @@ from sfumato.report.decided import decision_texts
 from sfumato.report.facts import facts_of, training_curves
 from sfumato.report.images import ImageSource, groups_of
 from sfumato.report.page import write_page
+from sfumato.report.poses import path_section
 from sfumato.runs import Run
+from sfumato.tasks import CameraPose
 from sfumato.training import teacher_of
 
 STALE = (
@@ -59,6 +61,14 @@ def write_report(
     groups = groups_of(evaluation)
     decisions = {name: Decisions.of(view) for name, view in run.per_task.items()}
     source = ImageSource(run, teacher_of(run), samples or evaluation.samples or None, evaluation.seed, decisions)
+    if isinstance(run.task, CameraPose):
+        report = replace(
+            task_report(run, evaluation.tasks[run.config.task]), facts=facts_of(run, evaluation), warning=warning,
+            history=training_curves(run.folder), subject="image",
+            path=path_section(run, evaluation, dataset, groups, samples or evaluation.samples or None),
+        )  # fmt: skip
+        return write_page(report, path)
+    source = ImageSource(run, teacher_of(run), samples or evaluation.samples or None, evaluation.seed)
     shown = source.images(evaluation, dataset, groups)
     outside = {} if ood is None else source.ood_images(ood)
     facts, history = facts_of(run, evaluation), training_curves(run.folder)
@@ -110,7 +120,7 @@ def task_report(run: Run, found: TaskEvaluation, outside: Sequence[ReportImage] 
     curves = {name: table.curves for name, table in others.items()}
     name, unit, meaning = _set_size(run, task)
     return ReportData(
-        title=f"{run.folder.name}: uncertainty of every pixel",
+        title=f"{run.folder.name}: uncertainty of every {'pixel' if task.target.is_map else 'image'}",
         facts={},
         task=task,
         scores={score: found.scores[score] for score in found.headline if not score.startswith("ood_")},
@@ -151,6 +161,8 @@ def _reliability(curve: Columns | None, uncalibrated: Columns | None) -> Reliabi
     if curve is None:
         return None
     before = _reliability(uncalibrated, None)
+    if "inside" in curve:
+        return Reliability(curve["probability"], curve["inside"], (), "probability of the ellipsoid", before)
     if "confidence" in curve:
         return Reliability(curve["confidence"], curve["accuracy"], curve["count"], "confidence", before)
     return Reliability(curve["nominal"], curve["observed"], (), "quantile level", before)
@@ -175,6 +187,8 @@ TOTAL = "total uncertainty"
 
 def _one_rejection(curve: Columns, task: Task) -> Rejection:
     kept = curve["coverage"]
+    if "error" in curve:
+        return Rejection(kept, {TOTAL: curve["error"], "oracle": curve["oracle"]}, "error of the position (m)")
     if "accuracy" not in curve:
         unit = getattr(task, "unit", "")
         return Rejection(kept, {TOTAL: curve["rmse"], "oracle": curve["oracle"]}, f"RMSE ({unit})" if unit else "RMSE")

@@ -66,7 +66,7 @@ def rejection(curve: Rejection) -> str:
             ideal = name.startswith("oracle")
             color = FADED if ideal else next(colors)
             axis.plot([100 * k for k in curve.kept], risks, lw=1.6, label=name, color=color, ls="--" if ideal else "-")
-        axis.set(xlim=(0, 100), xlabel="kept: the most certain pixels (%)", ylabel=f"{curve.risk} of the kept")
+        axis.set(xlim=(0, 100), xlabel="kept: the most certain (%)", ylabel=f"{curve.risk} of the kept")
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False, title="rejected in the order of", alignment="left")
         return svg(figure, "rejection")

@@ -95,6 +95,40 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
+class PathImage:
+    """An image beside the path of its camera.
+
+    Args:
+        name: Its name in the data set.
+        group: Why it is shown, such as ``worst``.
+        picture: The image as a data URI.
+        errors: Error of position and rotation, meters and degrees; empty if the true pose is not known.
+        spreads: Their predicted standard deviations.
+    """
+
+    name: str
+    group: str
+    picture: str
+    errors: tuple[float, ...]
+    spreads: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PathSection:
+    """The path of a camera.
+
+    Args:
+        drawing: The predicted and the true path with ellipses, as an ``<svg>`` element.
+        images: Images beside it.
+        level: Probability of an ellipse.
+    """
+
+    drawing: str
+    images: Sequence[PathImage]
+    level: float
+
+
+@dataclass(frozen=True)
 class OODSection:
     """How uncertainty differs on data out of distribution.
 
@@ -184,6 +218,8 @@ class ReportData:
         class_names: Names of the classes. Default: none.
         decisions: What was decided and what it promises, by the name of the decision. Default: none.
         warning: A sentence that the page shows first, such as that the scores are old. Default: none.
+        path: The path of the camera, for camera poses. Default: none.
+        subject: What one prediction is for: ``pixel`` or ``image``. Default ``pixel``.
     """
 
     title: str
@@ -205,6 +241,8 @@ class ReportData:
     class_names: Sequence[str] = ()
     decisions: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
+    path: PathSection | None = None
+    subject: str = "pixel"
 
     @property
     def shares(self) -> list[float]:

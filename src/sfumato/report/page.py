@@ -125,7 +125,9 @@ def _section(name: str, report: ReportData, tasks: int) -> _TaskSection:
 
 
 def _figures(report: ReportData, unit: str) -> dict[str, str]:
-    drawn: dict[str, str] = dict.fromkeys(("reliability", "rejection", "history", "ood"), "")
+    drawn: dict[str, str] = dict.fromkeys(("reliability", "rejection", "history", "ood", "path"), "")
+    if report.path is not None:
+        drawn["path"] = report.path.drawing
     if report.reliability is not None:
         drawn["reliability"] = curves.reliability(report.reliability)
     if report.rejection is not None:
