@@ -56,10 +56,9 @@ def predict(
         quiet: Show no progress bar.
     """
     from sfumato.errors import ConfigError
-    from sfumato.serving import Stereo, open_predictor, predict_files, predict_videos
+    from sfumato.serving import PoseMotion, Stereo, open_predictor, predict_files, predict_videos
     from sfumato.serving.camera_path import flow_function
     from sfumato.serving.frame_source import is_camera
-    from sfumato.serving import PoseMotion, Stereo, open_predictor, predict_files
 
     if (focal is None) != (baseline is None):
         missing = "--focal" if focal is None else "--baseline"
@@ -79,12 +78,6 @@ def predict(
         written = predict_files(
             predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=pixels, progress=not quiet,
             pairs=pairs, stereo=stereo,
+            motion=PoseMotion(*filter) if any(filter) else None,
         )  # fmt: skip
     echo(f"{written} {'frames' if video else 'predictions'} are in {out}")
-    motion = PoseMotion(*filter) if any(filter) else None
-    predictor = open_predictor(run, device=device, trust=trust)
-    written = predict_files(
-        predictor, inputs, out, samples=samples, seed=seed, tile=tile, max_pixels=round(max_megapixels * 1e6),
-        progress=not quiet, pairs=pairs, stereo=stereo, motion=motion,
-    )  # fmt: skip
-    echo(f"{written} predictions are in {out}")

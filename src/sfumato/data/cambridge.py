@@ -43,8 +43,8 @@ class CambridgeLandmarks(PosedImages):
         check_split(split, LISTS)
         folder = check_folder(root, "dataset_train.txt, dataset_test.txt and the folders of images")
         lists = {name: _read(folder / file) for name, file in LISTS.items()}
-        names = [[image.name for image in lists[name]] for name in ("train", "val")]
-        check_blocks(*names, str(folder))
+        names = {name: [image.name for image in images] for name, images in lists.items()}
+        check_blocks(names["train"], names["val"], str(folder))
         super().__init__(lists[split], str(folder / LISTS[split]), size)
 
 

@@ -35,18 +35,11 @@ from sfumato.geometry.trajectory import (
 from sfumato.geometry.warp import hidden, sample_at, sample_nearest
 
 __all__ = [
-    "DepthInterval", "FlowFunction", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors",
-    "camera_from_camera", "camera_motion", "census_costs", "cheapest", "check_intrinsics", "check_poses",
-    "check_views", "concatenation", "dis_flow", "disparity_to_depth", "exp", "follow", "forward_backward_error",
-    "gradient_saliency", "group_correlation", "hidden", "mass_outside", "narrow_margin", "occlusion_saliency",
-    "peak_ratio", "pixel_grid", "project", "read_kitti", "read_tum", "relative_pose_errors", "right_costs",
-    "sample_at", "sample_nearest", "solve_pnp", "stereo_baseline", "transform", "unproject", "view_difference",
-    "write_covariances", "write_kitti", "write_tum",
-    "DepthInterval", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors", "camera_from_camera",
+    "DepthInterval", "FlowFunction", "Motion", "PoseErrors", "Trajectory", "absolute_pose_errors", "camera_from_camera",
     "camera_motion", "census_costs", "cheapest", "check_intrinsics", "check_poses", "check_views", "concatenation",
-    "dis_flow", "disparity_to_depth", "exp", "filter_poses", "forward_backward_error", "gradient_saliency",
-    "group_correlation",
-    "hidden", "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid", "project",
-    "read_kitti", "read_tum", "relative_pose_errors", "right_costs", "sample_at", "solve_pnp", "stereo_baseline",
-    "transform", "unproject", "view_difference", "write_covariances", "write_kitti", "write_tum",
+    "dis_flow", "disparity_to_depth", "exp", "filter_poses", "follow", "forward_backward_error", "gradient_saliency",
+    "group_correlation", "hidden", "mass_outside", "narrow_margin", "occlusion_saliency", "peak_ratio", "pixel_grid",
+    "project", "read_kitti", "read_tum", "relative_pose_errors", "right_costs", "sample_at", "sample_nearest",
+    "solve_pnp", "stereo_baseline", "transform", "unproject", "view_difference", "write_covariances", "write_kitti",
+    "write_tum",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ LEVELS = 20
 LEAST = 1e-6
 """Eigenvalues of a correlation matrix count as at least this."""
 
-SUMS = ("position", "rotation", "nll", "position_std", "rotation_std", "novelty")
+SUMS: tuple[str, ...] = ("position", "rotation", "nll", "position_std", "rotation_std", "novelty")
 """Meters, degrees, nats, meters, degrees, and the novelty score (NaN if the method gives none)."""
 
 

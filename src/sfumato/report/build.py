@@ -68,7 +68,6 @@ def write_report(
             path=path_section(run, evaluation, dataset, groups, samples or evaluation.samples or None),
         )  # fmt: skip
         return write_page(report, path)
-    source = ImageSource(run, teacher_of(run), samples or evaluation.samples or None, evaluation.seed)
     shown = source.images(evaluation, dataset, groups)
     outside = {} if ood is None else source.ood_images(ood)
     facts, history = facts_of(run, evaluation), training_curves(run.folder)

@@ -17,7 +17,6 @@ from sfumato.data.frames import frame_number, neighbors
 from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
 from sfumato.data.stereo_check import check_views
 from sfumato.errors import ConfigError, DataError, MissingFileError
-from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError
 from sfumato.predictions import PosePrediction
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.formats import Stereo, check_stereo

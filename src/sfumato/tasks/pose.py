@@ -97,7 +97,7 @@ class CameraPose(ValueTask):
         """
         return PoseLikelihood(likelihood, self.center, self.rotation, self.extent, self.spread)
 
-    def scores(self) -> PoseScores:
+    def scores(self) -> PoseScores:  # pyright: ignore[reportIncompatibleMethodOverride] # both are scores
         """Fresh scores of poses."""
         from sfumato.metrics import PoseScores  # here, because torchmetrics imports matplotlib
 
