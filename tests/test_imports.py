@@ -21,6 +21,7 @@ ORDER = (
     "methods",
     "testing",
     "instances",
+    "boxes",
     "metrics",
     "tasks",
     "models",

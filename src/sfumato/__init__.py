@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sfumato.api import *
+    from sfumato.boxes import *
     from sfumato.instances import *
     from sfumato.likelihoods import *
     from sfumato.methods import *
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # In the order in which a name is looked up. The last two import much, so that others are not slowed down by them.
-PACKAGES = ("predictions", "likelihoods", "methods", "instances", "metrics", "api")
+PACKAGES = ("predictions", "likelihoods", "methods", "instances", "boxes", "metrics", "api")
 
 
 def __getattr__(name: str) -> object:

@@ -72,7 +72,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "centers": "sfumato.tasks:CenterOffsets",
         "disparity": "sfumato.tasks:Disparity",
         "flow": "sfumato.tasks:Flow",
+<<<<<<< HEAD
         "pose": "sfumato.tasks:CameraPose",
+=======
+        "objects": "sfumato.tasks:BoxObjects",
+        "distances": "sfumato.tasks:EdgeDistances",
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",
@@ -80,6 +85,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "varied-scenes": "sfumato.data.scenes:open_varied_scenes",
         "textures": "sfumato.data.textures:open_textures",
         "camvid": "sfumato.data:CamVid",
+        "coco": "sfumato.data:COCO",
+        "voc": "sfumato.data:PascalVOC",
+        "bccd": "sfumato.data:BCCD",
+        "yolo": "sfumato.data:YOLO",
         "cityscapes": "sfumato.data:Cityscapes",
         "nyuv2": "sfumato.data:NYUv2",
         "sevenscenes": "sfumato.data:SevenScenes",
@@ -100,6 +109,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "objectives": {
         "nll": "sfumato.objectives:NLL",
         "multi-task": "sfumato.objectives:MultiTaskNLL",
+        "energy": "sfumato.objectives:EnergyScore",
         "weighted-nll": "sfumato.objectives:WeightedNLL",
         "focal": "sfumato.objectives:Focal",
         "dice": "sfumato.objectives:Dice",

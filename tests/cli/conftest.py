@@ -67,6 +67,15 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained_boxes(tmp_path_factory):
+    """A run of boxes that the command line trained for one epoch by the energy score."""
+    folder = tmp_path_factory.mktemp("runs") / "boxes"
+    with fewer():
+        assert main(["fit", "--task", "boxes", "--objective", "energy", "--out", str(folder), *QUICK]) == 0
+    return folder
+
+
 @pytest.fixture
 def quick():
     """Options of a training that takes a moment."""

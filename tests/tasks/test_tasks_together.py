@@ -16,12 +16,14 @@ from sfumato.testing import check_likelihood
 
 @pytest.fixture(scope="module")
 def sample():
-    return Scenes(1, (24, 32), views=True)[0]
+    return Scenes(1, (24, 32), views=True, boxes=True)[0]
 
 
 def test_scenes_ask_all_of_them(sample):
     tasks = Scenes(1, (24, 32)).tasks
-    assert list(tasks) == ["classes", "depth", "inverse_depth", "centers", "disparity", "flow"]
+    assert list(tasks) == [
+        "classes", "depth", "inverse_depth", "centers", "disparity", "flow", "objects", "distances",
+    ]  # fmt: skip
     for name, task in tasks.items():
         target, valid = task.target_and_mask(sample)
         assert task.key == name

@@ -12,8 +12,11 @@ from sfumato.errors import ConfigError
 
 if TYPE_CHECKING:
     from sfumato.calibration import ConformalIntervals, ConformalSets
+    from sfumato.data.views import Samples
+    from sfumato.runs import Run
 
 CONFORMAL = "conformal"
+BOXES = "boxes"
 LEVEL = 0.9
 
 
@@ -39,7 +42,9 @@ def calibrate(
     Args:
         run: Folder of a run.
         method: temperature (the default for classes), class-temperature, vector, local or isotonic; scale (the default
-            for values) or quantile; conformal for sets of classes or intervals of values with a bounded risk.
+            for values) or quantile; conformal for sets of classes or intervals of values with a bounded risk. With
+            --task boxes: isotonic (the default) or linear for scores and standard deviations of boxes, and conformal
+            for inner and outer bounds.
         data: Other data than the run's own.
         root: Folder where that data lies.
         split: Which images to fit on. Evaluate on others, such as val[50%:]. Default val[:50%].
@@ -48,7 +53,7 @@ def calibrate(
         delta: For conformal, how often the risk may be larger. Default 0, which bounds the expected risk.
         class_: For conformal, the class whose risk is bounded: the share of its pixels whose set lacks it. Default:
             all classes.
-        task: Which task, for a run of several.
+        task: Which task, for a run of several; boxes for the boxes that are found.
         reset: Remove all calibration of the run.
         samples: Number of draws of a stochastic method. Default: as in the plan.
         seed: Seed of the draws. Default 0.
@@ -69,11 +74,13 @@ def calibrate(
         evaluation.reset(opened)
         echo(f"{run} is as it was trained: all calibration is removed")
         return
-    view = opened.select_task(task)
+    view = opened if task == BOXES else opened.select_task(task)
     if split.startswith("train") and data in ("", view.config.data):
         raise ConfigError(f"{run} was trained on these images: calibrate on others, as in --split 'val[:50%]'")
     dataset = evaluation.dataset_for(view, data, root, split)
-    if method == CONFORMAL:
+    if task == BOXES:
+        _boxes(opened, dataset, method, level, delta, class_, samples, seed, quiet)
+    elif method == CONFORMAL:
         found = evaluation.fit_conformal(
             view, dataset, level, delta=delta, class_name=class_, samples=samples, seed=seed, progress=not quiet
         )
@@ -85,6 +92,34 @@ def calibrate(
         echo(report.text)
     trusted = f" --trust {trust}" if trust else ""
     echo(f"It is stored in {run}. Next, on other images: sfumato evaluate {run}{_other_images(split)}{trusted}")
+
+
+def _boxes(
+    run: Run,
+    dataset: Samples,
+    method: str,
+    level: float,
+    delta: float,
+    class_: str,
+    samples: int | None,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Calibrate the boxes of a run, or fit their bounds."""
+    from sfumato import evaluation
+
+    if delta or class_:
+        raise ConfigError("delta and class are not for boxes: leave them out")
+    if method == CONFORMAL:
+        found = evaluation.fit_box_bounds(run, dataset, level, samples=samples, seed=seed, progress=not quiet)
+        echo(
+            f"BoxBounds fitted on {found.images} images: of the true boxes of an image that are found, {level:.0%} are "
+            f"expected between the edges ± {found.factor:.3g} standard deviations"
+        )
+        return
+    fitted, report = evaluation.calibrate_boxes(run, dataset, method, samples=samples, seed=seed, progress=not quiet)
+    echo(f"BoxCalibrator ({fitted.kind}) fitted on {len(dataset)} images")
+    echo(report.text)
 
 
 def _other_images(split: str) -> str:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sfumato.data.anomalies import AnomalyTrack, ObstacleTrack
+    from sfumato.data.box_files import BCCD, YOLO, PascalVOC
+    from sfumato.data.box_maps import box_entries
+    from sfumato.data.box_sets import COCO
     from sfumato.data.cache import CachedDataset
     from sfumato.data.cambridge import CambridgeLandmarks
     from sfumato.data.camvid import CamVid
@@ -31,8 +34,11 @@ if TYPE_CHECKING:
     from sfumato.data.views import DatasetSlice, DatasetView, subset
 
 __all__ = [
+    "BCCD",
+    "COCO",
     "KITTI2012",
     "KITTI2015",
+    "YOLO",
     "AnomalyTrack",
     "Augmentation",
     "CachedDataset",
@@ -51,6 +57,7 @@ __all__ = [
     "MiddleburyFlow",
     "NYUv2",
     "ObstacleTrack",
+    "PascalVOC",
     "Pictures",
     "SceneFlow",
     "Scenes",
@@ -59,6 +66,7 @@ __all__ = [
     "Sintel",
     "Textures",
     "Video",
+    "box_entries",
     "load",
     "subset",
 ]
@@ -66,6 +74,11 @@ __all__ = [
 _MODULES = {
     "AnomalyTrack": "anomalies",
     "ObstacleTrack": "anomalies",
+    "BCCD": "box_files",
+    "COCO": "box_sets",
+    "PascalVOC": "box_files",
+    "YOLO": "box_files",
+    "box_entries": "box_maps",
     "Augmentation": "transforms",
     "CachedDataset": "cache",
     "CamVid": "camvid",

@@ -1,6 +1,7 @@
 """Score runs, calibrate them on held-out images, and compare them."""
 
 from sfumato.evaluation.calibrate import CalibrationReport, calibrate, class_index, fit_conformal, reset
+from sfumato.evaluation.calibrate_boxes import calibrate_boxes, fit_box_bounds
 from sfumato.evaluation.compare import ComparedScore, Comparison, compare
 from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset, unlabeled_dataset
 from sfumato.evaluation.evaluate import evaluate
@@ -28,11 +29,13 @@ __all__ = [
     "TaskEvaluation",
     "Value",
     "calibrate",
+    "calibrate_boxes",
     "class_index",
     "compare",
     "dataset_for",
     "evaluate",
     "evaluated_data",
+    "fit_box_bounds",
     "fit_conformal",
     "ood_dataset",
     "predict_sample",

@@ -18,6 +18,7 @@ from sfumato.evaluation.evaluate import selected
 from sfumato.evaluation.held import HeldOut, HeldPredictions
 from sfumato.predictions import TaskPrediction
 from sfumato.runs import Run, calibrator_classes
+from sfumato.runs.boxes import BOX_BOUNDS, BOX_CALIBRATOR
 from sfumato.runs.run import CALIBRATOR, CONFORMAL
 from sfumato.storage import check_writable, digest, write_all
 
@@ -173,6 +174,8 @@ def reset(run: Run) -> Run:
     for view in (run, *run.per_task.values()):
         for name in (CONFORMAL, CALIBRATOR):  # conformal sets never stay without the calibrator they rest on
             view.file(name).unlink(missing_ok=True)
+    for name in (BOX_BOUNDS, BOX_CALIBRATOR):
+        (run.folder / name).unlink(missing_ok=True)
     return replace(run, calibrator=None, conformal=None)
 
 

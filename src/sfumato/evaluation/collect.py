@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.contracts import Score
 from sfumato.errors import PluginError
+from sfumato.evaluation.boxes import BoxTally
 from sfumato.evaluation.instances import InstanceTally
 from sfumato.evaluation.results import Columns, OODComparison, ScoreTable, TaskEvaluation, Value
 from sfumato.evaluation.tally import TaskTally
@@ -19,13 +20,18 @@ from sfumato.metrics.scores import Scores
 
 
 def task_evaluation(
-    tally: TaskTally, instances: InstanceTally | None, ood: OODComparison | None, steady: TemporalScores | None = None
+    tally: TaskTally,
+    instances: InstanceTally | None,
+    boxes: BoxTally | None,
+    ood: OODComparison | None,
+    steady: TemporalScores | None = None,
 ) -> TaskEvaluation:
     """All results of a task.
 
     Args:
         tally: What was counted of the task.
         instances: Scores of instances that belong to this task. None for none.
+        boxes: Scores of boxes that belong to this task, which are shown first. None for none.
         ood: Name and root of the data set that is compared. None for none.
         steady: Scores from frame to frame of this task. None for none. Default None.
     """
@@ -43,6 +49,14 @@ def task_evaluation(
     if steady is not None:
         scores |= values(steady, images - 1)
         headline += steady.headline
+    uncalibrated = table(tally.uncalibrated, images)
+    if boxes is not None and int(boxes.scores.images):
+        for metric in (each for each in (boxes.bounds, boxes.scores) if each is not None):
+            scores |= values(metric, images)
+            headline = [*metric.headline, *headline]
+        if boxes.uncalibrated is not None:
+            before = values(boxes.uncalibrated, images)
+            uncalibrated = ScoreTable(before | dict(uncalibrated.scores if uncalibrated else {}), {})
     if tally.ood is not None and ood is not None:
         found = values(tally.ood.scores, images + 1)
         headline += [name for name in found if name.startswith(("ood_ratio", "ood_auroc"))]
@@ -65,7 +79,7 @@ def task_evaluation(
         per_image={name: numbers(column.cpu()[order]) for name, column in per_image.items()},
         per_class={name: numbers(column) for name, column in per_class.items()},
         class_names=tuple(getattr(tally.task, "names", ())),
-        uncalibrated=table(tally.uncalibrated, images),
+        uncalibrated=uncalibrated,
         teacher=table(tally.teacher, images),
         ood=ood,
     )

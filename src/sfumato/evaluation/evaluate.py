@@ -19,7 +19,7 @@ from sfumato.evaluation.leakage import leaking_poses
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation
 from sfumato.predictions import AnyPrediction, TemporalAggregation
 from sfumato.runs import Run, run_state
-from sfumato.tasks import CenterOffsets
+from sfumato.tasks import BoxObjects, CenterOffsets
 
 if TYPE_CHECKING:
     from sfumato.evaluation.scorer import Scorer
@@ -171,7 +171,8 @@ def _images(run: Run, dataset: Samples, ood: Samples | None) -> tuple[SelectedDa
     for each, options in ((dataset, "--data, --root and --split"), (ood, "--ood and --ood-root")):
         if each is not None and not len(each):
             raise DataError(f"the data set to evaluate on is empty: check {options}")
-    inside = selected(run, dataset, ("instances", TRUTH))
+    boxes = ("boxes",) if BoxObjects.key in run.per_task else ()
+    inside = selected(run, dataset, ("instances", TRUTH, *boxes))
     outside = None if ood is None else SelectedDataset(ood, run.facts.inputs, (), ("novel", "novel_valid"))
     for images in (inside, outside):
         if images is not None:
@@ -217,6 +218,7 @@ def task_evaluations(scorer: Scorer, ood: OODComparison | None) -> dict[str, Tas
             name: task_evaluation(
                 tally,
                 scorer.instances if name == CenterOffsets.key else None,
+                scorer.boxes if name == BoxObjects.key else None,
                 ood,
                 None if steady is None else steady.of(name),
             )

@@ -14,6 +14,7 @@ from sfumato.contracts import Method, Sample, Score
 from sfumato.data.loading import SampleLoader, loader
 from sfumato.data.views import Samples
 from sfumato.errors import ConfigError
+from sfumato.evaluation.boxes import BOXES, BoxTally
 from sfumato.evaluation.instances import IDS, InstanceTally
 from sfumato.evaluation.sequence import SequenceTally
 from sfumato.evaluation.tally import Batched, TaskTally
@@ -94,6 +95,7 @@ class Scorer(L.LightningModule):
         self.instances: InstanceTally | None = None
         self.sequence = SequenceTally(run) if sequence else None
         self.aggregation = aggregation
+        self.boxes: BoxTally | None = None
         self.method: Method | None = None
         self.teacher_method: Method | None = None
 
@@ -113,11 +115,13 @@ class Scorer(L.LightningModule):
             if self.sequence is not None:
                 self.sequence.to(place)
         self.instances = InstanceTally.for_run(run, self.things)  # on the CPU, where instances are found
+        self.boxes = BoxTally.for_run(run)  # on the CPU, too
 
     def on_test_end(self) -> None:
-        """Place the counts of instances where the processes exchange their counts."""
-        if self.instances is not None and self.trainer.world_size > 1:
-            self.instances.to(self.device)
+        """Place the counts of instances and boxes where the processes exchange their counts."""
+        for tally in (self.instances, self.boxes):
+            if tally is not None and self.trainer.world_size > 1:
+                tally.to(self.device)
 
     def _check_mergeable(self, scores: Mapping[str, Score]) -> None:
         for name, score in scores.items():
@@ -159,6 +163,8 @@ class Scorer(L.LightningModule):
         if self.sequence is not None:
             place = next(iter(self.tallies.values())).place
             self.sequence.update(Image().to_float(inputs[0].to(place)), found)
+        if self.boxes is not None and BOXES in batch:
+            self.boxes.update(found, batch)
 
 
 def run_scorer(scorer: Scorer, device: str, devices: int, num_nodes: int, progress: bool) -> None:

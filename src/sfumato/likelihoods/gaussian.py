@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from sfumato.likelihoods.links import normal_scores
@@ -21,7 +22,6 @@ class Gaussian(LocationScale):
     Source: Kendall and Gal (2017), "What uncertainties do we need", eq. 8.
     Pitfall: s is the logarithm of the standard deviation, not of the variance as in the paper.
 
-    >>> import torch
     >>> Gaussian(unit="m").moments(torch.tensor([[3.0, 0.0]])).prediction().std  # e^0
     tensor([[1.]])
     """
@@ -32,6 +32,11 @@ class Gaussian(LocationScale):
     def standard_nll(t: Tensor) -> Tensor:
         """``t²/2 + log √(2π)``."""
         return 0.5 * t.square() + 0.5 * math.log(2 * math.pi)
+
+    @staticmethod
+    def standard_sample(like: Tensor) -> Tensor:
+        """Samples of t with the shape of ``like``, from torch's generator."""
+        return torch.randn_like(like)
 
     @staticmethod
     def quadrature() -> Quadrature:

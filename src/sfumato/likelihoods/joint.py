@@ -163,6 +163,11 @@ class Joint:
         found = self._read(output, names)
         return JointMoments({name: self._moments(name, part, read, noise) for name, part, read, noise in found})
 
+    def output_of(self, name: str, output: Tensor) -> Tensor:
+        """The part (B, C_k, *event) of the output that is of one task, in the unit of its values."""
+        ((_, _, read, _),) = self._read(output, {name})
+        return read
+
     def select_task(self, name: str) -> TaskLikelihood:
         """The likelihood that reads one task from the output of all.
 

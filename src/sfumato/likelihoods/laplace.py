@@ -36,6 +36,11 @@ class Laplace(LocationScale):
         return t.abs() + math.log(2)
 
     @staticmethod
+    def standard_sample(like: Tensor) -> Tensor:
+        """Samples of t with the shape of ``like``, from torch's generator."""
+        return torch.empty_like(like).exponential_() * torch.randint_like(like, 2).mul_(2).sub_(1)
+
+    @staticmethod
     def quadrature() -> Quadrature:
         """Nodes and weights for a standard Laplace t."""
         return laplace_scores()

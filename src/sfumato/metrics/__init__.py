@@ -1,5 +1,6 @@
 """Scores: mergeable statistics to numbers, all pixels, masked, in one pass."""
 
+from sfumato.metrics.box_scores import BoxScores
 from sfumato.metrics.by_class import DiceScore, PrAuc, PrecisionScore, RocAuc, Sensitivity, Specificity
 from sfumato.metrics.class_scores import ClassScores
 from sfumato.metrics.components import ComponentScores
@@ -17,6 +18,7 @@ from sfumato.metrics.value_scores import ValueScores
 from sfumato.metrics.vector_scores import VectorScores
 
 __all__ = [
+    "BoxScores",
     "ClassScores",
     "ComponentScores",
     "DiceScore",

@@ -2,6 +2,7 @@
 
 from sfumato.objectives.base import BaseObjective, NothingToLearnError, TrainingPlan
 from sfumato.objectives.build import build_objective, objective_class
+from sfumato.objectives.energy import EnergyScore
 from sfumato.objectives.loss_sum import Dice, Focal, LossSum, WeightedNLL
 from sfumato.objectives.matching import Matching
 from sfumato.objectives.nll import NLL, MultiTaskNLL
@@ -15,6 +16,7 @@ __all__ = [
     "WEIGHTINGS",
     "BaseObjective",
     "Dice",
+    "EnergyScore",
     "Focal",
     "LossSum",
     "Matching",

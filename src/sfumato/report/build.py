@@ -11,6 +11,7 @@ from sfumato.contracts import DataSet, Task
 from sfumato.decisions import Decisions
 from sfumato.errors import RunError
 from sfumato.evaluation import Evaluation, TaskEvaluation
+from sfumato.report.boxes import box_section
 from sfumato.report.data import OODSection, Rejection, Reliability, ReportData, ReportImage
 from sfumato.report.decided import decision_texts
 from sfumato.report.facts import facts_of, training_curves
@@ -71,12 +72,13 @@ def write_report(
     shown = source.images(evaluation, dataset, groups)
     outside = {} if ood is None else source.ood_images(ood)
     facts, history = facts_of(run, evaluation), training_curves(run.folder)
+    boxes = box_section(run, dataset, groups, samples or evaluation.samples or None, evaluation.seed)
     reports: dict[str, ReportData] = {}
     for name, view in run.per_task.items():
         images = shown[name]
         report = task_report(view, evaluation.tasks[name], outside.get(name, ()))
         reports[name] = replace(
-            report, facts=facts, history=history, warning=warning, images=tuple(images.values()),
+            report, facts=facts, history=history, warning=warning, images=tuple(images.values()), boxes=boxes,
             decisions=decision_texts(decisions[name], view.single_task),
             groups={group: [images[i].name for i in members] for group, members in groups.items()},
         )  # fmt: skip

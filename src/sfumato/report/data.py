@@ -95,6 +95,7 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
+<<<<<<< HEAD
 class PathImage:
     """An image beside the path of its camera.
 
@@ -126,6 +127,21 @@ class PathSection:
     drawing: str
     images: Sequence[PathImage]
     level: float
+=======
+class BoxSection:
+    """Boxes over images, with bounds that a slider moves.
+
+    Args:
+        data: What the script of the page reads: images with their boxes, names and colors of classes, and the number of
+            standard deviations at the start.
+        swatches: Name and color of each class.
+        meaning: What is known of the bounds, in a sentence. Empty for nothing.
+    """
+
+    data: Mapping[str, object]
+    swatches: Sequence[tuple[str, str]]
+    meaning: str = ""
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
 
 
 @dataclass(frozen=True)
@@ -218,8 +234,12 @@ class ReportData:
         class_names: Names of the classes. Default: none.
         decisions: What was decided and what it promises, by the name of the decision. Default: none.
         warning: A sentence that the page shows first, such as that the scores are old. Default: none.
+<<<<<<< HEAD
         path: The path of the camera, for camera poses. Default: none.
         subject: What one prediction is for: ``pixel`` or ``image``. Default ``pixel``.
+=======
+        boxes: Boxes over images. Of several tasks, that of the first is shown. Default: none.
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     """
 
     title: str
@@ -241,8 +261,12 @@ class ReportData:
     class_names: Sequence[str] = ()
     decisions: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
+<<<<<<< HEAD
     path: PathSection | None = None
     subject: str = "pixel"
+=======
+    boxes: BoxSection | None = None
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
 
     @property
     def shares(self) -> list[float]:

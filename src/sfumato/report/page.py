@@ -19,7 +19,7 @@ from sfumato.contracts import Task
 from sfumato.errors import ConfigError, plain
 from sfumato.predictions import UNCERTAINTIES
 from sfumato.report import curves
-from sfumato.report.data import ReportData, ReportImage
+from sfumato.report.data import BoxSection, ReportData, ReportImage
 from sfumato.report.glossary import BY_CLASS, MEANINGS
 from sfumato.report.packing import Packed, data_uri, pack_image
 from sfumato.report.pictures import (
@@ -93,11 +93,24 @@ def _html(reports: Mapping[str, ReportData]) -> str:
         figures=first.figures,
         one_draw=bool(images) and all(has_no_epistemic_part(each.prediction) for each in images),
         data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")) if data else "",
+        boxes=_boxes(first.report.boxes),
         words=MEANINGS,
         by_class=BY_CLASS,
         version=sfumato.__version__,
         **assets,
     )
+
+
+def _boxes(section: BoxSection | None) -> dict[str, object] | None:
+    """What the template reads of boxes. None without them."""
+    if section is None:
+        return None
+    return {
+        "data": Markup(json.dumps(section.data, allow_nan=False).replace("<", "\\u003c")),
+        "js": Markup((files("sfumato.report") / "boxes.js").read_text(encoding="utf-8")),
+        "swatches": section.swatches,
+        "meaning": section.meaning,
+    }
 
 
 def _page_data(tasks: list[_TaskSection]) -> Json:

@@ -1,5 +1,6 @@
 """Runs: what training leaves, and what predicts. Opening a run needs no trainer."""
 
+from sfumato.runs.boxes import BoxFinder
 from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import DEVICES, resolve_device
 from sfumato.runs.network import Normalized, build_network, load_weights, save_weights, weights_path
@@ -20,6 +21,7 @@ from sfumato.runs.temporal import TemporalBackend
 __all__ = [
     "DEVICES",
     "Backend",
+    "BoxFinder",
     "Config",
     "Facts",
     "Normalized",

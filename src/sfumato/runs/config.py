@@ -23,8 +23,8 @@ class Config:
         root: Folder where the data set lies. Empty for generated data.
         fold: Which fold of the training images is left out and validated on, from 0. -1 for none.
         folds: Number of folds that the training images are divided into. 0 for what the data describe.
-        task: The entry of a sample that is predicted, such as ``classes`` or ``depth``. Empty for the first task of the
-            data.
+        task: The entry of a sample that is predicted, such as ``classes`` or ``depth``. ``boxes`` stands for the tasks
+            ``objects,distances``. Empty for the first task of the data.
         tasks: Entries that one network learns together, such as ``classes,centers,depth``. Empty for ``task`` alone.
         network: Name or class path of the network. It is called with the number of output channels, then
             ``network_args``; for several tasks with a dict of these numbers. Empty for ``unet``, for several tasks

@@ -20,6 +20,7 @@ from sfumato.likelihoods import Joint
 from sfumato.predictions import AnyPrediction, JointPrediction, predict
 from sfumato.predictions.tiles import automatic_tile, overlap_of, predict_with_tile, predicted_bands
 from sfumato.registry import Trust
+from sfumato.runs.boxes import BoxFinder
 from sfumato.runs.config import Config, Facts
 from sfumato.runs.device import resolve_device
 from sfumato.runs.network import build_network, load_weights, weights_path
@@ -152,6 +153,11 @@ class Run:
             for name, task in self.task.parts.items()
         }
 
+    @property
+    def box_finder(self) -> BoxFinder | None:
+        """What finds the boxes in the predictions of the run. None if it does not predict boxes."""
+        return BoxFinder.of({name: view.single_task for name, view in self.per_task.items()}, self.folder)
+
     def select_task(self, task: str = "") -> Self:
         """The run as one of its tasks. The name may be left out if it has one task.
 
@@ -267,19 +273,30 @@ class Run:
             return prediction
         return self.calibrator(prediction)
 
-    def fitted_images(self) -> set[str]:
-        """Names and digests of all images that a calibrator or conformal sets of this run were fitted on."""
+    def fitted_images(self, box_bounds: bool = True) -> set[str]:
+        """Names and digests of all images that a calibrator or conformal sets of this run were fitted on.
+
+        Args:
+            box_bounds: Whether bounds of boxes count. Default True.
+        """
         views = self.per_task.values() if isinstance(self.task, MultiTask) else (self,)
         fitted = [each for view in views for each in (view.calibrator, view.conformal) if each is not None]
+        if (boxes := self.box_finder) is not None:
+            known = boxes.calibrator, boxes.bounds if box_bounds else None
+            fitted += [each for each in known if each is not None]
         return {name for each in fitted for name in each.fitted_on}
 
-    def check_calibration_leak(self, dataset: DataSet) -> None:
+    def check_calibration_leak(self, dataset: DataSet, box_bounds: bool = True) -> None:
         """Check that no image of a data set was used to calibrate this run. Only images with a known name are read.
+
+        Args:
+            dataset: The data set.
+            box_bounds: Whether bounds of boxes count. Default True.
 
         Raises:
             RunError: If one was used.
         """
-        fitted = self.fitted_images()
+        fitted = self.fitted_images(box_bounds)
         names = {entry.rpartition(" ")[0] for entry in fitted}
         for index, name in enumerate(dataset.names if fitted else ()):
             if name in names and image_key(dataset[index], self.facts.inputs) in fitted:

@@ -14,9 +14,10 @@ from sfumato.contracts import Task
 from sfumato.predictions import ClassPrediction, PosePrediction, PredictionSet, TaskPrediction, ValuePrediction
 from sfumato.report.pictures import color_key, quantile, scale_end
 from sfumato.report.prediction_figure import Panel, save_figure
-from sfumato.runs import part_of
+from sfumato.runs import BoxFinder, part_of
 from sfumato.runs.predictor import Predicted
 from sfumato.sections import Json
+from sfumato.serving.box_files import write_boxes
 from sfumato.serving.formats import DepthMaps, Stereo, write_formats
 from sfumato.serving.map_file import MapFile
 from sfumato.serving.maps import Quantity, quantities, write_labels, write_map
@@ -32,7 +33,12 @@ def write_sample(
     path: Path,
     state: str = "",
     stereo: Stereo | None = None,
+<<<<<<< HEAD
 ) -> dict[str, TaskPrediction]:
+=======
+    finder: BoxFinder | None = None,
+) -> None:
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     """Write all files of a sample. If anything fails, none of them appears.
 
     For each task (its name is added to those of the files if there are several):
@@ -45,7 +51,11 @@ def write_sample(
     - ``NAME_figure.png``: a picture of all of them;
     - of disparity ``NAME.pfm`` and, with a calibration, ``NAME_depth.png`` with the ends ``NAME_depth_near.png`` and
       ``NAME_depth_far.png`` of its 90 % interval, in 1/256 m;
+<<<<<<< HEAD
     - of a camera pose the entry ``pose`` of ``NAME.json``: position, quaternion, covariance;
+=======
+    - of boxes ``NAME_boxes.json``, in the format of COCO with covariances, and the picture ``NAME_boxes.png``;
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     - of optical flow ``NAME.flo`` and ``NAME_vectors.png``, a picture of vectors with their 90 % ellipses.
 
     Args:
@@ -55,6 +65,7 @@ def write_sample(
         path: Path of the files, without an ending.
         state: The state of the run that predicts, which ``NAME.json`` repeats. Default: not known.
         stereo: The calibration of a stereo pair. Default: none, so no depth is written.
+        finder: Finds boxes. Default: none are written.
 
     Returns:
         The prediction of the first rows by task: the whole prediction where there is one value for each image.
@@ -111,8 +122,14 @@ def write_sample(
             if key in depths:
                 entries |= {path.name + name: about for name, about in depths[key].write(opened, end).items()}
             save_figure(_panels(image, first, task, file, found), opened(f"{end}_figure.png"))
+<<<<<<< HEAD
         about: dict[str, Json] = {"height": height, "width": width, "run_state": state, "maps": entries}
         about |= {key: pose_entry(first) for key, first in firsts.items() if isinstance(first, PosePrediction)}
+=======
+        if finder is not None:
+            write_boxes(finder, stored, firsts, image, path.name, opened)
+        about = {"height": height, "width": width, "run_state": state, "maps": entries}
+>>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
         opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
     return firsts
 

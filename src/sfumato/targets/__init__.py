@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sfumato.targets.base import EntryKind, Size, Warp, per_image, scaled_size
-from sfumato.targets.image_entries import ImageValue, Intrinsics, Pose
+from sfumato.targets.image_entries import Boxes, ImageValue, Intrinsics, Pose
 from sfumato.targets.maps import (
     ClassMap,
     Depth,
     Disparity,
+    EdgeDistances,
     Image,
     Instances,
     InverseDepth,
@@ -30,9 +31,11 @@ from sfumato.targets.maps import (
 __all__ = [
     "ENTRIES",
     "MASK",
+    "Boxes",
     "ClassMap",
     "Depth",
     "Disparity",
+    "EdgeDistances",
     "EntryKind",
     "Image",
     "ImageValue",
@@ -71,6 +74,9 @@ ENTRIES: dict[str, EntryKind] = {
     "flow_occluded": Mask(),
     "flow_back_occluded": Mask(),
     "centers": VectorMap(),
+    "objects": ClassMap(),
+    "distances": EdgeDistances(),
+    "boxes": Boxes(),
     "normals": Normals(),
     "instances": Instances(),
     "intrinsics": Intrinsics(),

@@ -106,3 +106,31 @@ class Pose(EntryKind):
         """Zeros (4, 4)."""
         del size
         return torch.zeros(4, 4)
+
+
+@dataclass(frozen=True)
+class Boxes(EntryKind):
+    """Boxes (N, 6): left, top, right and bottom edge in pixels, class from 0, and 1 where it is to be ignored, else 0.
+
+    The corner of an image is at (0, 0), so the center of its first pixel is at (0.5, 0.5). Boxes may end outside of a
+    crop.
+    """
+
+    is_map: ClassVar[bool] = False
+
+    def resize(self, value: Tensor, old: Size, new: Size) -> Tensor:
+        """Edges follow width and height."""
+        across, down = new[1] / old[1], new[0] / old[0]
+        return value * value.new_tensor([across, down, across, down, 1, 1])
+
+    def warp(self, value: Tensor, warp: Warp) -> Tensor:
+        """The edges of the boxes (B, N, 6) after a warp."""
+        corners = value[..., :4].unflatten(-1, (2, 2)) - 0.5  # the matrix is of pixel centers at whole numbers
+        moved = corners @ warp.matrix[:, None, :, :2].mT + warp.matrix[:, None, None, :, 2] + 0.5
+        ordered = torch.cat([moved.amin(-2), moved.amax(-2)], -1)  # a flip exchanges left and right
+        return torch.cat([ordered, value[..., 4:]], -1)
+
+    def blank(self, size: Size) -> Tensor:
+        """No box."""
+        del size
+        return torch.zeros(0, 6)

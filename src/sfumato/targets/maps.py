@@ -158,6 +158,30 @@ class VectorMap(EntryKind):
 
 
 @dataclass(frozen=True)
+class EdgeDistances(EntryKind):
+    """Distances from a pixel to the left, top, right and bottom edge of a box (4, H, W), pixels. A zoom scales them.
+
+    A flip exchanges left and right.
+    """
+
+    @property
+    def channels(self) -> int:
+        """4."""
+        return 4
+
+    def resize(self, value: Tensor, old: Size, new: Size) -> Tensor:
+        """The nearest distances; left and right follow the width, top and bottom the height."""
+        across, down = new[1] / old[1], new[0] / old[0]
+        factor = torch.tensor([across, down, across, down], device=value.device)
+        return super().resize(value, old, new) * factor[:, None, None]
+
+    def warp(self, value: Tensor, warp: Warp) -> Tensor:
+        """Distances multiplied by the zoom, left and right exchanged by a flip."""
+        mirrored = value[:, [2, 1, 0, 3]]
+        return mirrored.where(per_image(warp.flip < 0, value), value) * per_image(warp.zoom, value)
+
+
+@dataclass(frozen=True)
 class Normals(EntryKind):
     """Unit normals of surfaces (3, H, W) in the camera's axes: x right, y down, z forward.
 

@@ -39,6 +39,7 @@ from sfumato.registry import NO_TRUST, Trust
 from sfumato.runs import Config, Facts, Plan, probe_network, resolve_tasks, task_and_likelihood
 from sfumato.runs.network import network_arguments
 from sfumato.runs.resolve import build_likelihood, build_task
+from sfumato.tasks.boxes import GROUPS
 from sfumato.training.devices import default_crop, default_size, fast_precision
 from sfumato.training.folder import warn_rank_zero
 from sfumato.training.job import movable, probe
@@ -87,6 +88,7 @@ def make_plan(
     config = _with_members(_absolute(config), trusted)
     _check_used(config, Plan(config, Facts(), trusted).training)
     config, original, train, val = _opened(config, train, val, trusted, device)
+    config = _with_group(config, tasks_of(train))
     known = _known_tasks(config, train, trusted)
     _check_videos(config, known, train, val)
     config, task_args = resolve_tasks(_with_likelihood(config, known, value_likelihood), known)
@@ -212,6 +214,19 @@ def _known_tasks(config: Config, train: Samples, trust: Trust) -> Mapping[str, T
     if not names:
         raise ConfigError("the data declare no task: name one with --task, or give the data set the attribute tasks")
     return {name: build_task(name, {}, trust) for name in names}
+
+
+def _with_group(config: Config, known: Mapping[str, Task]) -> Config:
+    """The configuration with several tasks in the place of a name that stands for them, such as ``boxes``.
+
+    Data whose first task is one of such a group are learned with the whole group, unless a task is named.
+    """
+    first = next(iter(known), "")
+    unnamed = not (config.task or config.tasks)
+    for name, members in GROUPS.items():
+        if config.task == name or (unnamed and first in members):
+            return replace(config, task="", tasks=",".join(members))
+    return config
 
 
 def _with_likelihood(config: Config, known: Mapping[str, Task], value_likelihood: str) -> Config:

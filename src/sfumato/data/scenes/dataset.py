@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 
 from sfumato import targets
 from sfumato.contracts import Sample
+from sfumato.data.box_maps import box_entries
 from sfumato.data.generated import check_place
 from sfumato.data.scenes.lens import BASELINE, FOCAL, camera, intrinsics, moved, pose
-from sfumato.data.scenes.maps import disparities, flows, measured_maps, target_maps, textures
+from sfumato.data.scenes.maps import disparities, flows, instance_boxes, measured_maps, target_maps, textures
 from sfumato.data.scenes.motion import motions
 from sfumato.data.scenes.render import View, render
 from sfumato.data.scenes.shifts import check, shift
@@ -24,7 +25,17 @@ from sfumato.data.scenes.splits import SPLITS, VARIED_SPLITS
 from sfumato.data.scenes.varied import LARGEST, NOISE, Setting, varied
 from sfumato.data.scenes.world import CLASSES, PALETTE, build
 from sfumato.errors import ConfigError
-from sfumato.tasks import BaseTask, CenterOffsets, Depth, Disparity, Flow, InverseDepth, Semantic
+from sfumato.tasks import (
+    BaseTask,
+    BoxObjects,
+    CenterOffsets,
+    Depth,
+    Disparity,
+    EdgeDistances,
+    Flow,
+    InverseDepth,
+    Semantic,
+)
 
 # Meters above the ground. If it varied, one picture would not determine the scale of the scene, and no network could
 # tell the noise of depth from that.
@@ -32,6 +43,7 @@ HEIGHT = 1.6
 SIZE = (96, 128)
 VIEWS = ("image", "right", "next", "previous")
 TIMES = {"image": 0, "right": 0, "next": 1, "previous": -1}
+_OF_BOXES = {"boxes", "objects", "objects_valid", "distances", "distances_valid"}
 _ENDS = ("", "_valid", "_occluded", "_true", "_sigma")
 _MADE_WITH = {
     "right": {"right", "world_from_right", "texture", *(f"disparity{a}{b}" for a in ("", "_right") for b in _ENDS)},
@@ -74,6 +86,9 @@ class Scenes(Dataset[Sample]):
     says how the surface looks: 0 rich, 1 poor (almost of one color), 2 repetitive. On the last two, matching is
     ambiguous.
 
+    With ``boxes`` a sample also holds the boxes of the visible parts of boxes, spheres, cylinders and poles: ``boxes``,
+    ``objects`` and ``distances``, see :func:`~sfumato.data.box_maps.box_entries`. Objects of unseen shapes are ignored.
+
     With ``varied`` (the data set ``varied-scenes``), the focal length is 0.7 to 1.6 widths, the principal point, the
     height of the camera and the baseline vary, and surfaces are random: patches and noise, or of almost one color, or
     stripes, squares and tiles. Two of three of these scenes are shapes of any orientation that hang in front of a wall.
@@ -100,6 +115,7 @@ class Scenes(Dataset[Sample]):
             ``("image",)``.
         varied: Whether cameras and surfaces vary, see above. Default False.
         noisy: Whether disparity and flow of ``image`` have noise of a known distribution, see above. Default False.
+        boxes: Whether samples hold boxes, see above. Default False.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -118,6 +134,7 @@ class Scenes(Dataset[Sample]):
     inputs: tuple[str, ...] = ("image",)
     varied: bool = False
     noisy: bool = False
+    boxes: bool = False
     things: ClassVar[tuple[int, ...]] = tuple(map(CLASSES.index, ("box", "sphere", "cylinder", "pole")))
     splits: ClassVar[tuple[str, ...]] = tuple(SPLITS)
     any_size: ClassVar[bool] = True
@@ -169,7 +186,7 @@ class Scenes(Dataset[Sample]):
 
     @property
     def tasks(self) -> dict[str, BaseTask]:
-        """Classes, depth in meters, its inverse, the centers of objects, disparity and flow."""
+        """Classes, depth in meters, its inverse, the centers of objects, disparity, flow, and the parts of boxes."""
         return {
             "classes": Semantic(CLASSES, PALETTE),
             "depth": Depth(1.0, 80.0, "m"),
@@ -177,13 +194,17 @@ class Scenes(Dataset[Sample]):
             "centers": CenterOffsets(self.size[1] / 6),
             "disparity": Disparity(self.size[1] * (LARGEST if self.varied else 1 / 12)),
             "flow": Flow(self.size[1] / 8),
+            "objects": BoxObjects.of(tuple(CLASSES[kind] for kind in self.things)),
+            "distances": EdgeDistances(self.size[1] / 4),
         }
 
     def providing(self, names: Iterable[str]) -> Scenes:
-        """The same scenes whose samples also hold the other pictures that these entries are known with."""
+        """The same scenes whose samples also hold the other pictures that these entries are known with, and boxes."""
         wanted = set(names)
         others = tuple(key for key, made in _MADE_WITH.items() if key in self.others or wanted & made)
-        return self if set(others) == set(self.others) else replace(self, views=others)
+        boxes = self.boxes or bool(wanted & _OF_BOXES)
+        unchanged = set(others) == set(self.others) and boxes == self.boxes
+        return self if unchanged else replace(self, views=others, boxes=boxes)
 
     @property
     def names(self) -> list[str]:
@@ -222,6 +243,8 @@ class Scenes(Dataset[Sample]):
         if self.varied:
             images = photographed(images, exposure)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in maps.items()}
+        if self.boxes:
+            tensors |= box_entries(instance_boxes(setting.world, left, self.things), self.size)
         return {"name": f"scene-{self.seed}-{index:06d}", **images, **tensors}
 
     def _views(self, setting: Setting) -> dict[str, View]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from sfumato.data.center_offsets import centers
 from sfumato.data.scenes.materials import POOR, depth_sigma
@@ -45,6 +49,18 @@ def target_maps(world: World, view: View, rng: np.random.Generator) -> Maps:
         "centers_valid": instance > 0,
         "novel": novel,
     }
+
+
+def instance_boxes(world: World, view: View, things: Sequence[int]) -> Tensor:
+    """The boxes (N, 6) of the visible part of each object, px; class, the place in ``things``; 1 for a novel shape."""
+    instance = np.array([solid.instance for solid in world.solids] + [0])[view.index]
+    rows = []
+    for number in np.unique(instance[instance > 0]).tolist():
+        y, x = np.nonzero(instance == number)
+        kind = next(solid.kind for solid in world.solids if solid.instance == number)
+        place = 0 if kind == NOVEL else things.index(CLASSES.index(kind))
+        rows.append([x.min(), y.min(), x.max() + 1, y.max() + 1, place, kind == NOVEL])
+    return torch.tensor(np.array(rows, np.float64).reshape(-1, 6))
 
 
 def _class_probs(solid: Solid) -> np.ndarray:
