@@ -81,7 +81,7 @@ def unit_numbers(
     numbers = torch.full((height * width,), -1)
     for mask in (asked.flatten(), ~asked.flatten()):
         places = mask.nonzero()[:, 0]
-        chosen = places[keys[places].argsort()[:most]]
+        chosen = places[keys[places].topk(min(most, len(places))).indices]
         numbers[chosen] = chosen
     return numbers.view(height, width)
 
