@@ -20,6 +20,10 @@ SMALL = {
         ["--scenes", "8", "--epochs", "1", "--size", "32", "48", "--held", "40", "--risk", "0.95"],
         "of the pixels accepted",
     ),
+    "annotate.py": (
+        ["--scenes", "6", "--pool", "6", "--budget", "8", "--epochs", "1", "--size", "32", "48"],
+        "patches chosen by class-stratified",
+    ),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 

@@ -231,7 +231,7 @@ def _next(before: Path, pool: Samples, rounds: Rounds, number: int, trust: Trust
         Asked.load(before / ASKED),
     )
     chosen = choose(run, pool, rounds.budget, query, known.masks, progress)
-    return known.with_units(pool, query, chosen)
+    return known.with_units(pool, query, chosen.units)
 
 
 def _trained(

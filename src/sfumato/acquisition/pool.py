@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -89,8 +89,23 @@ class Query:
         return self.selector in (*BY_SCORE, *BY_CLASS) or self.needs_features
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Units that were chosen.
+
+    Args:
+        units: The units, in the order of their choice.
+        place: The place (n,) of each by its score among all candidates, from 1.
+        pool: Number of candidates.
+    """
+
+    units: Candidates
+    place: Tensor
+    pool: int
+
+
 def looked(
-    run: Run, samples: Samples, images: range, query: Query, *, features: bool = False
+    run: Run, samples: Samples, images: Iterable[int], query: Query, *, features: bool = False
 ) -> Iterator[tuple[int, Sample, Look, Tensor | None]]:
     """Predictions of images at their original size, those of one size a few at a time.
 
@@ -126,7 +141,7 @@ def looked(
             yield index, sample, Look(part, value[one]), None if layer is None else layer[place]
 
 
-def _alike(run: Run, samples: Samples, images: range) -> Iterator[list[tuple[int, Sample]]]:
+def _alike(run: Run, samples: Samples, images: Iterable[int]) -> Iterator[list[tuple[int, Sample]]]:
     """Neighboring images of one size, a few at a time."""
     group: list[tuple[int, Sample]] = []
     for index in images:
@@ -150,7 +165,7 @@ def _features(run: Run, seen: tuple[Tensor, ...], size: tuple[int, int]) -> Tens
 
 def choose(
     run: Run, samples: Samples, budget: int, query: Query, asked: Mapping[int, Tensor], progress: bool = False
-) -> Candidates:
+) -> Choice:
     """Choose units of a pool of images to be labeled.
 
     Args:
@@ -163,7 +178,7 @@ def choose(
         progress: Whether to show a progress bar. Default False.
 
     Returns:
-        The units in the order of their choice: fewer than the budget if the others are near-duplicates.
+        The units: fewer than the budget if the others are near-duplicates.
 
     Raises:
         ConfigError: If the budget is larger than the pool, or the run predicts values.
@@ -179,7 +194,10 @@ def choose(
     here = replace(candidates, features=candidates.features.to(run.device))  # a cover compares all features
     centers = torch.cat([each for _, each in found])
     order = ranking(query.selector, here, generator_for(len(samples), query.seed), query.beta, centers)
-    return candidates[torch.tensor(select(order, candidates, budget, query.per_image, query.similarity))]
+    places = torch.tensor(select(order, candidates, budget, query.per_image, query.similarity))
+    above = (-candidates.score).sort().values
+    by_score = torch.searchsorted(above, -candidates.score[places]) + 1
+    return Choice(candidates[places], by_score, len(candidates))
 
 
 def numbered(query: Query, index: int, picture: Tensor, asked: Tensor | None = None) -> Tensor:

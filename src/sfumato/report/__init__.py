@@ -12,6 +12,7 @@ from sfumato.report.vectors import color_wheel, draw_vectors
 
 if TYPE_CHECKING:
     from sfumato.report.build import write_report
+    from sfumato.report.selection import write_selection
 
 __all__ = [
     "OODSection",
@@ -30,11 +31,13 @@ __all__ = [
     "save_panel",
     "write_page",
     "write_report",
+    "write_selection",
 ]
+LATER = {"write_report": "build", "write_selection": "selection"}
 
 
 def __getattr__(name: str) -> object:
     # On first use, so that pictures of predictions need no evaluation.
-    if name != "write_report":
+    if name not in LATER:
         raise AttributeError(f"module 'sfumato.report' has no attribute {name!r}")
-    return getattr(import_module("sfumato.report.build"), name)
+    return getattr(import_module(f"sfumato.report.{LATER[name]}"), name)
