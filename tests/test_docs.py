@@ -70,7 +70,7 @@ def test_commands_exist_with_these_options(line):
 
 BUILT_IN = {f"--{option}": registry.BUILT_IN[group] for option, group in (
     ("method", "methods"), ("likelihood", "likelihoods"), ("data", "datasets"), ("tasks", "tasks"))}  # fmt: skip
-OTHER = {"mine", "toy-pairs", "weight-noise", "conformal", *registry.BUILT_IN["calibrators"]}
+OTHER = {"mine", "labeled", "toy-pairs", "weight-noise", "conformal", *registry.BUILT_IN["calibrators"]}
 
 
 @pytest.mark.parametrize("line", SHELL)
