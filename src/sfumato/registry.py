@@ -72,12 +72,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "centers": "sfumato.tasks:CenterOffsets",
         "disparity": "sfumato.tasks:Disparity",
         "flow": "sfumato.tasks:Flow",
-<<<<<<< HEAD
         "pose": "sfumato.tasks:CameraPose",
-=======
         "objects": "sfumato.tasks:BoxObjects",
         "distances": "sfumato.tasks:EdgeDistances",
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     },
     "datasets": {
         "scenes": "sfumato.data.scenes:open_scenes",

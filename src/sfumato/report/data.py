@@ -95,7 +95,6 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
 class PathImage:
     """An image beside the path of its camera.
 
@@ -127,7 +126,9 @@ class PathSection:
     drawing: str
     images: Sequence[PathImage]
     level: float
-=======
+
+
+@dataclass(frozen=True)
 class BoxSection:
     """Boxes over images, with bounds that a slider moves.
 
@@ -141,7 +142,6 @@ class BoxSection:
     data: Mapping[str, object]
     swatches: Sequence[tuple[str, str]]
     meaning: str = ""
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
 
 
 @dataclass(frozen=True)
@@ -234,12 +234,9 @@ class ReportData:
         class_names: Names of the classes. Default: none.
         decisions: What was decided and what it promises, by the name of the decision. Default: none.
         warning: A sentence that the page shows first, such as that the scores are old. Default: none.
-<<<<<<< HEAD
         path: The path of the camera, for camera poses. Default: none.
         subject: What one prediction is for: ``pixel`` or ``image``. Default ``pixel``.
-=======
         boxes: Boxes over images. Of several tasks, that of the first is shown. Default: none.
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     """
 
     title: str
@@ -261,12 +258,9 @@ class ReportData:
     class_names: Sequence[str] = ()
     decisions: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
-<<<<<<< HEAD
     path: PathSection | None = None
     subject: str = "pixel"
-=======
     boxes: BoxSection | None = None
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
 
     @property
     def shares(self) -> list[float]:

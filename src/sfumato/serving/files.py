@@ -17,11 +17,8 @@ from sfumato.data.frames import frame_number, neighbors
 from sfumato.data.images import MAX_PIXELS, PICTURES, read_image
 from sfumato.data.stereo_check import check_views
 from sfumato.errors import ConfigError, DataError, MissingFileError
-<<<<<<< HEAD
 from sfumato.predictions import PosePrediction
-=======
 from sfumato.runs import BoxFinder, RunBackend
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
 from sfumato.runs.predictor import Predictor
 from sfumato.serving.formats import Stereo, check_stereo
 from sfumato.serving.frame_source import VIDEOS, frame_source, is_video
@@ -100,25 +97,18 @@ def predict_files(
     sources = listed_sources(given, inputs, out) if pairs else find_sources(given, inputs, out)
     out.mkdir(parents=True, exist_ok=True)
     written, state = 0, predictor.backend.state
-<<<<<<< HEAD
     poses: dict[str, PosePrediction] = {}
-=======
     run = predictor.backend.run if isinstance(predictor.backend, RunBackend) else None
     finder = BoxFinder.of(predictor.backend.tasks, None if run is None else run.folder)
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     for source in track(sources, description="predict", disable=not progress or len(sources) < 2):
         for number, (name, images) in enumerate(_frames(source, inputs, max_pixels)):
             if number == 0:
                 check_views({"name": name, **{key: image[0] for key, image in zip(inputs, images)}})
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             bands = predictor.bands(*images, samples=samples, seed=seed, index=written, tile=tile)
-<<<<<<< HEAD
-            found = write_sample(bands, predictor.backend.tasks, images[0], out / name, state, stereo)
+            found = write_sample(bands, predictor.backend.tasks, images[0], out / name, state, stereo, finder)
             if isinstance(pose := found.get(CameraPose.key), PosePrediction):
                 poses[name] = pose
-=======
-            write_sample(bands, predictor.backend.tasks, images[0], out / name, state, stereo, finder)
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
             written += 1
     if poses:
         write_poses(list(poses.values()), list(poses), out, motion)

@@ -33,12 +33,8 @@ def write_sample(
     path: Path,
     state: str = "",
     stereo: Stereo | None = None,
-<<<<<<< HEAD
-) -> dict[str, TaskPrediction]:
-=======
     finder: BoxFinder | None = None,
-) -> None:
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
+) -> dict[str, TaskPrediction]:
     """Write all files of a sample. If anything fails, none of them appears.
 
     For each task (its name is added to those of the files if there are several):
@@ -51,11 +47,8 @@ def write_sample(
     - ``NAME_figure.png``: a picture of all of them;
     - of disparity ``NAME.pfm`` and, with a calibration, ``NAME_depth.png`` with the ends ``NAME_depth_near.png`` and
       ``NAME_depth_far.png`` of its 90 % interval, in 1/256 m;
-<<<<<<< HEAD
     - of a camera pose the entry ``pose`` of ``NAME.json``: position, quaternion, covariance;
-=======
     - of boxes ``NAME_boxes.json``, in the format of COCO with covariances, and the picture ``NAME_boxes.png``;
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
     - of optical flow ``NAME.flo`` and ``NAME_vectors.png``, a picture of vectors with their 90 % ellipses.
 
     Args:
@@ -122,14 +115,10 @@ def write_sample(
             if key in depths:
                 entries |= {path.name + name: about for name, about in depths[key].write(opened, end).items()}
             save_figure(_panels(image, first, task, file, found), opened(f"{end}_figure.png"))
-<<<<<<< HEAD
         about: dict[str, Json] = {"height": height, "width": width, "run_state": state, "maps": entries}
         about |= {key: pose_entry(first) for key, first in firsts.items() if isinstance(first, PosePrediction)}
-=======
         if finder is not None:
             write_boxes(finder, stored, firsts, image, path.name, opened)
-        about = {"height": height, "width": width, "run_state": state, "maps": entries}
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
         opened(".json").write_text(json.dumps(about, indent=1, allow_nan=False), encoding="utf-8")
     return firsts
 

@@ -13,11 +13,8 @@ from sfumato.tasks.value import ValueTask
 
 __all__ = [
     "BaseTask",
-<<<<<<< HEAD
-    "CameraPose",
-=======
     "BoxObjects",
->>>>>>> 4077d34 (Boxes as dense prediction: fit --task boxes, readers, fusion instead of suppression, scores, calibration, bounds, report, energy score)
+    "CameraPose",
     "CenterOffsets",
     "Depth",
     "Disparity",
