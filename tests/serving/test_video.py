@@ -224,6 +224,19 @@ def test_what_does_not_fit_is_refused(run, make_run, folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_no_input_is_written_over(run, folder, pictures, tmp_path):
+    film = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, SIZE[::-1])
+    film.write(pictures[0])
+    film.release()
+    before = (tmp_path / "a.mp4").read_bytes()
+    with pytest.raises(ConfigError, match="would be written over"):
+        predict(run, tmp_path / "a.mp4", tmp_path, drawing="overlay")
+    for out in (folder, folder / "out"):
+        with pytest.raises(ConfigError, match="lies among the frames"):
+            predict(run, folder, out)
+    assert (tmp_path / "a.mp4").read_bytes() == before
+
+
 def test_the_command(run, folder, tmp_path, capsys):
     words = ["predict", str(run.folder), str(folder), "--temporal=dis", "--video=overlay", "--samples=1", "--trust"]
     assert main([*words, f"--out={tmp_path / 'out'}", "--device=cpu"]) == 0

@@ -84,6 +84,7 @@ def predict_videos(
             "--temporal and --video"
         )
     sources = [frame_source(name, max_pixels) for name in given]
+    _check_places(sources, Path(out))
     if twice := [each.given for place, each in enumerate(sources) if each.name in [s.name for s in sources[:place]]]:
         raise ConfigError(f"{twice[0]} has the name of another video, so both would be written to the same files")
     predictor, aggregation = _merging(predictor, flow)
@@ -97,6 +98,20 @@ def predict_videos(
         else:
             done += _each(source, _saved(predictor, path, how), aggregation, note)
     return done
+
+
+def _check_places(sources: Sequence[FrameSource], out: Path) -> None:
+    """Check that nothing is written over an input, or where it would be an input the next time.
+
+    Raises:
+        ConfigError: If something would be.
+    """
+    for source in sources:
+        folders = {path.parent.resolve() for path in source.files}
+        if any(out.resolve().is_relative_to(folder) for folder in folders):
+            raise ConfigError(f"--out {out} lies among the frames of {source.given}: predictions would be frames")
+        if not source.files and (out / f"{source.name}{ENDING}").resolve() == Path(source.given).resolve():
+            raise ConfigError(f"{source.given} would be written over: choose another --out")
 
 
 def _merging(predictor: Predictor, flow: FlowFunction | None) -> tuple[Predictor, TemporalAggregation[Any] | None]:
