@@ -69,8 +69,8 @@ SETTINGS = {
          "--learning-rate=0.002", "--precision=bf16-mixed", "--samples=5", "--pool-scale=0.5"), 367, 20, 40, 2, 5,
     ),
     "scenes": Setting(
-        ("--data=scenes", "--size=64,96", "--batch=8", "--samples=5", '--network-args={"widths": [8, 16, 32]}'),
-        512, 2, 2, 3, 8,
+        ("--data=scenes", "--size=64,96", "--batch=8", "--samples=3", '--network-args={"widths": [8, 16, 32]}'),
+        512, 2, 4, 2, 4,
     ),
 }  # fmt: skip
 

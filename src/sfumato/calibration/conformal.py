@@ -46,9 +46,10 @@ class ConformalSets(Fitted):
         thresholds: (K,). A class is in the set where its probability reaches its threshold.
         level: 1 − the allowed risk, in (0, 1).
         delta: Probability in (0, 1) that the second statement fails; 0 for the first statement. Default 0.
-        images: Number of held-out images.
+        images: Number of held-out images, or sequences if they are the unit.
         class_index: The class whose false negatives are limited. Default: all classes.
         rests_on: Digest of the calibrator's file that the predictions went through. Empty for no calibrator.
+        unit: What is exchangeable: ``image``, or ``sequence``, whose risk is the mean over its images. Default image.
         fitted_on: Names and digests of the images it was fitted on.
 
     Source: Angelopoulos et al. (2024), "Conformal risk control"; Bates et al. (2021), "Distribution-free,
@@ -64,9 +65,17 @@ class ConformalSets(Fitted):
     images: int = 0
     class_index: int | None = None
     rests_on: str = ""
+    unit: str = "image"
 
     @classmethod
-    def fit(cls, held: Held, level: float = 0.9, delta: float = 0.0, class_index: int | None = None) -> Self:
+    def fit(
+        cls,
+        held: Held,
+        level: float = 0.9,
+        delta: float = 0.0,
+        class_index: int | None = None,
+        sequences: Sequence[str] | None = None,
+    ) -> Self:
         """The largest thresholds that keep the risk below 1 − level.
 
         Args:
@@ -74,13 +83,14 @@ class ConformalSets(Fitted):
             level: 1 − the allowed risk, in (0, 1). Default 0.9.
             delta: Probability of failure in (0, 1), or 0. Default 0.
             class_index: The class whose false negatives are limited. Default: all classes.
+            sequences: The sequence of each held-out image, which then is the unit. None for images. Default None.
 
         Raises:
             ConfigError: If a level is not in (0, 1), or there is no class ``class_index``.
             DataError: If there are too few held-out images. The message says how many are needed.
         """
         _check_levels(level, delta)
-        losses, classes = [], 0
+        losses, classes, seen = [], 0, []
         for prediction, target, valid in checked(held):
             classes = prediction.probs.shape[1]
             if class_index is not None and not 0 <= class_index < classes:
@@ -89,12 +99,14 @@ class ConformalSets(Fitted):
             own = own.masked_fill(prediction.label == target, 1.0)  # the most probable class is always in the set
             counted = valid if class_index is None else valid & (target == class_index)
             losses += [_below(select(p, mask)) for p, mask in zip(own, counted) if bool(mask.any())]
-        place = controlled(_table(losses, class_index), 1 - level, delta)
+            seen += [bool(mask.any()) for mask in counted]
+        table, unit = _by_sequence(_table(losses, class_index), sequences, seen)
+        place = controlled(table, 1 - level, delta, unit)
         thresholds = torch.full((classes,), float(THRESHOLDS[place]))
         if class_index is not None:
             thresholds = torch.full((classes,), 2.0)  # the other classes only where they are the most probable one
             thresholds[class_index] = THRESHOLDS[place]
-        return cls(thresholds, level, delta, len(losses), class_index)
+        return cls(thresholds, level, delta, len(table), class_index, unit=unit)
 
     def risk_text(self, names: Sequence[str] = ()) -> str:
         """What the risk is, in words.
@@ -106,9 +118,9 @@ class ConformalSets(Fitted):
         'share of the vessel pixels whose set lacks vessel, mean over the images that show vessel'
         """
         if self.class_index is None:
-            return "share of the pixels whose set lacks the true class, mean over images"
+            return f"share of the pixels whose set lacks the true class, mean over {self.unit}s"
         name = names[self.class_index] if self.class_index < len(names) else f"class {self.class_index}"
-        return f"share of the {name} pixels whose set lacks {name}, mean over the images that show {name}"
+        return f"share of the {name} pixels whose set lacks {name}, mean over the {self.unit}s that show {name}"
 
     def counted(self, target: Tensor, valid: Tensor) -> Tensor:
         """The pixels (B, *event) that the level is about."""
@@ -132,8 +144,9 @@ class ConformalIntervals(Fitted):
         multiple: m ≥ 0 (1,).
         level: 1 − the allowed risk, in (0, 1).
         delta: Probability in (0, 1) that the second statement fails; 0 for the first statement. Default 0.
-        images: Number of held-out images.
+        images: Number of held-out images, or sequences if they are the unit.
         rests_on: Digest of the calibrator's file that the predictions went through. Empty for no calibrator.
+        unit: What is exchangeable: ``image``, or ``sequence``, whose risk is the mean over its images. Default image.
         fitted_on: Names and digests of the images it was fitted on.
 
     Source: Those of :class:`ConformalSets`; Lei et al. (2018) for dividing errors by σ.
@@ -146,15 +159,19 @@ class ConformalIntervals(Fitted):
     delta: float = 0.0
     images: int = 0
     rests_on: str = ""
+    unit: str = "image"
 
     @classmethod
-    def fit(cls, held: HeldValues, level: float = 0.9, delta: float = 0.0) -> Self:
+    def fit(
+        cls, held: HeldValues, level: float = 0.9, delta: float = 0.0, sequences: Sequence[str] | None = None
+    ) -> Self:
         """The smallest multiple that keeps the risk below 1 − level.
 
         Args:
             held: Held-out predictions, targets and masks.
             level: 1 − the allowed risk, in (0, 1). Default 0.9.
             delta: Probability of failure in (0, 1), or 0. Default 0.
+            sequences: The sequence of each held-out image, which then is the unit. None for images. Default None.
 
         Raises:
             ConfigError: If a level is not in (0, 1), or predictions are of poses.
@@ -162,18 +179,20 @@ class ConformalIntervals(Fitted):
                 interval is wide enough.
         """
         _check_levels(level, delta)
-        losses = []
+        losses, seen = [], []
         for mean, std, target in checked_values(_no_poses(held)):
-            if mean.numel():
+            seen.append(mean.numel() > 0)
+            if seen[-1]:
                 losses.append(_above(((target - mean).abs() / std).amax(0)))
-        place = controlled(_table(losses, None), 1 - level, delta)
+        table, unit = _by_sequence(_table(losses, None), sequences, seen)
+        place = controlled(table, 1 - level, delta, unit)
         if not math.isfinite(MULTIPLES[place]):
             raise DataError(f"not even {MULTIPLES[-2]:.0f} σ reaches level {level}: calibrate with `scale` first")
-        return cls(MULTIPLES[place : place + 1].clone(), level, delta, len(losses))
+        return cls(MULTIPLES[place : place + 1].clone(), level, delta, len(table), unit=unit)
 
     def risk_text(self, names: Sequence[str] = ()) -> str:
         """What the risk is, in words. ``names`` is not used: values have no classes."""
-        return "share of the pixels whose value lies outside its interval, mean over images"
+        return f"share of the pixels whose value lies outside its interval, mean over {self.unit}s"
 
     def counted(self, target: Tensor, valid: Tensor) -> Tensor:
         """The pixels (B, *event) that the level is about: all valid ones."""
@@ -247,6 +266,25 @@ def _table(losses: list[Tensor], class_index: int | None) -> Tensor:
     if not losses:
         raise DataError(f"no held-out image shows class {class_index}: there is nothing to calibrate on")
     return torch.stack(losses)
+
+
+def _by_sequence(losses: Tensor, sequences: Sequence[str] | None, seen: Sequence[bool]) -> tuple[Tensor, str]:
+    """The losses of each unit, and its name: of images as they are, of sequences the mean over their images.
+
+    Args:
+        losses: Loss (n, L) of each image with a counted pixel.
+        sequences: The sequence of every held-out image. None for images.
+        seen: Whether each held-out image has a counted pixel.
+    """
+    if sequences is None:
+        return losses, "image"
+    if len(sequences) != len(seen):
+        raise ConfigError(f"sequences names {len(sequences)} images, but {len(seen)} are held out")
+    own = [name for name, counted in zip(sequences, seen) if counted]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(own))}
+    places = torch.tensor([numbers[name] for name in own])
+    sums = torch.zeros(len(numbers), losses.shape[1], dtype=torch.float64).index_add_(0, places, losses.double())
+    return sums / torch.bincount(places)[:, None], "sequence"
 
 
 def _check_levels(level: float, delta: float) -> None:

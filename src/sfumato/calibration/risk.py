@@ -13,7 +13,7 @@ from sfumato.errors import DataError
 CHUNK = 64  # choices that are tested at a time
 
 
-def controlled(losses: Tensor, risk: float, delta: float) -> int:
+def controlled(losses: Tensor, risk: float, delta: float, unit: str = "image") -> int:
     """The index of the smallest sets that keep the risk, among choices with ever larger sets.
 
     Without ``delta`` it is the first choice with ``(n mean + 1) / (n + 1) ≤ risk``. With ``delta`` choices are tested
@@ -23,6 +23,7 @@ def controlled(losses: Tensor, risk: float, delta: float) -> int:
         losses: Loss (n, L) of each image and choice, in [0, 1], never rising along L, 0 at its end.
         risk: The allowed risk.
         delta: 0 to limit the expected risk, else the probability of failure.
+        unit: What a row of losses is of, for messages. Default image.
 
     Raises:
         DataError: If n images are too few for any choice.
@@ -34,7 +35,7 @@ def controlled(losses: Tensor, risk: float, delta: float) -> int:
     needed = images_needed(risk, delta)
     if images < needed:
         wanted = f"level {1 - risk:.4g}" + (f" with probability {1 - delta:.4g}" if delta else "")
-        raise DataError(f"{images} held-out images are too few for {wanted}: it needs at least {needed}")
+        raise DataError(f"{images} held-out {unit}s are too few for {wanted}: it needs at least {needed}")
     if not delta:
         kept = (images * losses.double().mean(0) + 1) / (images + 1) <= risk + 1e-12
         return int(kept.int().argmax())  # the last one always keeps it

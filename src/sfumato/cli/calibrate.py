@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CONFORMAL = "conformal"
 BOXES = "boxes"
+IMAGE = "image"
 LEVEL = 0.9
 
 
@@ -29,6 +30,7 @@ def calibrate(
     level: float = LEVEL,
     delta: float = 0.0,
     class_: str = "",
+    unit: str = "image",
     task: str = "",
     reset: bool = False,
     samples: int | None = None,
@@ -53,6 +55,8 @@ def calibrate(
         delta: For conformal, how often the risk may be larger. Default 0, which bounds the expected risk.
         class_: For conformal, the class whose risk is bounded: the share of its pixels whose set lacks it. Default:
             all classes.
+        unit: For conformal, what is exchangeable: image, or sequence for data that are video. Names of the images of one
+            sequence differ in their last number. Default image.
         task: Which task, for a run of several; boxes for the boxes that are found.
         reset: Remove all calibration of the run.
         samples: Number of draws of a stochastic method. Default: as in the plan.
@@ -65,8 +69,8 @@ def calibrate(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
-    if method != CONFORMAL and (level != LEVEL or delta or class_):
-        raise ConfigError("level, delta and class are for --method conformal: add it, or leave them out")
+    if method != CONFORMAL and (level != LEVEL or delta or class_ or unit != IMAGE):
+        raise ConfigError("level, delta, class and unit are for --method conformal: add it, or leave them out")
     if reset and (method or data or root or class_):
         raise ConfigError("--reset removes all calibration of the run: leave out the other options")
     opened = Run.open(run, device=device, trust=Trust.of(trust).naming(method, data))
@@ -79,11 +83,14 @@ def calibrate(
         raise ConfigError(f"{run} was trained on these images: calibrate on others, as in --split 'val[:50%]'")
     dataset = evaluation.dataset_for(view, data, root, split)
     if task == BOXES:
+        if unit != IMAGE:
+            raise ConfigError(f"unit is {unit!r}, which is not for boxes: leave it out")
         _boxes(opened, dataset, method, level, delta, class_, samples, seed, quiet)
     elif method == CONFORMAL:
         found = evaluation.fit_conformal(
-            view, dataset, level, delta=delta, class_name=class_, samples=samples, seed=seed, progress=not quiet
-        )
+            view, dataset, level, delta=delta, class_name=class_, unit=unit, samples=samples, seed=seed,
+            progress=not quiet,
+        )  # fmt: skip
         echo(_conformal_text(found.conformal, getattr(view.single_task, "names", ())))
     else:
         found, report = evaluation.calibrate(view, dataset, method, samples=samples, seed=seed, progress=not quiet)
@@ -131,4 +138,4 @@ def _conformal_text(found: ConformalSets | ConformalIntervals, names: Sequence[s
     from sfumato.calibration import risk_statement
 
     kind, stated = type(found).__name__, risk_statement(found, names)
-    return f"{kind} fitted on {found.images} images. Risk for images like these: {stated}"
+    return f"{kind} fitted on {found.images} {found.unit}s. Risk for {found.unit}s like these: {stated}"

@@ -280,6 +280,15 @@ def neighbors(files: Sequence[Path], gap: int) -> list[tuple[Path, Path, Path]]:
     return list(zip(files, files[gap:], files[2 * gap :]))
 
 
+def sequence_name(name: str) -> str:
+    """The video that a frame belongs to: its name less the last number, which counts the frames.
+
+    >>> sequence_name("0016E5_07959"), sequence_name("night/000012")
+    ('0016E5', 'night')
+    """
+    return re.sub(r"\d+(?=\D*$)", "", name).strip("_-./ ") or name
+
+
 def frame_number(path: Path) -> int:
     """The last number in the name of a frame.
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sfumato.calibration import conformal_for
 from sfumato.contracts import Calibrator, Score
-from sfumato.data.views import Samples
+from sfumato.data.frames import sequence_name
+from sfumato.data.views import Samples, names_of
 from sfumato.errors import ConfigError, DataError
 from sfumato.evaluation.evaluate import selected
 from sfumato.evaluation.held import HeldOut, HeldPredictions
@@ -131,6 +132,7 @@ def fit_conformal(
     *,
     delta: float = 0.0,
     class_name: str = "",
+    unit: str = "image",
     samples: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -144,6 +146,8 @@ def fit_conformal(
         delta: How often the risk itself may be larger, in (0, 1). Default 0: the expected risk is bounded.
         class_name: The class whose risk is bounded: the share of its pixels whose set lacks it. Empty for all
             classes.
+        unit: What is exchangeable: ``image``, or ``sequence`` for data that are video, where names of images end with
+            the number of a frame. Default image.
         samples: Number of draws of a stochastic method. None for the number in the plan.
         seed: Seed of the draws. Default 0.
         progress: Whether to show a progress bar. Default True.
@@ -157,7 +161,11 @@ def fit_conformal(
         RunError: If the calibrator of the run was fitted on one of the images.
         ResourceError: If the disk is full.
     """
-    arguments: dict[str, int] = {"class_index": class_index(run, class_name)} if class_name else {}
+    if unit not in ("image", "sequence"):
+        raise ConfigError(f"unit is {unit!r}, expected image or sequence")
+    arguments: dict[str, Any] = {"class_index": class_index(run, class_name)} if class_name else {}
+    if unit == "sequence":
+        arguments["sequences"] = [sequence_name(name) for name in names_of(dataset)]
     check_writable(run.file(CONFORMAL))
     before = replace(run, conformal=None)
     held = _held(before, dataset, samples, seed, progress, original=True)

@@ -63,7 +63,7 @@ def _calibration(run: Run) -> dict[str, str]:
             found[f"{start}calibrated by"] = f"{type(view.calibrator).__name__} on {images} other images"
         if (sets := view.conformal) is not None:
             names = getattr(view.single_task, "names", ())
-            found[f"{start}conformal"] = f"{risk_statement(sets, names)}, from {sets.images} other images"
+            found[f"{start}conformal"] = f"{risk_statement(sets, names)}, from {sets.images} other {sets.unit}s"
     return found
 
 
