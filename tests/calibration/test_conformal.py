@@ -16,6 +16,7 @@ from sfumato.calibration.conformal import (
 )
 from sfumato.calibration.risk import controlled, p_values
 from sfumato.data import Scenes
+from sfumato.errors import ConfigError, DataError
 from sfumato.predictions import ClassPrediction, PredictionInterval, PredictionSet, ValuePrediction
 
 K, SIZE = 5, (12, 16)
@@ -288,3 +289,27 @@ def test_one_prediction_per_image_has_the_numbers_of_a_map_of_one_pixel(kind):
 def test_there_is_no_conformal_method_for_other_kinds():
     with pytest.raises(ValueError, match="no conformal method for 'pose'"):
         conformal_for("pose")
+
+
+@pytest.mark.parametrize(("make", "kind"), [(images, ConformalSets), (depths, ConformalIntervals)])
+@pytest.mark.parametrize("delta", [0.0, 0.1])
+def test_repeated_frames_of_a_sequence_count_once(make, kind, delta):
+    held = make(60, seed=5)
+    names = [str(number) for number in range(60) for _ in range(3)]
+    frames = [each for each in held for _ in range(3)]
+    single, video = kind.fit(held, 0.7, delta), kind.fit(frames, 0.7, delta, sequences=names)
+    found = "thresholds" if kind is ConformalSets else "multiple"
+    assert torch.equal(getattr(single, found), getattr(video, found))
+    assert (video.images, video.unit, single.unit) == (60, "sequence", "image")
+    assert video.risk_text().endswith("mean over sequences")
+    if delta:  # as images they would count as three times as many, and promise too much
+        certain = kind.fit(frames, 0.7, delta)
+        assert certain.images == 180
+        assert not torch.equal(getattr(certain, found), getattr(single, found))
+
+
+def test_too_few_sequences():
+    with pytest.raises(DataError, match=r"2 held-out sequences are too few for level 0.9: it needs at least 9"):
+        ConformalSets.fit(images(40, seed=1), 0.9, sequences=["a"] * 30 + ["b"] * 10)
+    with pytest.raises(ConfigError, match="sequences names 3 images, but 40 are held out"):
+        ConformalSets.fit(images(40, seed=1), 0.9, sequences=["a"] * 3)

@@ -113,6 +113,9 @@ def test_calibrate_evaluate_predict_report_export(run, tmp_path, capsys, errors)
         (["--method=conformal"], "held-out images are too few for level 0.9"),
         (["--method=conformal", "--level=0.6", "--class=dog"], "'dog'"),
         (["--level=1.5", "--method=conformal"], "level is 1.5"),
+        (["--level=0.6", "--method=conformal", "--unit=sequence"], "1 held-out sequences are too few"),  # one in names
+        (["--unit=sequence"], "unit are for --method conformal"),
+        (["--unit=video", "--method=conformal"], "unit is 'video'"),
     ],
 )
 def test_calibrate_refuses(make_run, errors, words, message):

@@ -55,8 +55,8 @@ def calibrate(
         delta: For conformal, how often the risk may be larger. Default 0, which bounds the expected risk.
         class_: For conformal, the class whose risk is bounded: the share of its pixels whose set lacks it. Default:
             all classes.
-        unit: For conformal, what is exchangeable: image, or sequence for data that are video. Names of the images of one
-            sequence differ in their last number. Default image.
+        unit: For conformal, what is exchangeable: image, or sequence for data that are video. Names of the images of
+            one sequence differ in their last number. Default image.
         task: Which task, for a run of several; boxes for the boxes that are found.
         reset: Remove all calibration of the run.
         samples: Number of draws of a stochastic method. Default: as in the plan.
