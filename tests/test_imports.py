@@ -31,6 +31,8 @@ ORDER = (
     "evaluation",
     "decisions",
     "acquisition",
+    "fusion",
+    "exploration",
     "distillation",
     "report",
     "serving",

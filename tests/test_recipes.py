@@ -24,6 +24,8 @@ SMALL = {
         ["--scenes", "6", "--pool", "6", "--budget", "8", "--epochs", "1", "--size", "32", "48"],
         "patches chosen by class-stratified",
     ),
+    "fused_room.py": (["--frames", "8", "--size", "48", "64", "--voxel", "0.08"], "inside their 90 % interval"),
+    "deep_sea.py": (["--size", "3", "--members", "4", "--limit", "60"], "spread of the members"),
     "truth.py": (["--scenes", "8", "--epochs", "2", "--size", "32", "48"], "Spearman"),
 }
 

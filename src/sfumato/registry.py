@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "swag": "sfumato.methods.swag:TRAINING",
         "ensemble": "sfumato.methods.ensemble:TRAINING",
         "snapshot": "sfumato.methods.ensemble:SNAPSHOT_TRAINING",
+        "randomized-prior": "sfumato.methods.prior:TRAINING",
         "batch-ensemble": "sfumato.methods.batch_ensemble:TRAINING",
         "multi-head": "sfumato.methods.multi_head:TRAINING",
         "laplace": "sfumato.methods.laplace:TRAINING",

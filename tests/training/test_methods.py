@@ -22,7 +22,14 @@ from sfumato.training.parallel import clean_context
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning and torch tell developers; none of it is ours
 WALKS = {"snapshot": 6, "swag": 40}
 SHARED = ("batch-ensemble", "multi-head")
-EPOCHS = {**WALKS, "variational": 3, "concrete-dropout": 3, "latent": 3, **dict.fromkeys(SHARED, 3)}
+EPOCHS = {
+    **WALKS,
+    "randomized-prior": 2,
+    "variational": 3,
+    "concrete-dropout": 3,
+    "latent": 3,
+    **dict.fromkeys(SHARED, 3),
+}
 POST_HOC = ("laplace", "feature-density", "test-time-augmentation", "variance-propagation")
 CONFIG = {"network_args": {"widths": (4, 8), "dropout": 0.5}, "batch": 3, "samples": 3, "scale": (1.0, 1.0),
           "color": 0.0, "precision": "32-true"}  # fmt: skip

@@ -14,7 +14,7 @@ from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain, simi
 
 COMMANDS = (
     "demo", "fit", "wrap", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "decide", "acquire",
-    "loop", "egomotion", "report", "export", "serve", "check", "plugins",
+    "loop", "egomotion", "fuse", "report", "export", "serve", "check", "plugins",
 )  # fmt: skip
 OPTIONS = (
     "options:",

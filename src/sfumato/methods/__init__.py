@@ -16,6 +16,7 @@ from sfumato.methods.mc_dropout import MCDropout
 from sfumato.methods.multi_head import MultiHead, make_multi_head
 from sfumato.methods.output import Heads, Output
 from sfumato.methods.posterior import kl_divergence
+from sfumato.methods.prior import add_prior
 from sfumato.methods.propagation import VariancePropagation
 from sfumato.methods.swag import SWAG
 from sfumato.methods.swag_state import SWAGState
@@ -42,6 +43,7 @@ __all__ = [
     "TestTimeAugmentation",
     "VariancePropagation",
     "Variational",
+    "add_prior",
     "cyclic_rate",
     "dropout_rates",
     "inject_concrete_dropout",
