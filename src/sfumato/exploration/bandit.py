@@ -69,9 +69,9 @@ class LinearBandit:
 
     def sample(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The rewards (K,) that plausible weights give: one draw of the weights for all features (K, F)."""
-        shape = torch.tensor(self._shape, dtype=torch.float64)
-        gamma = torch._standard_gamma(shape, generator=generator)
-        noise = self._remaining() / gamma
+        # Twice the shape is a whole number, so half a χ² variable with as many degrees of freedom is a gamma variable.
+        squares = torch.randn(round(2 * self._shape), dtype=torch.float64, generator=generator).square()
+        noise = self._remaining() / (squares.sum() / 2)
         root = torch.linalg.cholesky(torch.linalg.inv(self._precision))
         normal = torch.randn(len(root), dtype=torch.float64, generator=generator)
         return features.double() @ (self._weights() + noise.sqrt() * (root @ normal))

@@ -47,7 +47,7 @@ class DeepSea(gymnasium.Env[np.ndarray, int]):
     (0.995, True)
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 as Gymnasium declares it
 
     def __init__(self, size: int = 10, mapping_seed: int = 42, render_mode: str | None = None) -> None:
         if size < 2:

@@ -46,7 +46,7 @@ class QNetwork(nn.Module):
         for layer in self.layers:
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Values (B, A) of observations (B, *shape), uint8 or float32."""
