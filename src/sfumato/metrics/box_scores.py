@@ -35,7 +35,8 @@ class BoxScores(Metric):
     - ``laece0``: that of scores against the IoU with the true box (0 without one), of each class, mean over classes.
       ``laace0`` is the mean of ``|score − IoU|``.
 
-    The others are of boxes with a score of at least 0.3. Kinds are those of :func:`~sfumato.boxes.match_boxes`:
+    The others are of boxes whose class has a probability of at least 0.3, which a calibration of scores leaves as it is.
+    Kinds are those of :func:`~sfumato.boxes.match_boxes`:
 
     - ``class_nll_KIND`` (nats), ``brier_KIND``: of the class, for ``tp`` (true positives), ``duplicate``,
       ``localization`` and ``fp`` (false positives, whose class is no object).
@@ -111,7 +112,7 @@ class BoxScores(Metric):
         columns = [found.classes.double(), found.scores.double(), loose.kind.double(), loose.iou.double()]
         columns += [strict.kind.double(), strict.iou.double()]
         own = torch.cat([image, found.edges.double(), torch.stack(columns, 1)], 1)
-        counted = found.select(found.scores >= COUNTED)
+        counted = found.select(found.probs.amax(1) >= COUNTED)
         part = pdq_of_image(counted, true, size)
         place = self.images.device
         self.found.append(own.to(place))
