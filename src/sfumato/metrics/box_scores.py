@@ -35,8 +35,8 @@ class BoxScores(Metric):
     - ``laece0``: that of scores against the IoU with the true box (0 without one), of each class, mean over classes.
       ``laace0`` is the mean of ``|score − IoU|``.
 
-    The others are of boxes whose class has a probability of at least 0.3, which a calibration of scores leaves as it is.
-    Kinds are those of :func:`~sfumato.boxes.match_boxes`:
+    The others are of boxes whose class has a probability of at least 0.3, which a calibration of scores does not
+    change. Kinds are those of :func:`~sfumato.boxes.match_boxes`:
 
     - ``class_nll_KIND`` (nats), ``brier_KIND``: of the class, for ``tp`` (true positives), ``duplicate``,
       ``localization`` and ``fp`` (false positives, whose class is no object).
