@@ -49,6 +49,8 @@ def test_rounds_add_up_and_the_first_is_shared(tmp_path, quick, capsys):
         (["--score=entropi"], "score is 'entropi' (did you mean 'entropy'?)"),
         (["--task=depth"], "labels are asked for a task of classes"),
         (["--rounds=-1"], "rounds is -1"),
+        (["--tasks=classes,depth"], "labels are asked for one task"),
+        (["--limit=2", "--budget=13"], "budget is 13, but the pool has 12 units"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, quick, errors, more, message):

@@ -19,7 +19,7 @@ from sfumato.acquisition.selectors import select
 from sfumato.contracts import Sample
 from sfumato.data.cache import CachedDataset
 from sfumato.data.loading import SelectedDataset
-from sfumato.data.views import DatasetView, Samples, inputs_of, tasks_of
+from sfumato.data.views import DatasetView, Samples, inputs_of, subset, tasks_of
 from sfumato.errors import ConfigError, RunError, RunExistsError
 from sfumato.registry import Trust
 from sfumato.runs import Config, Run, generator_for
@@ -97,7 +97,7 @@ def run_loop(
     on the score nor on the selector.
 
     Args:
-        config: How networks are trained. Its task is of classes.
+        config: How networks are trained. Its task is of classes. ``limit`` is the number of images of the pool.
         rounds: How the experiment proceeds.
         pool: Images with labels, which are hidden until they are asked for.
         val: Images with labels that the networks are scored on.
@@ -117,8 +117,8 @@ def run_loop(
         RunError: If the folder holds another experiment.
         RunExistsError: If it holds one and ``resume`` is False.
     """
-    folder, key = Path(folder), _class_task(pool, config.task)
-    config, parts = replace(config, task=key), [tasks_of(pool)[key]]
+    folder, key, pool = Path(folder), _class_task(pool, config), subset(pool, config.limit)
+    config, parts = replace(config, task=key, limit=0), [tasks_of(pool)[key]]
     pool, val = (CachedDataset(SelectedDataset(each, inputs_of(each, parts), parts)) for each in (pool, val))
     _check_folder(folder, {"rounds": asdict(rounds), "config": asdict(config)}, resume)
     rows: list[dict[str, float]] = []
@@ -242,8 +242,11 @@ def _trained(
     return training.fit(plan, images, None, place, resume=begun, progress=progress, cache="none", **options)
 
 
-def _class_task(pool: Samples, name: str) -> str:
+def _class_task(pool: Samples, config: Config) -> str:
     """The task that labels are asked for."""
+    name = config.task
+    if config.tasks:
+        raise ConfigError(f"tasks is {config.tasks}, but labels are asked for one task: name it with --task")
     known = {key: task for key, task in tasks_of(pool).items() if task.kind == "class"}
     if not known or (name and name not in known):
         raise ConfigError(f"labels are asked for a task of classes: the data have {', '.join(known) or 'none'}")

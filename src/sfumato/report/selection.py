@@ -18,7 +18,7 @@ import sfumato
 from sfumato.acquisition import Query, Selected, Selection
 from sfumato.contracts import DataSet
 from sfumato.errors import plain
-from sfumato.report.packing import byte_codes, data_uri
+from sfumato.report.packing import data_uri
 from sfumato.report.page import OBEYED
 from sfumato.report.pictures import color_table, scale_end
 from sfumato.runs import Run
@@ -90,7 +90,8 @@ def _shown(number: int, units: Sequence[Selected], found: Selection, pool: DataS
     sample: Any = pool[number]
     picture = found.pictures[number]
     pixels = (Image().to_float(sample["image"]) * 255).round().byte().movedim(0, -1).numpy()
-    colors = color_table()[byte_codes(found.looks[number][1].float(), end)]
+    codes = (found.looks[number][1].float() / end).clamp(0, 1).mul(255).round().byte().numpy()
+    colors = color_table()[codes]
     edges = np.zeros((picture.height, picture.width), bool)
     for each in units:
         edges |= _outline(each.area.full(picture.height, picture.width))
