@@ -12,7 +12,8 @@ scaled by the median of each image. On 7-Scenes: ``seven-supervised``, and ``sev
 ten after with known poses. Stereo networks that learn disparity from varied pairs, ``pairs-matching`` over planes and
 ``pairs-reprojection``, are scored on the Middlebury pairs, as benchmarks/stereo.py scores networks that learn from
 labels. Scenes are generated once. Every second image of ``val`` calibrates the standard deviation by one factor, the
-others are scored. Results are written after each job. The last line is JSON.
+others are scored; near points are those that move by two pixels or more to the right view. Results are written after
+each job. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from torch import Tensor
 
 from sfumato.calibration import VarianceScaling
 from sfumato.data import SevenScenes
+from sfumato.data.scenes import lens
 from sfumato.metrics import ValueScores
 from sfumato.predictions import ValuePrediction, predict
 from sfumato.runs import Run
@@ -66,6 +68,7 @@ PAIRS: dict[str, tuple[str, ...]] = {  # rows of stereo networks on varied scene
 }
 SCALED = ("learned",)  # rows whose depths have no unit of their own
 KEPT = 0.8  # share of the pixels, the most certain ones, whose error is given
+PARALLAX = 2.0  # px that a point moves from the left to the right view, which divides near points from far ones
 
 
 def folder_of(runs: Path, row: str, seed: int) -> Path:
@@ -183,22 +186,34 @@ def predicted(run: Run, scaled: bool) -> Iterator[tuple[ValuePrediction, Tensor,
         yield found, target, valid
 
 
+Predicted = list[tuple[ValuePrediction, Tensor, Tensor]]
+
+
 def scored(run: Run, scaled: bool) -> dict[str, float]:
     """Scores of a run: of its total uncertainty, and of the epistemic part alone where there is one."""
     every = list(predicted(run, scaled))
     held, rest = every[::2], every[1::2]
     found = _scores(held, rest)
+    if run.config.data != "sevenscenes":
+        found |= by_distance(rest)
     if any(bool((each.epistemic_variance > 0).any()) for each, _, _ in rest):
         parts = [[(_epistemic(p), t, v) for p, t, v in half] for half in (held, rest)]
         found |= {f"epistemic_{name}": value for name, value in _scores(*parts).items()}
     return found
 
 
+def by_distance(predictions: Predicted) -> dict[str, float]:
+    """The relative error of near points and of far ones, and the share of near ones."""
+    size = predictions[0][1].shape[-2:]
+    reach = float(lens.intrinsics((size[0], size[1]))[0, 0]) * lens.BASELINE / PARALLAX  # m
+    error = torch.cat([((p.mean - t).abs() / t)[0][:, v[0]].flatten() for p, t, v in predictions])
+    near = torch.cat([t[0][:, v[0]].flatten() <= reach for _, t, v in predictions])
+    return {"abs_rel_near": float(error[near].mean()), "abs_rel_far": float(error[~near].mean()),
+            "near": float(near.double().mean())}  # fmt: skip
+
+
 def _epistemic(found: ValuePrediction) -> ValuePrediction:
     return ValuePrediction(found.mean, found.epistemic_variance, torch.zeros_like(found.mean), found.unit)
-
-
-Predicted = list[tuple[ValuePrediction, Tensor, Tensor]]
 
 
 def _scores(held: Predicted, rest: Predicted) -> dict[str, float]:
@@ -250,7 +265,9 @@ def table(runs: Path) -> dict[str, Any]:
     for row in rows:
         label = "seven-supervised" if row in SEVEN else "supervised"
         if row not in (label, *PAIRS) and label in rows:
-            found[f"{row}_over_supervised"] = rows[row]["abs_rel"] / rows[label]["abs_rel"]
+            for part in ("", "_near"):
+                if f"abs_rel{part}" in rows[row]:
+                    found[f"{row}{part}_over_supervised"] = rows[row][f"abs_rel{part}"] / rows[label][f"abs_rel{part}"]
     return {**found, "steps": {folder.name: steps for folder in sorted(runs.glob("selfsup-*-?"))
                                if (steps := _steps(folder))}, "rows": rows}  # fmt: skip
 
