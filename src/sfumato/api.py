@@ -255,12 +255,16 @@ def wrap(
 
 
 def compare(
-    candidates: Sequence[runs.Run] | Mapping[str, runs.Run], data: Data = "", *, split: str = "val", **options: Option
+    candidates: Sequence[runs.Run] | Mapping[str, runs.Run | Sequence[runs.Run]],
+    data: Data = "",
+    *,
+    split: str = "val",
+    **options: Option,
 ) -> Comparison:
     """Score several runs on the same images and compare each with the first.
 
     Args:
-        candidates: The runs, by name or in a sequence.
+        candidates: The runs, by name or in a sequence. A name may stand for several runs that differ in their seed.
         data: A data set, its name, or a folder with ``sfumato.yaml``. Empty for the data of the first run.
         split: Which part of the data, if it is given by name. Default ``val``.
         **options: Arguments of :func:`sfumato.evaluation.compare`.
@@ -270,6 +274,7 @@ def compare(
     """
     from sfumato import evaluation
 
-    first = next(iter(candidates.values())) if isinstance(candidates, Mapping) else candidates[0]
+    named = next(iter(candidates.values())) if isinstance(candidates, Mapping) else candidates[0]
+    first = named if isinstance(named, runs.Run) else named[0]
     dataset = evaluation.dataset_for(first, str(data), "", split) if isinstance(data, str | Path) else data
     return evaluation.compare(candidates, dataset, **options)

@@ -200,9 +200,10 @@ def test_compare_prints_differences(make_run, capsys):
     folders = [str(make_run("first")), str(make_run("second", seed=1, samples=3))]
     words = ["--quiet", "--device=cpu", "--workers=0", "--split=val"]
     assert main(["compare", *folders, *words]) == 0
-    assert "difference to first" in capsys.readouterr().out
-    assert main(["compare", *folders, *words, "--markdown"]) == 0
-    assert "|" in capsys.readouterr().out
+    assert "second − first" in capsys.readouterr().out
+    for kind, sign in (("markdown", "|"), ("latex", r"\toprule"), ("csv", "difference_low")):
+        assert main(["compare", *folders, *words, "--format", kind]) == 0
+        assert sign in capsys.readouterr().out
     assert main(["compare", *folders, *words, "--json"]) == 0
     json.loads(capsys.readouterr().out)
 

@@ -13,8 +13,8 @@ from sfumato.cli.options import Command, read, summary
 from sfumato.errors import ConfigError, ResourceError, SfumatoError, plain, similar
 
 COMMANDS = (
-    "demo", "fit", "wrap", "posthoc", "distill", "calibrate", "evaluate", "compare", "predict", "decide", "acquire",
-    "loop", "egomotion", "fuse", "report", "export", "serve", "check", "plugins",
+    "demo", "fit", "wrap", "posthoc", "distill", "calibrate", "evaluate", "compare", "sweep", "predict", "decide",
+    "acquire", "loop", "egomotion", "fuse", "report", "export", "serve", "check", "plugins",
 )  # fmt: skip
 OPTIONS = (
     "options:",

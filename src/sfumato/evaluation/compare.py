@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from sfumato.data.views import Samples
 from sfumato.errors import ConfigError
+from sfumato.evaluation import comparison_tables
+from sfumato.evaluation.compared_lines import Line, lines_of
 from sfumato.evaluation.evaluate import scan
-from sfumato.evaluation.results import Value
+from sfumato.evaluation.results import NAN, Value
 from sfumato.evaluation.typed_json import encode
 from sfumato.runs import Run
 from sfumato.sections import Json
@@ -24,20 +26,38 @@ if TYPE_CHECKING:
     from sfumato.metrics.rows import Statistics
 
 RESAMPLES, LEVEL = 1000, 0.95
+SEED = re.compile(r"[-_,=. ]*(seed)?[-_,=. ]*\d*$")  # the end of the name of a folder
 
 
 @dataclass(frozen=True)
 class ComparedScore:
-    """A score of one of several runs.
+    """A score of one of several runs, or the mean of the score over runs that differ in their seed only.
 
     Args:
         value: The score, with its bootstrap interval over images.
         difference: The score minus that of the first run. Its interval comes from a paired bootstrap: both runs are
             scored on the same resampled images. None for the first run.
+        spread: Standard deviation over the seeds (that of a sample, with n − 1). NaN for one run.
     """
 
     value: Value
     difference: Value | None
+    spread: float = NAN
+
+
+@dataclass(frozen=True)
+class ComparedCurve:
+    """A curve of one of several runs, or the mean over seeds.
+
+    Args:
+        x: Horizontal coordinates (N,).
+        y: Vertical coordinates (N,). NaN where there are no data.
+        spread: Their standard deviations over the seeds (N,). NaN for one run.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -47,15 +67,21 @@ class Comparison:
     Args:
         names: Names of the runs. The others are compared with the first.
         images: Number of images.
-        tasks: Task → score → one entry for each run.
+        seeds: Number of runs with each name.
+        tasks: Task → score → one entry for each name.
+        curves: Task → curve → one entry for each name: ``reliability``, ``risk_coverage`` (the risk of the most certain
+            pixels over their share), ``sparsification`` (that risk minus the least possible one, over the share that
+            is left out), and ``ood_PART``, the ROC of a part of the uncertainty with other data.
 
-    Pitfall: The intervals say how much the scores depend on the images, not how much they depend on the seed of the
-    training. Runs with other seeds can differ more.
+    Pitfall: The intervals say how much the scores depend on the images. How much they depend on the seed of the
+    training is said by ``spread``, where there are several seeds.
     """
 
     names: tuple[str, ...]
     images: int
+    seeds: tuple[int, ...]
     tasks: Mapping[str, Mapping[str, tuple[ComparedScore, ...]]]
+    curves: Mapping[str, Mapping[str, tuple[ComparedCurve, ...]]]
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(self.names)}, {self.images} images)"
@@ -67,36 +93,23 @@ class Comparison:
         return found
 
     def to_markdown(self) -> str:
-        """A table for each task, with 95 % intervals over images in brackets."""
-        first, *others = self.names
-        columns = ["score", first, *(part for name in others for part in (name, f"{name} − {first}"))]
-        tables = []
-        for task, scores in self.tasks.items():
-            head = [f"**{task}**, {self.images} images", "", _row(columns), _row(["---"] * len(columns))]
-            rows = [
-                _row([name, *(cell for entry in entries for cell in _cells(entry))]) for name, entries in scores.items()
-            ]
-            tables.append("\n".join([*head, *rows]))
-        return "\n\n".join(tables)
+        """A table for each task, with 95 % intervals over images in brackets, or with ± over seeds."""
+        return comparison_tables.markdown(self)
 
+    def to_latex(self) -> str:
+        """The same tables for LaTeX with the package ``booktabs``."""
+        return comparison_tables.latex(self)
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cells(entry: ComparedScore) -> list[str]:
-    return [_cell(entry.value, ""), *([] if entry.difference is None else [_cell(entry.difference, "+")])]
-
-
-def _cell(value: Value, sign: str) -> str:
-    shown = f"{value.value:{sign}.4g}"
-    return shown if math.isnan(value.low) else f"{shown} ({value.low:{sign}.4g} to {value.high:{sign}.4g})"
+    def to_csv(self) -> str:
+        """All numbers, a line for each task, score and run. What is undefined is empty."""
+        return comparison_tables.comma_separated(self)
 
 
 def compare(
-    runs: Sequence[Run] | Mapping[str, Run],
+    runs: Sequence[Run] | Mapping[str, Run | Sequence[Run]],
     dataset: Samples,
     *,
+    ood: Samples | None = None,
     samples: int | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -106,9 +119,10 @@ def compare(
     """Score several runs on the same images.
 
     Args:
-        runs: At least two runs that share a task, or a mapping with their names.
-            Without names the folders of the runs are their names.
+        runs: At least two runs that share a task. Or a mapping from names to runs, or to several runs that differ in
+            their seed only (:func:`by_seed` makes it). Without names the folders of the runs are their names.
         dataset: The images, at their original sizes, at which all runs are scored.
+        ood: A data set that is out of distribution, for the ROC curves of the uncertainties. Default: none.
         samples: Number of draws of a stochastic method. None for the number in each plan.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Default ``auto``.
         seed: Seed of the draws. Default 0.
@@ -116,46 +130,76 @@ def compare(
         workers: Number of worker processes that read images. Default 1.
 
     Returns:
-        Headline scores of the tasks that all runs have, and their differences to the first run.
+        Headline scores of the tasks that all runs have, their differences to the first, and curves.
 
     Raises:
-        ConfigError: If there are fewer than two runs, or they share no task.
+        ConfigError: If there are fewer than two names, or the runs share no task.
         RunError: If an image was used to calibrate one of the runs.
     """
-    named = dict(runs) if isinstance(runs, Mapping) else _named(runs)
+    named = _named(runs)
     if len(named) < 2:
         raise ConfigError(f"{len(named)} runs to compare, expected at least two")
-    first, *others = named.values()
-    shared = [task for task in first.per_task if all(task in run.per_task for run in others)]
+    every = [run for group in named.values() for run in group]
+    shared = [task for task in every[0].per_task if all(task in run.per_task for run in every)]
     if not shared:
         raise ConfigError(f"{', '.join(named)} share no task: only runs with a common task can be compared")
-    found: dict[str, dict[str, _Scored]] = {task: {} for task in shared}
-    for name, run in named.items():
-        with scan(run, dataset, samples=samples, device=device, seed=seed, progress=progress, workers=workers) as seen:
-            for task in shared:
-                found[task][name] = _Scored.of(seen.tallies[task])
+    found: dict[str, list[list[Scored]]] = {task: [] for task in shared}
+    for group in named.values():
+        for task in shared:
+            found[task].append([])
+        for run in group:
+            with scan(
+                run, dataset, ood=ood, samples=samples, device=device, seed=seed, progress=progress, workers=workers
+            ) as seen:
+                for task in shared:
+                    found[task][-1].append(Scored.of(seen.tallies[task]))
     return Comparison(
-        tuple(named), len(dataset), {task: _compared(list(each.values()), len(dataset)) for task, each in found.items()}
+        tuple(named),
+        len(dataset),
+        tuple(len(group) for group in named.values()),
+        {task: _compared(groups, len(dataset)) for task, groups in found.items()},
+        {task: _curves(groups) for task, groups in found.items()},
     )
 
 
-def _named(runs: Sequence[Run]) -> dict[str, Run]:
+def by_seed(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs whose choices differ in the seed only, under one name: that of the first folder without its seed.
+
+    >>> by_seed([])
+    {}
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(repr(replace(run.config, seed=0)), []).append(run)
+    found: dict[str, list[Run]] = {}
+    for group in groups.values():
+        folder = group[0].folder
+        name = SEED.sub("", folder.name) or folder.parent.name
+        found[name if len(group) > 1 and name not in found else str(folder)] = group
+    return found
+
+
+def _named(runs: Sequence[Run] | Mapping[str, Run | Sequence[Run]]) -> dict[str, Sequence[Run]]:
+    if isinstance(runs, Mapping):
+        return {name: [each] if isinstance(each, Run) else each for name, each in runs.items()}
     names = [run.folder.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
-    return dict(zip(names, runs))
+    return {name: [run] for name, run in zip(names, runs)}
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """What is kept of a run for the comparison: its scores, and the statistics of each image in their order."""
+class Scored:
+    """What is kept of a run for the comparison: scores, curves, and the statistics of each image in their order."""
 
     headline: tuple[str, ...]
     exact: Mapping[str, float]
     statistics: Statistics
+    curves: Mapping[str, Line]
 
     @classmethod
-    def of(cls, tally: TaskTally) -> _Scored:
+    def of(cls, tally: TaskTally) -> Scored:
+        """What a tally has counted."""
         from sfumato.metrics.rows import fields
         from sfumato.metrics.scores import Scores
 
@@ -164,7 +208,7 @@ class _Scored:
         rows, order = tally.scores.rows(), tally.images.compute()[:, 0].argsort()
         ordered = type(rows)(**{name: tensor.cpu()[order] for name, tensor in fields(rows).items()})
         exact = {name: float(value) for name, value in tally.scores.compute().items()}
-        return cls(tuple(tally.scores.headline), exact, ordered)
+        return cls(tuple(tally.scores.headline), exact, ordered, lines_of(tally))
 
     def resampled(self, weights: Tensor) -> dict[str, Tensor]:
         """Scores (R,) of the images, each counted as often as a row of the weights (R, n) says."""
@@ -176,21 +220,34 @@ class _Scored:
         return type(self.statistics)(**pooled).scores()
 
 
-def _compared(runs: list[_Scored], images: int) -> dict[str, tuple[ComparedScore, ...]]:
+def _compared(groups: list[list[Scored]], images: int) -> dict[str, tuple[ComparedScore, ...]]:
     draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), RESAMPLES)
     # The first row counts every image once, for the difference of the coarse statistics to the exact scores.
     weights = torch.cat([torch.ones(1, images, dtype=torch.float64), torch.from_numpy(draws).double()])
-    tables = [run.resampled(weights) for run in runs]
-    first, base = runs[0], tables[0]
+    tables = [[run.resampled(weights) for run in group] for group in groups]
     found = {}
-    for name in first.headline:
+    for name in groups[0][0].headline:
+        exact = [torch.tensor([run.exact[name] for run in group], dtype=torch.float64) for group in groups]
+        means = [float(each.mean()) for each in exact]
+        rows = [torch.stack([table[name] for table in group]).mean(0) for group in tables]
         entries = []
-        for run, table in zip(runs, tables):
-            value = _interval(run.exact[name], table[name], images)
-            difference = _interval(run.exact[name] - first.exact[name], table[name] - base[name], images)
-            entries.append(ComparedScore(value, None if run is first else difference))
+        for each, mean, row in zip(exact, means, rows):
+            difference = _interval(mean - means[0], row - rows[0], images)
+            spread = float(each.std()) if len(each) > 1 else NAN
+            entries.append(ComparedScore(_interval(mean, row, images), None if row is rows[0] else difference, spread))
         found[name] = tuple(entries)
     return found
+
+
+def _curves(groups: list[list[Scored]]) -> dict[str, tuple[ComparedCurve, ...]]:
+    shared = [name for name in groups[0][0].curves if all(name in run.curves for group in groups for run in group)]
+    return {name: tuple(_curve([run.curves[name] for run in group]) for group in groups) for name in shared}
+
+
+def _curve(lines: list[Line]) -> ComparedCurve:
+    x, y = (torch.stack(each) for each in zip(*lines))
+    spread = y.std(0) if len(y) > 1 else torch.full_like(y[0], NAN)
+    return ComparedCurve(tuple(x.mean(0).tolist()), tuple(y.nanmean(0).tolist()), tuple(spread.tolist()))
 
 
 def _interval(exact: float, resampled: Tensor, images: int) -> Value:

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sfumato.report.comparison import save_comparison
 from sfumato.report.data import OODSection, Picture, Rejection, Reliability, ReportData, ReportImage, Saliency
 from sfumato.report.figures import save_panel
 from sfumato.report.page import write_page
@@ -27,6 +28,7 @@ __all__ = [
     "display_maps",
     "draw_vectors",
     "layers_of",
+    "save_comparison",
     "save_figure",
     "save_panel",
     "write_page",
