@@ -1,12 +1,8 @@
 """Score runs, calibrate them on held-out images, and compare them."""
 
 from sfumato.evaluation.calibrate import CalibrationReport, calibrate, class_index, fit_conformal, reset
-<<<<<<< HEAD
 from sfumato.evaluation.calibrate_boxes import calibrate_boxes, fit_box_bounds
-from sfumato.evaluation.compare import ComparedScore, Comparison, compare
-=======
 from sfumato.evaluation.compare import ComparedCurve, ComparedScore, Comparison, by_seed, compare
->>>>>>> 588479f (sfumato sweep; compare over seeds, as LaTeX and CSV, with figures; a Slurm example)
 from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset, unlabeled_dataset
 from sfumato.evaluation.evaluate import evaluate
 from sfumato.evaluation.one import predict_sample

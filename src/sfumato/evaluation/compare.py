@@ -208,7 +208,7 @@ class Scored:
         rows, order = tally.scores.rows(), tally.images.compute()[:, 0].argsort()
         ordered = type(rows)(**{name: tensor.cpu()[order] for name, tensor in fields(rows).items()})
         exact = {name: float(value) for name, value in tally.scores.compute().items()}
-        return cls(tuple(tally.scores.headline), exact, ordered, lines_of(tally))
+        return cls(tuple(tally.scores.headline), exact, ordered, lines_of(tally.scores, tally.ood))
 
     def resampled(self, weights: Tensor) -> dict[str, Tensor]:
         """Scores (R,) of the images, each counted as often as a row of the weights (R, n) says."""

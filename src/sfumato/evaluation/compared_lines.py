@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sfumato.evaluation.ood import PARTS
+from sfumato.evaluation.ood import PARTS, OODTally
 from sfumato.metrics import ranking
 
 if TYPE_CHECKING:
-    from sfumato.evaluation.tally import TaskTally
+    from sfumato.metrics.scores import Scores
 
 Line = tuple[Tensor, Tensor]
 """x and y of a curve, each (N,)."""
 
 
-def lines_of(tally: TaskTally) -> dict[str, Line]:
-    """The curves of what a tally has counted, by the names of :class:`Comparison`. Scores of plug-ins may have none."""
-    curves = {name: {key: each.cpu() for key, each in curve.items()} for name, curve in tally.scores.curves().items()}
+def lines_of(scores: Scores[Any], ood: OODTally | None) -> dict[str, Line]:
+    """The curves of what was counted, by the names of :class:`Comparison`. Scores of plug-ins may have none."""
+    curves = {name: {key: each.cpu() for key, each in curve.items()} for name, curve in scores.curves().items()}
     found = {}
     if "reliability" in curves:
         x, y, _ = curves["reliability"].values()
@@ -30,8 +30,8 @@ def lines_of(tally: TaskTally) -> dict[str, Line]:
         best = oracle[0] if oracle else ((coverage - kept[-1]) / coverage).clamp_min(0)
         found["risk_coverage"] = coverage, risk
         found["sparsification"] = (1 - coverage).flip(0), (risk - best).flip(0)
-    if tally.ood is not None:
-        pixels = tally.ood.histograms.compute()["pixels"]
+    if ood is not None:
+        pixels = ood.histograms.compute()["pixels"]
         for part, (inside, outside) in zip(PARTS, pixels):
             if bool(inside[1:].sum() + outside[1:].sum()) and bool(inside.sum()) and bool(outside.sum()):
                 found[f"ood_{part}"] = ranking.roc(inside, outside)
