@@ -78,7 +78,7 @@ def check_format(format: str, json: bool) -> None:
     Raises:
         ConfigError: If there is no such format, or two are chosen.
     """
-    from sfumato.evaluation.comparison_tables import FORMATS
+    from sfumato.evaluation.comparison import FORMATS
 
     if format not in ("table", *FORMATS):
         raise ConfigError(f"format is {format!r}, expected table, {', '.join(FORMATS)}")
@@ -88,7 +88,7 @@ def check_format(format: str, json: bool) -> None:
 
 def show(found: Comparison, format: str, figures: Path | None, json: bool) -> None:
     """Print a comparison in a format, and write its figures."""
-    from sfumato.evaluation import comparison_tables
+    from sfumato.evaluation import comparison
 
     if figures is not None:
         from sfumato.report import save_comparison
@@ -97,10 +97,10 @@ def show(found: Comparison, format: str, figures: Path | None, json: bool) -> No
     if json:
         echo(jsonlib.dumps(found.to_json()))
     elif format != "table":
-        echo(comparison_tables.FORMATS[format](found))
+        echo(comparison.FORMATS[format](found))
     else:
         for task in found.tasks:
-            head, *rows = comparison_tables.table(found, task)
-            print_table(f"{task}: {comparison_tables.caption(found)}", head, rows)
+            head, *rows = comparison.table(found, task)
+            print_table(f"{task}: {comparison.caption(found)}", head, rows)
     if figures is not None and format == "table" and not json:
         echo(f"The curves are in {figures}.")

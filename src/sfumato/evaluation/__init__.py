@@ -2,7 +2,8 @@
 
 from sfumato.evaluation.calibrate import CalibrationReport, calibrate, class_index, fit_conformal, reset
 from sfumato.evaluation.calibrate_boxes import calibrate_boxes, fit_box_bounds
-from sfumato.evaluation.compare import ComparedCurve, ComparedScore, Comparison, by_seed, compare
+from sfumato.evaluation.compare import by_seed, compare
+from sfumato.evaluation.comparison import ComparedCurve, ComparedScore, Comparison
 from sfumato.evaluation.data import dataset_for, evaluated_data, ood_dataset, unlabeled_dataset
 from sfumato.evaluation.evaluate import evaluate
 from sfumato.evaluation.one import predict_sample

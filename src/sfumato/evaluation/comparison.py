@@ -1,4 +1,4 @@
-"""Comparisons of runs as tables: Markdown, LaTeX, CSV."""
+"""What a comparison of runs finds, and its tables: Markdown, LaTeX, CSV."""
 
 from __future__ import annotations
 
@@ -7,16 +7,91 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from sfumato.evaluation.results import Value
-
-if TYPE_CHECKING:
-    from sfumato.evaluation.compare import ComparedScore, Comparison
+from sfumato.evaluation.results import NAN, Value
+from sfumato.evaluation.typed_json import encode
+from sfumato.sections import Json
 
 COLUMNS = ("task", "score", "run", "seeds", "value", "low", "high", "std", "difference", "difference_low",
            "difference_high")  # fmt: skip
 SIGNS = {"±": r"$\pm$", "−": "$-$"}
+
+
+@dataclass(frozen=True)
+class ComparedScore:
+    """A score of one of several runs, or the mean of the score over runs that differ in their seed only.
+
+    Args:
+        value: The score, with its bootstrap interval over images.
+        difference: The score minus that of the first run. Its interval comes from a paired bootstrap: both runs are
+            scored on the same resampled images. None for the first run.
+        spread: Standard deviation over the seeds (that of a sample, with n − 1). NaN for one run.
+    """
+
+    value: Value
+    difference: Value | None
+    spread: float = NAN
+
+
+@dataclass(frozen=True)
+class ComparedCurve:
+    """A curve of one of several runs, or the mean over seeds.
+
+    Args:
+        x: Horizontal coordinates (N,).
+        y: Vertical coordinates (N,). NaN where there are no data.
+        spread: Their standard deviations over the seeds (N,). NaN for one run.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Headline scores of several runs on the same images.
+
+    Args:
+        names: Names of the runs. The others are compared with the first.
+        images: Number of images.
+        seeds: Number of runs with each name.
+        tasks: Task → score → one entry for each name.
+        curves: Task → curve → one entry for each name: ``reliability``, ``risk_coverage`` (the risk of the most certain
+            pixels over their share), ``sparsification`` (that risk minus the least possible one, over the share that
+            is left out), and ``ood_PART``, the ROC of a part of the uncertainty with other data.
+
+    Pitfall: The intervals say how much the scores depend on the images. How much they depend on the seed of the
+    training is said by ``spread``, where there are several seeds.
+    """
+
+    names: tuple[str, ...]
+    images: int
+    seeds: tuple[int, ...]
+    tasks: Mapping[str, Mapping[str, tuple[ComparedScore, ...]]]
+    curves: Mapping[str, Mapping[str, tuple[ComparedCurve, ...]]]
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.names)}, {self.images} images)"
+
+    def to_json(self) -> dict[str, Json]:
+        """All of it as JSON. NaN becomes None."""
+        found = encode(self)
+        assert isinstance(found, dict)
+        return found
+
+    def to_markdown(self) -> str:
+        """A table for each task, with 95 % intervals over images in brackets, or with ± over seeds."""
+        return markdown(self)
+
+    def to_latex(self) -> str:
+        """The same tables for LaTeX with the package ``booktabs``."""
+        return latex(self)
+
+    def to_csv(self) -> str:
+        """All numbers, a line for each task, score and run. What is undefined is empty."""
+        return comma_separated(self)
 
 
 def markdown(comparison: Comparison) -> str:
