@@ -4,8 +4,8 @@
     python benchmarks/pose.py --root SEVENSCENES --runs runs/pose --only retrieval     # no training
     python benchmarks/pose.py --root SEVENSCENES --runs /tmp/tiny --tiny               # all parts, small
 
-SEVENSCENES holds the frames of one sequence. Training: frames 0 to 349. Test: frames 400 to 499. Nothing is chosen on the
-test frames. A finished training is not repeated. Results are written after each part.
+SEVENSCENES holds the frames of one sequence. Training: frames 0 to 349. Test: frames 400 to 499. Nothing is chosen on
+the test frames. A finished training is not repeated. Results are written after each part.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from sfumato.contracts import Sample
-from sfumato.data import SevenScenes
-from sfumato.data.views import DatasetView
+from sfumato.data import SceneTour, SevenScenes
 from sfumato.geometry import absolute_pose_errors, filter_poses
-from sfumato.geometry.pose import difference, pose_vectors, poses_of
+from sfumato.geometry.pose import difference, pose_vectors, poses_of, rigid, rotations
 from sfumato.methods import DeepEnsemble, Deterministic, FeatureDensity, MCDropout
 from sfumato.metrics import PoseScores
 from sfumato.metrics.ranking import spearman_of_values
@@ -64,6 +63,7 @@ class Held:
         return self.samples[index]
 
     def stacked(self, key: str) -> Tensor:
+        """An entry of all samples."""
         return torch.stack([each for sample in self.samples if isinstance(each := sample[key], Tensor)])
 
 
@@ -169,10 +169,6 @@ def retrieval(split: Split) -> dict[str, Row]:
     index, score = nearest(*(thumbnails(each) for each in images))
     task = split.train.tasks["pose"]
     middle = torch.tensor(task.center)
-    turn = pose_vectors(PosePrediction(*torch.zeros(3, 1, 6)).poses)  # the identity, replaced below
-    turn[0, :3] = middle
-    from sfumato.geometry.pose import rigid, rotations
-
     mean = pose_vectors(rigid(rotations(torch.tensor([task.rotation])), middle[None])).expand_as(truth)
     closest = torch.cdist(truth[:, :3], known[:, :3]).argmin(1)
     return {
@@ -199,8 +195,7 @@ def by_features(run: Run, split: Split) -> Row:
     handle = network.network.head.register_forward_pre_hook(lambda _, read: seen.append(read[0].flatten(1)))
     with torch.no_grad():
         for side in (split.train, split.test):
-            network(side.stacked("image").float() / 255 if not side.stacked("image").is_floating_point()
-                    else side.stacked("image"))  # fmt: skip
+            network(floats(side.stacked("image")))
     handle.remove()
     index, score = nearest(*(normalize(each, dim=1) for each in seen))
     return stated(split.train.stacked("pose")[index], split.test.stacked("pose"), score)
@@ -255,6 +250,13 @@ def seven_scenes(args: argparse.Namespace) -> Split:
     return Split("sevenscenes-blocks", held(frames, TRAIN[::step]), held(frames, TEST[::step]))
 
 
+def tour(args: argparse.Namespace) -> Split:
+    count = 20 if args.tiny else 400
+    size = (48, 64)
+    sides = [SceneTour(count, size, 0), SceneTour(max(20, count // 4), size, 1)]
+    return Split("scene-tour", *(Held([side[n] for n in range(len(side))], side.tasks["pose"]) for side in sides))
+
+
 def parts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     def only_retrieval() -> dict[str, Any]:
         split = seven_scenes(args)
@@ -267,7 +269,11 @@ def parts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     def pretrained() -> dict[str, Any]:
         return table(network_rows(args, seven_scenes(args), "efficient-pose-net", LOSSES[:1] + LOSSES[2:]))
 
-    return {"retrieval": only_retrieval, "blocks": blocks, "pretrained": pretrained}
+    def exact() -> dict[str, Any]:
+        split = tour(args)
+        return {**retrieval(split), **table(network_rows(args, split, "pose-net", LOSSES))}
+
+    return {"retrieval": only_retrieval, "blocks": blocks, "scene-tour": exact, "pretrained": pretrained}
 
 
 def main() -> None:

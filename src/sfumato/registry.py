@@ -81,6 +81,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "scenes": "sfumato.data.scenes:open_scenes",
         "noisy-scenes": "sfumato.data.scenes:open_noisy_scenes",
         "varied-scenes": "sfumato.data.scenes:open_varied_scenes",
+        "scene-tour": "sfumato.data.scenes:open_scene_tour",
         "textures": "sfumato.data.textures:open_textures",
         "camvid": "sfumato.data:CamVid",
         "coco": "sfumato.data:COCO",

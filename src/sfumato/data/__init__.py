@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sfumato.data.nyuv2 import NYUv2
     from sfumato.data.pictures import Pictures
     from sfumato.data.scene_flow import SceneFlow
-    from sfumato.data.scenes import Scenes
+    from sfumato.data.scenes import Scenes, SceneTour
     from sfumato.data.sevenscenes import SevenScenes
     from sfumato.data.textures import Textures
     from sfumato.data.transforms import Augmentation
@@ -60,6 +60,7 @@ __all__ = [
     "PascalVOC",
     "Pictures",
     "SceneFlow",
+    "SceneTour",
     "Scenes",
     "SelectedDataset",
     "SevenScenes",
@@ -99,6 +100,7 @@ _MODULES = {
     "NYUv2": "nyuv2",
     "Pictures": "pictures",
     "SceneFlow": "scene_flow",
+    "SceneTour": "scenes",
     "Scenes": "scenes",
     "SelectedDataset": "loading",
     "SevenScenes": "sevenscenes",
