@@ -113,6 +113,17 @@ def test_other_methods_likelihoods_and_losses(place, tmp_path, words):
     assert bool((prediction.epistemic > 0).all()) is ("--members=2" in words)
 
 
+def test_laplace_makes_draws_of_poses(run):
+    assert main(["posthoc", str(run), "laplace", *QUIET]) == 0
+    assert scores(run.with_name("pose-laplace"))["images"] == 12
+    prediction = Run.open(run.with_name("pose-laplace")).predict(torch.rand(1, 3, 24, 32))
+    assert prediction.epistemic.item() > 0
+
+
+def test_unusual_images_are_flagged(run):
+    assert main(["decide", "flag", str(run), "--rate=0.5", "--samples=3", *QUIET]) == 0
+
+
 def test_feature_density_gives_a_novelty_that_is_scored(run):
     assert main(["posthoc", str(run), "feature-density", *QUIET]) == 0
     assert -1 <= scores(run.with_name("pose-feature-density"))["novelty_spearman"] <= 1
@@ -135,6 +146,8 @@ def test_bad_input_gets_one_line(run, place, tmp_path, capsys):
     refused(["predict", str(run), str(place / "images"), "--out", str(tmp_path / "b"), "--filter", "-1", "2", *QUIET],
             "both above 0")  # fmt: skip
     refused(["calibrate", str(run), *QUIET, "--method=conformal", "--split=val[50%:]"], "not for poses")
+    refused(["predict", str(run), str(place / "images"), "--out", str(tmp_path / "b"), "--video=overlay", *QUIET],
+            "no map to draw")  # fmt: skip
     assert not (tmp_path / "b").exists()
 
 

@@ -175,7 +175,7 @@ def image_scores(prediction: Prediction, measure: str = "epistemic", side: int =
     found = measured(prediction, measure).double()
     if side and found.ndim != 3:
         raise ConfigError("side is for maps, and this prediction has one value for each image: leave it out")
-    scores = local_means(found, side).flatten(1).amax(1) if side else found.flatten(1).mean(1)
+    scores = local_means(found, side).flatten(1).amax(1) if side else found.reshape(len(found), -1).mean(1)
     if not bool(scores.isfinite().all()):
         raise NotFiniteError(f"the {measure} uncertainty of an image is NaN or infinite")
     return scores.cpu()

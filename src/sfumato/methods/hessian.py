@@ -48,8 +48,8 @@ def hessian(features: Tensor, output: Tensor, target: Tensor, valid: Tensor, nll
     """``Σ_n (φ φᵀ) ⊗ Λ`` over the pixels of a batch, in float64: (P, P) with channels fastest, or its diagonal (P,).
 
     Args:
-        features: φ (B, F, H, W), what the layer reads. A 1 is appended for the bias.
-        output: (B, C, H, W).
+        features: φ (B, F, H, W) or (B, F), what the layer reads. A 1 is appended for the bias.
+        output: (B, C, H, W) or (B, C).
         target: As ``nll`` takes it; for several tasks a mapping by task.
         valid: (B, H, W) bool.
         nll: The loss of each pixel (B, H, W).
@@ -63,7 +63,9 @@ def hessian(features: Tensor, output: Tensor, target: Tensor, valid: Tensor, nll
     total = features.new_zeros(*((count, channels) * (2 if full else 1)), dtype=torch.float64)
     for image in range(len(features)):  # one at a time, because the second derivatives are C maps for each channel
         one = slice(image, image + 1)
-        phi = torch.cat([features[image], torch.ones_like(features[image, :1])]).flatten(1).double()  # (F + 1, N)
+        phi = (
+            torch.cat([features[image], torch.ones_like(features[image, :1])]).reshape(count, -1).double()
+        )  # (F + 1, N)
         rows = _second_derivatives(nll, output[one], *tree_map(lambda maps: maps[one], (target, valid)))  # noqa: B023
         for c, row in enumerate(rows):  # one channel at a time, because all are C² maps
             if not full:
@@ -94,4 +96,4 @@ def _second_derivatives(nll: Loss, output: Tensor, target: Tensor, valid: Tensor
             raise ConfigError(
                 f"the loss cannot be differentiated twice ({error}): use Categorical or Gaussian"
             ) from error
-        yield row[0].flatten(1).double()
+        yield row[0].reshape(row.shape[1], -1).double()

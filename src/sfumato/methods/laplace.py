@@ -96,7 +96,7 @@ class LastLayerLaplace(BaseMethod):
         total: Tensor | None = None
         for inputs, target, valid in batches:
             features, output, resize = split_at(network, name, inputs)
-            require_memory(layer, structure, memory_limit, output.shape[-2:].numel())
+            require_memory(layer, structure, memory_limit, output.shape[2:].numel())
             found = hessian(resize(features), output, target, valid, nll, structure)
             total = found if total is None else total.add_(found)
         if total is None:

@@ -83,6 +83,8 @@ def predict_videos(
             f"the run takes {', '.join(predictor.backend.inputs)}, and this is for runs that take one image: leave out "
             "--temporal and --video"
         )
+    if drawing and (lacking := [key for key, task in predictor.backend.tasks.items() if not task.target.is_map]):
+        raise ConfigError(f"{lacking[0]} has one value for each image and no map to draw: leave out --video")
     sources = [frame_source(name, max_pixels) for name in given]
     _check_places(sources, Path(out))
     if twice := [each.given for place, each in enumerate(sources) if each.name in [s.name for s in sources[:place]]]:
