@@ -69,8 +69,8 @@ SETTINGS = {
          "--learning-rate=0.002", "--precision=bf16-mixed", "--samples=5", "--pool-scale=0.5"), 367, 20, 40, 2, 5,
     ),
     "scenes": Setting(
-        ("--data=scenes", "--size=64,96", "--batch=8", "--samples=3", '--network-args={"widths": [8, 16, 32]}'),
-        512, 2, 4, 2, 4,
+        ("--data=scenes", "--size=64,96", "--limit=96", "--batch=8", "--samples=3",
+         '--network-args={"widths": [8, 16, 32]}'), 96, 8, 8, 2, 16,
     ),
 }  # fmt: skip
 

@@ -38,6 +38,14 @@ def pool(tmp_path):
     return folder
 
 
+@pytest.fixture
+def costs_file(tmp_path):
+    row = ", ".join(["1"] * len(NAMES))
+    text = f"classes: [{', '.join(NAMES)}]\ncosts:\n  go: [{row[:-1]}5]\n  stop: 0.9\n"
+    (tmp_path / "costs.yaml").write_text(text)
+    return tmp_path / "costs.yaml"
+
+
 def acquire(folder, pool, *more):
     return main(["acquire", str(folder), f"--pool={pool}", *more, *QUIET])
 
@@ -172,3 +180,15 @@ def test_clicks_become_a_mask(make_run, pool, tmp_path):
     written = np.array(Image.open(out / "labels" / "deep-street-4.png"))
     assert written[2, 3] == 1
     assert (written != VOID).sum() == 1
+
+
+def test_one_of_several_tasks_and_images_of_several_sizes(make_run, pool, costs_file):
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(pool / "larger.png")
+    folder = make_run(tasks=("classes", "depth"), likelihoods=("categorical", "gaussian"))
+    options = ["--budget=8", "--unit=image", "--per-image=1", "--score=evpi", f"--costs={costs_file}", "--task=classes"]
+    assert acquire(folder, pool, *options[:1], "--task=classes", "--side=8", "--selector=k-center") == 0
+    assert acquire(folder, pool, "--budget=7", *options[1:], "--selector=gumbel", f"--out={folder / 'second'}") == 0
+    rows = {row["image"]: row for row in table(folder / "second")}
+    assert len(rows) == 7
+    assert int(rows["larger.png"]["pixels"]) == 600
+    assert all(float(row["evpi"]) >= 0 for row in rows.values())

@@ -18,7 +18,7 @@ from sfumato.contracts import Sample
 from sfumato.data.views import Samples
 from sfumato.decisions import Costs, LogLoss, Look, Looking
 from sfumato.errors import ConfigError, DataError, similar
-from sfumato.methods.features import output_layer, read_by
+from sfumato.methods.features import last_layer, read_by
 from sfumato.predictions import predict, resize_maps
 from sfumato.runs import Run, generator_for
 from sfumato.runs.sizes import Scaling
@@ -157,9 +157,9 @@ def _alike(run: Run, samples: Samples, images: Iterable[int]) -> Iterator[list[t
 
 @torch.no_grad()
 def _features(run: Run, seen: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
-    """What the last layer of the first network reads, as a map (B, F, H, W) of the original size."""
+    """What the last convolution of the first network reads, as a map (B, F, H, W) of the original size."""
     network = run.networks[0]
-    found, _, _ = read_by(network, output_layer(network, tuple(each[:1] for each in seen)), seen)
+    found, _, _ = read_by(network, last_layer(network), seen)
     return interpolate(found.float(), size=size, mode="bilinear", align_corners=False)
 
 
