@@ -24,6 +24,7 @@ from sfumato import service
 from sfumato.cli import main
 from sfumato.decisions import Abstention, OutlierFlag
 from sfumato.errors import ConfigError, DataError, MissingDependencyError, MissingFileError, ResourceError
+from sfumato.runs import Run, prediction_state
 from sfumato.service import Limits, Model
 from sfumato.serving import open_predictor
 from sfumato.serving.batches import Batches
@@ -348,11 +349,14 @@ def test_a_failing_sample_does_not_harm_its_batch(model, serve, monkeypatch):
 def test_fitted_decisions_are_in_the_answer(exported, serve, expected):
     pixels, content = png()
     prediction = expected(pixels).prediction
-    abstention = Abstention(prediction.total.median()[None], 0.1, 0.1)
+    state = prediction_state(Run.open(exported.parent, trust="all"))
+    abstention = Abstention(prediction.total.median()[None], 0.1, 0.1, rests_on=state)
     folder = exported.parent / "decisions"
     folder.mkdir()
     abstention.save(folder / "abstention.safetensors")
-    OutlierFlag(torch.zeros(99, dtype=torch.float64), 0.05, 0.1, fitted_on=()).save(folder / "flag.safetensors")
+    OutlierFlag(torch.zeros(99, dtype=torch.float64), 0.05, 0.1, fitted_on=(), rests_on=state).save(
+        folder / "flag.safetensors"
+    )
     try:
         with serve(Model(exported, LIMITS, trust="all")) as url:
             found = json.loads(call(f"{url}/predict", *form(("image", content)))[2])

@@ -51,6 +51,10 @@ def serve(
     try:
         model = service.Model(run, limits, samples, device, trust)
         model.warm_up()
+        for name in (name for each in model.decisions.values() for name in each.outdated):
+            complain(
+                f"warning: {name} is left out: the run was trained or calibrated since. Run `sfumato decide` again"
+            )
         key = os.environ.get(KEY, "")
         if not key and host not in ("127.0.0.1", "::1", "localhost"):
             complain(f"warning: anybody who reaches {host} can use the service: set {KEY} to ask for a key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -47,7 +48,21 @@ class Decisions:
         Raises:
             RunError: If a file is cut off or holds something else.
         """
-        state, outdated = prediction_state(run), []
+        return cls.in_folder(run.folder, prediction_state(run), run.prefix)
+
+    @classmethod
+    def in_folder(cls, folder: Path, state: str, prefix: str = "") -> Self:
+        """The decisions in the folder ``decisions`` of a folder.
+
+        Args:
+            folder: The folder of a run, or one that holds an exported file.
+            state: The state of the predictions, see :func:`sfumato.runs.prediction_state`.
+            prefix: Start of the names of the files, for one of several tasks. Default: none.
+
+        Raises:
+            RunError: If a file is cut off or holds something else.
+        """
+        outdated: list[str] = []
         found: dict[str, Stored] = {}
         kinds: dict[str, tuple[str, type[Stored]]] = {
             "abstention": (ABSTENTION, Abstention),
@@ -55,7 +70,7 @@ class Decisions:
             "flag": (FLAG, OutlierFlag),
         }
         for name, (file, kind) in kinds.items():
-            path = run.folder / FOLDER / (run.prefix + file)
+            path = folder / FOLDER / (prefix + file)
             if not path.exists():
                 continue
             one = load((kind,), path, error=RunError, advice="run `sfumato decide` again")

@@ -14,7 +14,7 @@ from sfumato.errors import DataError
 from sfumato.predictions import ClassPrediction, PredictionSet, TaskPrediction, ValuePrediction
 from sfumato.runs import Predicted, part_of
 from sfumato.sections import Json
-from sfumato.service.decisions import Decisions
+from sfumato.service.decisions import decided
 from sfumato.service.model import Model, outputs
 from sfumato.serving.batches import Ready
 from sfumato.serving.maps import LARGEST, QUICK, HeldMaps, Quantity, quantities, write_labels, write_map
@@ -35,7 +35,7 @@ def answer(model: Model, sample: Ready, predicted: Predicted, probabilities: boo
     tasks: dict[str, Json] = {}
     for key, task in model.tasks.items():
         part: TaskPrediction = part_of(predicted.prediction, key)
-        about = {} if model.decisions is None else model.decisions(part)
+        about = decided(model.decisions[key], part)
         tasks[key] = _task_answer(part, task, predicted.sets.get(key), (height, width), about, probabilities)
     return {"height": height, "width": width, "tasks": tasks}
 
@@ -43,7 +43,7 @@ def answer(model: Model, sample: Ready, predicted: Predicted, probabilities: boo
 def _task_answer(
     part: TaskPrediction, task: Task, sets: object, size: tuple[int, int], about: dict[str, Json], probabilities: bool
 ) -> dict[str, Json]:
-    about = (about or Decisions()(part)) | _summary(part, task)
+    about |= _summary(part, task)
     if not part.is_map:
         values: dict[str, Json] = {name: value[0].tolist() for name, value in outputs(part).items()}
         return {"summary": about, "values": values}

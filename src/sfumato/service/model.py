@@ -18,7 +18,7 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.predictions import AnyPrediction, JointPrediction
 from sfumato.registry import Trust
 from sfumato.runs import Predicted, RunBackend
-from sfumato.service.decisions import Decisions
+from sfumato.service.decisions import decisions_of
 from sfumato.service.limits import Limits
 from sfumato.serving import OnnxBackend, open_predictor
 from sfumato.serving.batches import Batches, Ready
@@ -58,7 +58,7 @@ class Model:
         backend = self.batches.predictor.backend
         self.version, self.tasks = backend.state or "unknown", backend.tasks
         self.kinds = _kinds(backend)
-        self.decisions = Decisions.beside(path) if len(self.tasks) == 1 else None
+        self.decisions = decisions_of(backend, path)
 
     @property
     def inputs(self) -> tuple[str, ...]:

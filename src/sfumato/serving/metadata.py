@@ -9,7 +9,7 @@ from torch import Tensor
 
 import sfumato
 from sfumato.decisions import Decisions
-from sfumato.runs import Run, run_state
+from sfumato.runs import Run, prediction_state, run_state
 from sfumato.sections import Json, plain
 from sfumato.serving.graph import Outcome
 from sfumato.targets import ENTRIES, Image, kind_of
@@ -89,6 +89,7 @@ def metadata(run: Run, inputs: list[InputKind], multiple: int, outcome: Outcome)
         "conformal": None if run.conformal is None else _stored(run.conformal),
         "decisions": _decisions(outcome.decisions, names),
         "run_state": run_state(run),
+        "prediction_state": prediction_state(run),
         "trained_on": {"data": config.data, "images": run.plan.images_used, "fingerprint": facts.fingerprint},
         "citation": CITATION,
     }
