@@ -34,8 +34,10 @@ def export(
 
     Args:
         run: Folder of a run, calibrated or not.
-        out: The file. Default RUN/model.onnx or RUN/model.pt2.
-        format: onnx, which onnxruntime runs, or torch-export, which torch loads. Default onnx.
+        out: The file, or for triton the folder of the model repository. Default RUN/model.onnx, RUN/model.pt2,
+            RUN/triton.
+        format: onnx, which onnxruntime runs; torch-export, which torch loads; or triton, a model repository with the
+            onnx file. Default onnx.
         input: uint8 for 8-bit images, or float for images in [0, 1]. Default uint8.
         deterministic: Export a stochastic method as one pass of the network without draws; the epistemic part is 0.
         task: Which task, for a run of several.
@@ -50,17 +52,24 @@ def export(
     from sfumato.registry import Trust
     from sfumato.runs import Run
 
-    if precision not in serving.PRECISIONS or (format != "onnx" and precision != "float32"):
+    if precision not in serving.PRECISIONS or (format == "torch-export" and precision != "float32"):
         known = ", ".join(serving.PRECISIONS)
-        raise ConfigError(f"precision is {precision!r} with format {format}, expected one of {known} with onnx")
+        raise ConfigError(
+            f"precision is {precision!r} with format {format}, expected one of {known} with onnx or triton"
+        )
     if split != SPLIT and precision == "float32":
         raise ConfigError(f"split is {split!r}, which is for --precision float16 or int8: leave it out")
     opened = Run.open(run, trust=Trust.of(trust)).select_task(task)
-    path = out or run / ("model.onnx" if format == "onnx" else "model.pt2")
+    path = out or run / {"torch-export": "model.pt2", "triton": "triton"}.get(format, "model.onnx")
     if not path.parent.is_dir():
         raise MissingFileError(f"{path.parent} is not a folder: make it first, or choose another --out")
     dataset = None if precision == "float32" else dataset_for(opened, split=split)
-    differences = serving.export(opened, path, format, input, deterministic)
+    if format == "triton":
+        name = run.resolve().name
+        differences = serving.export_triton(opened, path, name, input, deterministic)
+        path = path / name / "1" / "model.onnx"
+    else:
+        differences = serving.export(opened, path, format, input, deterministic)
     echo(f"{path}: {_mebibytes(path)} MiB, within {max(differences.values()):.1g} of the run")
     _tell_decisions(opened, differences)
     if dataset is None:

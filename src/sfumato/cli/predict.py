@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfumato.cli.console import complain, echo
+
+if TYPE_CHECKING:
+    from sfumato.serving.cluster import Choices
 
 
 def predict(
     run: Path,
     inputs: list[str],
-    out: Path = Path("predictions"),
+    out: str = "predictions",
     samples: int | None = None,
     seed: int = 0,
     tile: int | None = None,
@@ -21,6 +25,8 @@ def predict(
     temporal: str = "",
     video: str = "",
     filter: tuple[float, float] = (0.0, 0.0),
+    engine: str = "",
+    workers: int = 1,
     device: str = "auto",
     trust: str = "",
     quiet: bool = False,
@@ -51,6 +57,9 @@ def predict(
         filter: For camera poses of the frames of a video: how far the camera moves from one frame to the next, in
             meters and degrees (standard deviations along each axis). trajectory_filtered.txt gets the path that a
             Kalman filter makes of all poses by their covariances. Default: no filter.
+        engine: ray for Ray Data: inputs and --out may be addresses such as s3://BUCKET/FOLDER, and outputs that are
+            there already are kept. Default: this process.
+        workers: Number of workers of --engine ray. Default 1.
         device: auto, cpu, cuda or mps. Default auto. An .onnx file runs on the CPU.
         trust: Class paths outside sfumato that may be imported, with commas; without a value all of them.
         quiet: Show no progress bar.
@@ -58,17 +67,25 @@ def predict(
     from sfumato.errors import ConfigError
     from sfumato.serving import PoseMotion, Stereo, open_predictor, predict_files, predict_videos
     from sfumato.serving.camera_path import flow_function
+    from sfumato.serving.cluster import Choices
     from sfumato.serving.frame_source import is_camera
 
     if (focal is None) != (baseline is None):
         missing = "--focal" if focal is None else "--baseline"
         raise ConfigError(f"depth needs --focal and --baseline, and {missing} is missing: give the calibration")
     stereo = None if focal is None or baseline is None else Stereo(focal, baseline)
+    pixels = round(max_megapixels * 1e6)
     streamed = bool(temporal or video) or any(map(is_camera, inputs))
     if streamed and (pairs or stereo):
         raise ConfigError("--temporal, --video and cameras are for runs of one image: leave out --pairs and --focal")
+    if engine:
+        if streamed or pairs or stereo:
+            raise ConfigError("--engine is for images in files: leave out --pairs, --focal, --temporal and --video")
+        _on_engine(engine, run, inputs, out, workers, Choices(samples, seed, tile, pixels, device, trust))
+        return
+    if workers != 1:
+        raise ConfigError(f"workers is {workers}, which is for --engine ray: leave it out")
     predictor = open_predictor(run, device=device, trust=trust)
-    pixels = round(max_megapixels * 1e6)
     if streamed:
         written = predict_videos(
             predictor, inputs, out, flow=flow_function(temporal, device, trust) if temporal else None, drawing=video,
@@ -81,3 +98,13 @@ def predict(
             motion=PoseMotion(*filter) if any(filter) else None,
         )  # fmt: skip
     echo(f"{written} {'frames' if video else 'predictions'} are in {out}")
+
+
+def _on_engine(engine: str, run: Path, inputs: list[str], out: str, workers: int, choices: Choices) -> None:
+    from sfumato.errors import ConfigError
+    from sfumato.serving import predict_on_ray
+
+    if engine != "ray":
+        raise ConfigError(f"engine is {engine!r}, expected ray")
+    written, kept = predict_on_ray(run, inputs, out, workers, choices)
+    echo(f"{written} predictions are in {out}{f', and {kept} were there already' * bool(kept)}")

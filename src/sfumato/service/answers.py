@@ -15,8 +15,8 @@ from sfumato.predictions import ClassPrediction, PredictionSet, TaskPrediction, 
 from sfumato.runs import Predicted, part_of
 from sfumato.sections import Json
 from sfumato.service.decisions import decided
-from sfumato.service.model import Model, outputs
-from sfumato.serving.batches import Ready
+from sfumato.service.model import Model
+from sfumato.serving.batches import Ready, outputs
 from sfumato.serving.maps import LARGEST, QUICK, HeldMaps, Quantity, quantities, write_labels, write_map
 
 LEVEL = 0.9  # of the interval whose ends a summary gives in standard deviations

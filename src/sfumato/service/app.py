@@ -20,17 +20,15 @@ from starlette.exceptions import HTTPException
 
 import sfumato
 from sfumato.errors import ConfigError, DataError
-from sfumato.predictions import PredictionSet
-from sfumato.runs import Predicted
 from sfumato.sections import one_line
 from sfumato.service import schema, v2
 from sfumato.service.answers import answer
 from sfumato.service.batcher import Batcher
 from sfumato.service.counters import Counters
 from sfumato.service.gate import Gate
-from sfumato.service.model import Model, outputs
+from sfumato.service.model import Model
 from sfumato.service.uploads import FORM, JSON, files_of
-from sfumato.serving.batches import Ready
+from sfumato.serving.batches import Ready, arrays_of
 
 T = TypeVar("T")
 MODEL = re.compile(r"(?<=/\*MODEL\*/)\{.*?\}(?=;)")
@@ -103,7 +101,7 @@ class Service:
         found = await asyncio.gather(*map(self.batcher, samples))
 
         def encode() -> tuple[bytes, int | None]:
-            rows = [arrays_of(model, model.finish(*pair)) for pair in zip(samples, found, strict=True)]
+            rows = [arrays_of(model.finish(*pair)) for pair in zip(samples, found, strict=True)]
             together = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
             return v2.write(asked, together, model.name, model.version)
 
@@ -111,15 +109,6 @@ class Service:
         if length is None:
             return Response(content, media_type=JSON)
         return Response(content, media_type=schema.BYTES, headers={v2.HEADER: str(length)})
-
-
-def arrays_of(model: Model, predicted: Predicted) -> dict[str, np.ndarray]:
-    """All arrays (1, …) of a prediction by name, with the sizes of conformal sets or the widths of intervals."""
-    found = {name: value.numpy() for name, value in outputs(predicted.prediction).items()}
-    for key, sets in predicted.sets.items():
-        name = "set_size" if isinstance(sets, PredictionSet) else "interval_width"
-        found[name if len(model.tasks) == 1 else f"{key}_{name}"] = sets.size.cpu().numpy()
-    return found
 
 
 def _check_pixels(samples: list[Ready], model: Model) -> None:
@@ -177,7 +166,7 @@ def _model_routes(app: FastAPI, service: Service) -> None:
     async def metadata(request: Request, name: str, version: str = "") -> Any:
         service.gate.check_key(request)
         check(name, version)
-        arrays = arrays_of(model, model.example)
+        arrays = arrays_of(model.example)
         return {
             "name": model.name, "versions": [model.version], "platform": "sfumato", "inputs": v2.inputs(model.kinds),
             "outputs": v2.tensors(arrays, model.example.prediction.image.shape[-2:]),

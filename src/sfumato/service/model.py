@@ -11,18 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.contracts import Task
 from sfumato.data.images import decode_image
 from sfumato.data.stereo_check import check_views
 from sfumato.errors import ConfigError, DataError
-from sfumato.predictions import AnyPrediction, JointPrediction
+from sfumato.predictions import AnyPrediction
 from sfumato.registry import Trust
 from sfumato.runs import Predicted, RunBackend
 from sfumato.service.decisions import decisions_of
 from sfumato.service.limits import Limits
 from sfumato.serving import OnnxBackend, open_predictor
-from sfumato.serving.batches import Batches, Ready
-from sfumato.serving.graph import outputs_of
+from sfumato.serving.batches import Batches, Ready, outputs
 from sfumato.serving.metadata import InputKind, input_kinds
 
 SIDES = (96, 128)  # pixels of the images that warm a model up
@@ -127,13 +125,6 @@ class Model:
         return self.batches.ready(*pictures)
 
 
-def outputs(prediction: AnyPrediction) -> dict[str, Tensor]:
-    """The arrays (B, …) of a prediction by name; of several tasks with the name of the task before."""
-    if isinstance(prediction, JointPrediction):
-        return {f"{task}_{name}": value for task in prediction for name, value in outputs(prediction[task]).items()}
-    return outputs_of(prediction)
-
-
 def _typed(value: Tensor, kind: InputKind) -> Tensor:
     values = value[:, : kind.channels] if kind.map and kind.channels else value
     return (values * 255).byte() if kind.type == "uint8" and values.is_floating_point() else values
@@ -147,6 +138,3 @@ def _kinds(backend: object) -> Sequence[InputKind]:
     entries, names = backend.bundle.metadata["inputs"], [each.name for each in fields(InputKind)]
     assert isinstance(entries, list)
     return [InputKind(**{name: each[name] for name in names}) for each in entries if isinstance(each, dict)]  # pyright: ignore[reportArgumentType] checked by Bundle
-
-
-__all__ = ["Model", "Task", "outputs"]

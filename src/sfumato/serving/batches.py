@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.predictions import AnyPrediction, ClassPrediction, JointPrediction, ValuePrediction
+from sfumato.predictions import AnyPrediction, ClassPrediction, JointPrediction, PredictionSet, ValuePrediction
 from sfumato.runs import Predicted, Predictor
 from sfumato.runs.sizes import Scaling, is_map
+from sfumato.serving.graph import outputs_of
 from sfumato.storage import check_finite
 from sfumato.targets import Image
 
@@ -121,6 +123,22 @@ class Batches:
                 for place, found in zip(batch, self.predict([samples[place] for place in batch])):
                     done[place] = self.finish(samples[place], found)
         return [done[place] for place in range(len(samples))]
+
+
+def outputs(prediction: AnyPrediction) -> dict[str, Tensor]:
+    """The arrays (B, …) of a prediction by name; of several tasks with the name of the task before."""
+    if isinstance(prediction, JointPrediction):
+        return {f"{task}_{name}": value for task in prediction for name, value in outputs(prediction[task]).items()}
+    return outputs_of(prediction)
+
+
+def arrays_of(predicted: Predicted) -> dict[str, np.ndarray]:
+    """All arrays (1, …) of a prediction by name, with the sizes of conformal sets or the widths of intervals."""
+    found = {name: value.numpy() for name, value in outputs(predicted.prediction).items()}
+    for task, sets in predicted.sets.items():
+        name = "set_size" if isinstance(sets, PredictionSet) else "interval_width"
+        found[f"{task}_{name}" if isinstance(predicted.prediction, JointPrediction) else name] = sets.size.cpu().numpy()
+    return found
 
 
 def _index(inputs: Sequence[Tensor]) -> int:

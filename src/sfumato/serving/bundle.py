@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from sfumato import __version__
 from sfumato.errors import DataError, MissingDependencyError, MissingFileError
 
 if TYPE_CHECKING:
@@ -59,6 +61,16 @@ class Bundle:
             raise DataError(f"{path} has no output {sorted(missing)[0]!r}: export again")
         self._inputs = {str(each["name"]): each for each in _entries(self.metadata["inputs"])}
         self.inputs = tuple(self._inputs)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of each input without the batch; −1 for heights and widths."""
+        return {each.name: (each.type, _sides(each.shape)) for each in self._session.get_inputs()}
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The same of each output."""
+        return {each.name: (each.type, _sides(each.shape)) for each in self._session.get_outputs()}
 
     def __repr__(self) -> str:
         return f"Bundle({self.metadata['task']}, {self.metadata['method']}, {self.metadata['likelihood']})"
@@ -127,6 +139,8 @@ def _metadata(text: str, path: str | Path) -> dict[str, Json]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{wrong} ({error}): export again") from error
     entries = found if isinstance(found, dict) else {}
+    if (version := entries.get("sfumato")) != __version__:
+        wrong = f"{path} was written by sfumato {version}, and this is {__version__}"
     for name, kinds in KINDS.items():
         if not isinstance(entries.get(name, ...), kinds):
             raise DataError(f"{wrong} (its entry {name!r} is missing or has another type): export again")
@@ -137,6 +151,10 @@ def _metadata(text: str, path: str | Path) -> dict[str, Json]:
     if found["kind"] not in NEEDED or not inputs or len(scale) != len(found["scale"]) or len(scale) != 2:
         raise DataError(f"{wrong} (its kind, inputs or scale are of another form): export again")
     return found
+
+
+def _sides(shape: Sequence[int | str | None]) -> tuple[int, ...]:
+    return tuple(side if isinstance(side, int) else -1 for side in shape[1:])
 
 
 def quiet_options() -> SessionOptions:
