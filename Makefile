@@ -25,12 +25,14 @@ INTEROP_PINS := -c constraints.txt -c constraints-interop.txt
 	$(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) torch==2.13.0
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) -e '.[train,report,geometry]' pytest pytest-xdist \
-	    torchvision timm segmentation-models-pytorch transformers scipy mapie einops loguru 'jsonargparse[signatures]' requests
+	    torchvision timm segmentation-models-pytorch transformers scipy mapie einops loguru 'jsonargparse[signatures]' requests \
+	    onnx onnxscript onnxruntime fastapi 'uvicorn[standard]' python-multipart prometheus-client 'ray[data]' \
+	    'tritonclient[http]' grpcio schemathesis
 	# Without what it declares: it excludes the pinned versions of OpenCV and requests, with which its networks work.
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps $(INTEROP_PINS) ptlflow
 	@touch $@
 
-interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp, transformers and ptlflow; bounds of MAPIE
+interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp, transformers and ptlflow; bounds of MAPIE; tritonclient, Ray, schemathesis
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-interop/bin/python -m pytest interop -n 2 --dist worksteal
 
 lint: .venv/ready  ## style and types

@@ -66,7 +66,7 @@ class ClassPrediction(EventPrediction):
     @property
     def label(self) -> Tensor:
         """The most probable class (B, *event), int64."""
-        return self.probs.argmax(1)
+        return self.probs.max(1).indices  # several times as fast as argmax, which gives the same
 
     @property
     def confidence(self) -> Tensor:
@@ -91,8 +91,9 @@ class ClassPrediction(EventPrediction):
     def derived(self) -> dict[str, Tensor]:
         """Label, its probability, total and epistemic uncertainty, for readers of a file."""
         kind = torch.uint8 if self.probs.shape[1] <= 256 else torch.int32
+        total = self.total
         known = {"label": self.label.to(kind), "confidence": self.confidence}
-        return known | {"total": self.total, "epistemic": self.epistemic}
+        return known | {"total": total, "epistemic": (total - self.aleatoric).clamp_min(0)}
 
     def with_probs(self, probs: Tensor) -> Self:
         """The same prediction with other probabilities (B, K, *event). The parts keep their shares of the total."""

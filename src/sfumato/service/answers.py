@@ -8,8 +8,10 @@ import io
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from sfumato.contracts import Task
+from sfumato.decisions import Decisions
 from sfumato.errors import DataError
 from sfumato.predictions import ClassPrediction, PredictionSet, TaskPrediction, ValuePrediction
 from sfumato.runs import Predicted, part_of
@@ -35,20 +37,27 @@ def answer(model: Model, sample: Ready, predicted: Predicted, probabilities: boo
     tasks: dict[str, Json] = {}
     for key, task in model.tasks.items():
         part: TaskPrediction = part_of(predicted.prediction, key)
-        about = decided(model.decisions[key], part)
-        tasks[key] = _task_answer(part, task, predicted.sets.get(key), (height, width), about, probabilities)
+        decisions, sets = model.decisions[key], predicted.sets.get(key)
+        tasks[key] = _task_answer(part, task, sets, (height, width), decisions, probabilities)
     return {"height": height, "width": width, "tasks": tasks}
 
 
 def _task_answer(
-    part: TaskPrediction, task: Task, sets: object, size: tuple[int, int], about: dict[str, Json], probabilities: bool
+    part: TaskPrediction,
+    task: Task,
+    sets: object,
+    size: tuple[int, int],
+    decisions: Decisions,
+    probabilities: bool,
 ) -> dict[str, Json]:
-    about |= _summary(part, task)
     if not part.is_map:
+        about = decided(decisions, part, part.epistemic) | _summary(part, part.best, task)
         values: dict[str, Json] = {name: value[0].tolist() for name, value in outputs(part).items()}
         return {"summary": about, "values": values}
     held, unit = HeldMaps(part, size), getattr(part, "unit", "nats")
-    found = list(quantities(held, part, unit))
+    best = held.tensor("label") if isinstance(part, ClassPrediction) else part.mean
+    about = decided(decisions, part, held.tensor("epistemic")) | _summary(part, best, task)
+    found = [each for each in quantities(held, part, unit) if probabilities or each.name != "probability"]
     maps: dict[str, Json] = {}
     if isinstance(part, ClassPrediction):
         picture = io.BytesIO()
@@ -66,11 +75,11 @@ def _task_answer(
     return {"summary": about, "maps": maps}
 
 
-def _summary(part: TaskPrediction, task: Task) -> dict[str, Json]:
+def _summary(part: TaskPrediction, best: Tensor, task: Task) -> dict[str, Json]:
     if isinstance(part, ValuePrediction):
         ends: list[Json] = [part.standard_quantile((1 + sign * LEVEL) / 2) for sign in (-1, 1)]
         return {"kind": "value", "unit": part.unit, "draws": part.draws, "interval_ends": ends}
-    counts = torch.bincount(part.label.flatten(), minlength=part.probs.shape[1])
+    counts = torch.bincount(best.flatten(), minlength=part.probs.shape[1])
     shares = (counts / counts.sum()).tolist()
     names = [str(name) for name in getattr(task, "names", range(len(shares)))]
     colors = task.color(torch.arange(len(shares))[None])[0].tolist()

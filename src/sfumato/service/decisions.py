@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from sfumato.decisions import Decisions, image_scores
+from sfumato.decisions import Decisions
 from sfumato.predictions import ClassPrediction, TaskPrediction
 from sfumato.runs import Backend, RunBackend
 from sfumato.sections import Json
@@ -28,8 +29,13 @@ def decisions_of(backend: Backend, path: Path) -> Mapping[str, Decisions]:
     return {name: Decisions.in_folder(path.parent, str(state)) for name in backend.tasks}
 
 
-def decided(decisions: Decisions, prediction: TaskPrediction) -> dict[str, Json]:
+def decided(decisions: Decisions, prediction: TaskPrediction, epistemic: Tensor) -> dict[str, Json]:
     """What is decided about a prediction of one image.
+
+    Args:
+        decisions: What was fitted.
+        prediction: The prediction.
+        epistemic: Its epistemic uncertainty (1, *event), which takes a while to compute.
 
     Returns:
         ``score``: mean epistemic uncertainty, or that of the flag. ``p_value`` and ``flagged``: null without a flag.
@@ -38,7 +44,7 @@ def decided(decisions: Decisions, prediction: TaskPrediction) -> dict[str, Json]
         ``actions``: share of the pixels for each action of the costs, null without costs.
     """
     flag, abstention = decisions.flag, decisions.abstention
-    scores = image_scores(prediction) if flag is None else flag.score(prediction)
+    scores = epistemic.double().mean() if flag is None else flag.score(prediction)
     flagged = None if flag is None else bool(flag(scores))
     accepted = None if abstention is None else float(abstention(prediction).double().mean())
     limit = LARGEST if abstention is None else abstention.limit

@@ -48,9 +48,13 @@ class HeldMaps:
         self.size = size
         self._tensors = prediction.tensors() | prediction.derived()
 
+    def tensor(self, name: str) -> torch.Tensor:
+        """A tensor (1, H, W) or (1, D, H, W)."""
+        return self._tensors[name].detach().cpu()
+
     def array(self, name: str) -> np.ndarray:
-        """An array (1, H, W) or (1, D, H, W)."""
-        return self._tensors[name].detach().cpu().numpy()
+        """The same as an array."""
+        return self.tensor(name).numpy()
 
 
 @dataclass(frozen=True)

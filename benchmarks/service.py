@@ -1,0 +1,223 @@
+"""The service under load: answers lost, latency, throughput against onnxruntime alone, growth of memory, the end.
+
+    python benchmarks/service.py                            # about 6 minutes on an idle machine
+    python benchmarks/service.py --requests 1500 --seconds 60 --rounds 2
+
+A U-Net with 8 classes and random weights, which take the time of trained ones, exported to ONNX. `sfumato serve` runs
+in another process; the client and the service share the machine.
+
+1. Throughput: rounds in which onnxruntime alone (the fastest of batches of 1, 4 and 8 arrays) and the service (JPEG in,
+   PNG out, 16 connections that always wait for an answer) alternate, on images of 360 × 480.
+2. Load: requests come at random times at 70 % of what the service can do, whether earlier ones are answered or not, on
+   images of 96 × 128. One in ten is malformed or oversized.
+3. The end: SIGTERM while requests come at the same rate.
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+import numpy as np
+from PIL import Image
+
+from sfumato.data import Scenes
+from sfumato.runs import Config, Facts, Plan, Run, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.serving import Bundle, export
+
+LARGE, SMALL = (360, 480), (96, 128)
+COLORS = {"image": {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}}
+SHARE = 0.7  # of the throughput at which requests come
+OVERSIZED = b"\0" * (2 << 20)
+LIMIT = 1  # MiB of a request
+GONE = (aiohttp.ClientConnectorError, ConnectionRefusedError)
+
+
+def exported(folder: Path) -> Path:
+    task = Scenes(1).tasks["classes"]
+    config = Config(task="classes", method="deterministic", members=1, size=LARGE, crop=LARGE, precision="32-true")
+    facts = Facts(normalization=COLORS, original_size=LARGE, images=8, counts=(1,),
+                  task_args={"classes": {"names": task.names, "colors": task.colors}})  # fmt: skip
+    plan = Plan(config, facts)
+    folder.mkdir()
+    plan.save(folder / "plan.yaml")
+    save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, 0))
+    export(Run.open(folder), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def jpeg(size: tuple[int, int], seed: int) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 15, size[1] // 15, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def form(content: bytes, boundary: str = "b0undary") -> tuple[bytes, str]:
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    return head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+class Service:
+    """`sfumato serve` in another process."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", "sfumato", "serve", str(path), "--port", "0", "--max-request-mb", str(LIMIT)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().split(" answers at ")[1].split(";")[0]
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+
+async def send(session: aiohttp.ClientSession, url: str, body: bytes, kind: str) -> int:
+    async with session.post(f"{url}/predict", data=body, headers={"Content-Type": kind}) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def saturated(url: str, size: tuple[int, int], seconds: float, connections: int = 16) -> float:
+    """Images per second with connections that always wait for an answer."""
+    bodies, count = [form(jpeg(size, seed)) for seed in range(8)], 0
+    end = time.perf_counter() + seconds
+
+    async def one(session: aiohttp.ClientSession, number: int) -> None:
+        nonlocal count
+        while time.perf_counter() < end:
+            status = await send(session, url, *bodies[number % len(bodies)])
+            assert status == 200, status
+            count += time.perf_counter() < end
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(one(session, number) for number in range(connections)))
+    return count / seconds
+
+
+def alone(bundle: Bundle, size: tuple[int, int], seconds: float) -> float:
+    """Images per second of onnxruntime alone, with the fastest of several batches."""
+    found = []
+    for batch in (1, 4, 8):
+        images, count = np.random.default_rng(0).integers(0, 256, (batch, 3, *size), dtype=np.uint8), 0
+        bundle(images)
+        start = time.perf_counter()
+        while time.perf_counter() < start + seconds / 3:
+            bundle(images)
+            count += batch
+        found.append(count / (time.perf_counter() - start))
+    return max(found)
+
+
+async def load(service: Service, requests: int, seconds: float, rate: float, stop_at: float | None = None) -> dict:
+    """Requests at random times at a rate, whether earlier ones are answered or not.
+
+    With ``stop_at`` the service is told to end after these seconds. Then a request whose connection is refused was not
+    accepted, and is not counted.
+    """
+    random.seed(0)
+    good = [form(jpeg(SMALL, seed)) for seed in range(8)]
+    bad = [form(b"no image"), (good[0][0][:-40], good[0][1]), (b"{", "application/json"), form(OVERSIZED), (b"", "")]
+    times: list[float] = []
+    counts: Counter[str] = Counter()
+    memory: list[float] = []
+    start = time.perf_counter()
+
+    async def one(due: float, number: int) -> None:
+        wrong = number % 10 == 9
+        body = bad[number // 10 % len(bad)] if wrong else good[number % len(good)]
+        try:
+            status = await send(session, service.url, *body)
+        except GONE:
+            counts["refused"] += 1
+            counts["lost"] += stop_at is None
+        except (aiohttp.ClientError, OSError) as error:
+            counts[f"lost: {type(error).__name__}"] += 1
+            counts["lost"] += 1
+        else:
+            counts[f"{'bad' if wrong else 'good'} {status}"] += 1
+            if not wrong and status == 200:
+                times.append(time.perf_counter() - start - due)
+
+    connector = aiohttp.TCPConnector(limit=0, force_close=stop_at is not None)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(120)) as session:
+        tasks, due, ended = [], 0.0, False
+        for number in range(requests):
+            due += random.expovariate(rate)
+            if due > seconds:
+                break
+            await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
+            if stop_at is not None and due > stop_at and not ended:
+                service.process.send_signal(signal.SIGTERM)
+                ended = True
+            tasks.append(asyncio.create_task(one(due, number)))
+            if number % 200 == 199 and stop_at is None:
+                memory.append(service.megabytes())
+        await asyncio.gather(*tasks)
+    done = sorted(times)
+    place = lambda share: round(1000 * done[min(len(done) - 1, int(share * len(done)))], 1) if done else None
+    growth = round(memory[-1] - memory[len(memory) // 10], 1) if len(memory) > 1 else None
+    return {
+        "sent": len(tasks),
+        "lost": counts["lost"],
+        "p50_ms": place(0.5),
+        "p99_ms": place(0.99),
+        "growth_mb": growth,
+        "answers": dict(sorted(counts.items())),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=200.0, help="longest time of the load")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = exported(Path(folder) / "unet")
+        service = Service(path)
+        try:
+            bundle = Bundle(path)
+            pairs = [
+                (alone(bundle, LARGE, 12), asyncio.run(saturated(service.url, LARGE, 12)))
+                for _ in range(options.rounds)
+            ]
+            del bundle
+            capacity = asyncio.run(saturated(service.url, SMALL, 8))
+            found = asyncio.run(load(service, options.requests, options.seconds, SHARE * capacity))
+            end = asyncio.run(load(service, options.requests, 12, SHARE * capacity, stop_at=5.0))
+            code = service.process.wait(60)
+        finally:
+            service.process.kill()
+    ours, theirs = zip(*pairs)
+    shares = [b / a for a, b in pairs]
+    result = {
+        "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1), **found,
+        "requests_per_second": round(SHARE * capacity, 1),
+        "throughput_share": round(median(shares), 3), "throughput_shares": [round(each, 3) for each in shares],
+        "images_per_second": {"onnxruntime": round(median(ours), 2), "service": round(median(theirs), 2)},
+        "end": {"exit_code": code, "sent": end["sent"], "lost": end["lost"], "answers": end["answers"]},
+    }  # fmt: skip
+    for name, value in result.items():
+        print(f"{name}: {value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
