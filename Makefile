@@ -27,9 +27,10 @@ INTEROP_PINS := -c constraints.txt -c constraints-interop.txt
 	.venv-interop/bin/pip install --quiet --disable-pip-version-check $(INTEROP_PINS) -e '.[train,report,geometry]' pytest pytest-xdist \
 	    torchvision timm segmentation-models-pytorch transformers scipy mapie einops loguru 'jsonargparse[signatures]' requests \
 	    onnx onnxscript onnxruntime fastapi 'uvicorn[standard]' python-multipart prometheus-client 'ray[data]' \
-	    'tritonclient[http]' grpcio schemathesis
-	# Without what it declares: it excludes the pinned versions of OpenCV and requests, with which its networks work.
-	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps $(INTEROP_PINS) ptlflow
+	    grpcio schemathesis
+	# Without what they declare: it excludes pinned versions of OpenCV, requests and greenlet, with which they work.
+	.venv-interop/bin/pip install --quiet --disable-pip-version-check --no-deps $(INTEROP_PINS) ptlflow \
+	    tritonclient geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
 	@touch $@
 
 interop: .venv-interop/ready  ## every method on networks of torchvision, timm, smp, transformers and ptlflow; bounds of MAPIE; tritonclient, Ray, schemathesis

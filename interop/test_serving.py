@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -90,6 +92,18 @@ def test_tritonclient_works_unchanged(address, exported, binary):
         wrong.set_data_from_numpy(np.zeros((1, 3, 4), np.uint8))
         with pytest.raises(Exception, match=r"expected \[B, 3, H, W\]"):
             server.infer("model", [wrong])
+
+
+def test_no_request_that_the_openapi_document_allows_makes_the_service_fail(address):
+    pytest.importorskip("schemathesis")
+    # A schema cannot say that a text is an image, so requests that fit it may be refused.
+    command = ["run", f"http://{address}/openapi.json", "--exclude-checks", "positive_data_acceptance"]
+    options = ["--max-examples", "10", "--request-timeout", "20", "--seed", "1", "--no-color"]
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", *command, *options], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "generated" in done.stdout
 
 
 def test_triton_reads_the_configuration(run, tmp_path):

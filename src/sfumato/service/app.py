@@ -159,38 +159,33 @@ def _predict_routes(app: FastAPI, service: Service) -> None:
 def _model_routes(app: FastAPI, service: Service) -> None:
     model = service.model
 
-    def check(name: str, version: str) -> None:
-        if name != model.name or version not in ("", model.version):
-            raise HTTPException(404, f"there is no model {name!r} {version}, expected {model.name!r} {model.version}")
-
-    async def metadata(request: Request, name: str, version: str = "") -> Any:
+    async def metadata(request: Request) -> Any:
         service.gate.check_key(request)
-        check(name, version)
-        arrays = arrays_of(model.example)
         return {
-            "name": model.name, "versions": [model.version], "platform": "sfumato", "inputs": v2.inputs(model.kinds),
-            "outputs": v2.tensors(arrays, model.example.prediction.image.shape[-2:]),
-            "about": {"tasks": {key: str(task.kind) for key, task in model.tasks.items()},
-                      "batch": model.batches.most},
-        }  # fmt: skip
+            "name": model.name,
+            "versions": [model.version],
+            "platform": "sfumato",
+            "inputs": v2.inputs(model.kinds),
+            "outputs": v2.tensors(arrays_of(model.example), model.example.prediction.image.shape[-2:]),
+            "batch": model.batches.most,
+        }
 
-    async def ready(name: str, version: str = "") -> Any:
-        check(name, version)
-        return {"name": name, "ready": True}
+    async def ready() -> Any:
+        return {"name": model.name, "ready": True}
 
-    async def infer(request: Request, name: str, version: str = "") -> Response:
-        check(name, version)
+    async def infer(request: Request) -> Response:
         header = request.headers.get(v2.HEADER)
         return await service.gate(request, "/infer", (), lambda body: service.infer(body, header))
 
-    for path, tag in (("/v2/models/{name}", ""), ("/v2/models/{name}/versions/{version}", " of a version")):
+    answers = {200: {"model": schema.InferAnswer, "content": {schema.BYTES: {}}}, **schema.problems(*REFUSED)}
+    whole = f"/v2/models/{model.name}"
+    for path, tag in ((whole, ""), (f"{whole}/versions/{model.version}", ", by version")):
         app.get(path, response_model=schema.ModelMetadata, summary=f"Inputs and outputs{tag}",
-                responses=schema.problems(401, 404))(metadata)  # fmt: skip
-        app.get(f"{path}/ready", response_model=schema.Ready, summary=f"Whether the model{tag} answers",
-                responses=schema.problems(404))(ready)  # fmt: skip
-        app.post(f"{path}/infer", summary=f"Predict arrays{tag}", openapi_extra=schema.infer(),
-                 responses={200: {"model": schema.InferAnswer, "content": {schema.BYTES: {}}},
-                            **schema.problems(404, *REFUSED)})(infer)  # fmt: skip
+                responses=schema.problems(401))(metadata)  # fmt: skip
+        app.get(f"{path}/ready", response_model=schema.Ready, summary=f"Whether the model answers{tag}")(ready)
+        app.post(f"{path}/infer", summary=f"Predict arrays{tag}", openapi_extra=schema.infer(), responses=answers)(
+            infer
+        )
 
 
 def _health_routes(app: FastAPI, service: Service) -> None:
@@ -219,7 +214,10 @@ def _health_routes(app: FastAPI, service: Service) -> None:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail), error.headers)
+    text = str(error.detail)
+    if text == "Not Found":
+        text = f"there is nothing at {request.url.path[:200]}: see /openapi.json"
+    return _problem(error.status_code, text, error.headers)
 
 
 async def _unusable(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -52,7 +53,7 @@ class Model:
     ) -> None:
         path, self.limits = Path(path), limits or Limits()
         self.batches = Batches(open_predictor(path, device=device, trust=trust), self.limits.batch, samples)
-        self.name = path.resolve().stem
+        self.name = re.sub(r"[^\w.-]", "-", path.resolve().stem, flags=re.ASCII)  # a part of an address
         backend = self.batches.predictor.backend
         self.version, self.tasks = backend.state or "unknown", backend.tasks
         self.kinds = _kinds(backend)

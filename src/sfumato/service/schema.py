@@ -68,7 +68,7 @@ class ModelMetadata(BaseModel):
     platform: str
     inputs: list[Tensor]
     outputs: list[Tensor]
-    about: dict[str, Any]
+    batch: int
 
 
 class ServerMetadata(BaseModel):
