@@ -79,8 +79,10 @@ def predict(
     if streamed and (pairs or stereo):
         raise ConfigError("--temporal, --video and cameras are for runs of one image: leave out --pairs and --focal")
     if engine:
-        if streamed or pairs or stereo:
-            raise ConfigError("--engine is for images in files: leave out --pairs, --focal, --temporal and --video")
+        if streamed or pairs or stereo or any(filter):
+            raise ConfigError(
+                "--engine is for images in files: leave out --pairs, --focal, --temporal, --video and --filter"
+            )
         _on_engine(engine, run, inputs, out, workers, Choices(samples, seed, tile, pixels, device, trust))
         return
     if workers != 1:
