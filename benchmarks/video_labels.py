@@ -8,31 +8,32 @@ learned poses, then classes from 10, 25 and 50 labeled frames by ``--init-from``
 weights; frames of CamVid train, which are a second apart; the frames of the val clip at 15 Hz. The last is
 transductive: it has seen the test images, without labels. DIR holds ``train``, ``trainannot``, ``val`` and
 ``valannot``. All trainings of one number of labels have the same number of steps. The focal length is not in the data;
-1.09 widths are assumed. What exists is not repeated. The last line is JSON.
+1.09 widths are assumed. Scores are those of the last validation, on all val frames at the size of the network. What
+exists is not repeated. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import absolute
+from jobs import Job, absolute, run_jobs
 from video import RESULT, write
 
 from sfumato.data.frames import frame_number
-from sfumato.evaluation import Evaluation
+from sfumato.training.metrics_file import read_metrics
 
 SIZE, FILE_SIZE, FOCAL = (120, 160), (360, 480), 1.09
-LABELED, BATCH, STEPS, STEPS_BEFORE = (10, 25, 50), 5, 300, 300
+LABELED, BATCH, STEPS, STEPS_BEFORE = (10, 25, 50), 5, 150, 200
 STARTS = {"random": "", "train frames, 1 Hz": "train", "val frames, 15 Hz": "val"}
 COMMON = ("--network=unet", '--network-args={"dropout": 0.2}', "--method=deterministic", f"--batch={BATCH}",
           f"--size={SIZE[0]}x{SIZE[1]}", "--workers=0", "--device=cpu", "--precision=32-true", "--quiet")  # fmt: skip
-SCORES = ("miou", "accuracy", "nll", "error_auroc", "aurc", "temporal_consistency")
+SCORES = ("miou", "accuracy", "class_accuracy", "nll")
+LEARNED = {"sources": ["previous", "next"], "poses": "learned"}
 
 
 def sequences(files: Sequence[Path]) -> Iterator[list[Path]]:
@@ -68,58 +69,59 @@ def link_frames(source: Path, out: Path) -> int:
     return count
 
 
-def sfumato(*words: str) -> None:
-    """Run the command line."""
-    subprocess.run([sys.executable, "-m", "sfumato", *words], check=True)
+def fit(args: argparse.Namespace, name: str, steps: int, images: int, *options: str, needs: str = "") -> Job:
+    """A training of the common network with about so many steps."""
+    epochs = max(1, round((4 if args.tiny else steps) * BATCH / images))
+    words = ("-m", "sfumato", "fit", *COMMON, f"--epochs={epochs}", f"--out={args.runs / name}", *options)
+    return Job(name, words, args.runs / name / "weights-0.safetensors", (needs,) if needs else ())
 
 
-def before(args: argparse.Namespace, kind: str) -> tuple[Path, int]:
-    """The run that learned depth and motion from the frames of a split, and the number of frames."""
-    frames, out = args.runs / f"frames-{kind}", args.runs / f"motion-{kind}"
-    count = link_frames(args.camvid / kind, frames)
-    if not (out / "weights-0.safetensors").is_file():
-        steps = 4 if args.tiny else STEPS_BEFORE
-        sfumato(
-            "fit", "--data=video", f"--root={frames}", "--task=depth", "--objective=reprojection",
-            '--objective-args={"sources": ["previous", "next"], "poses": "learned"}', f"--out={out}", *COMMON,
-            f"--epochs={max(1, round(steps * BATCH / count))}", "--learning-rate=0.001",
-        )  # fmt: skip
-    return out, count
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """All trainings: those without labels, then those with labels, one number of labels after the other."""
+    found: list[Job] = []
+    learned = f"--objective-args={json.dumps(LEARNED)}"
+    for kind in filter(None, STARTS.values()):
+        frames = args.runs / f"frames-{kind}"
+        options = ["--data=video", f"--root={frames}", "--task=depth", "--objective=reprojection", learned]
+        count = link_frames(args.camvid / kind, frames)
+        found.append(fit(args, f"motion-{kind}", STEPS_BEFORE, count, *options, "--learning-rate=0.001"))
+    for labeled in LABELED[:1] if args.tiny else LABELED:
+        for kind in STARTS.values():
+            start = f"motion-{kind}" if kind else ""
+            options = ["--data=camvid", f"--root={args.camvid}", f"--limit={labeled}"]
+            options += [f"--init-from={args.runs / start}"] if start else []
+            found.append(fit(args, f"{kind or 'random'}-{labeled}", STEPS, labeled, *options, needs=start))
+    return found
 
 
-def scored(args: argparse.Namespace, labeled: int, start: Path | None, name: str) -> dict[str, float]:
-    """Train on so many labeled frames, and score on val."""
-    out = args.runs / f"{name}-{labeled}"
-    if not (out / "weights-0.safetensors").is_file():
-        steps = 4 if args.tiny else STEPS
-        sfumato(
-            "fit", "--data=camvid", f"--root={args.camvid}", f"--limit={labeled}", f"--out={out}", *COMMON,
-            f"--epochs={max(1, round(steps * BATCH / labeled))}", *([f"--init-from={start}"] if start else []),
-        )  # fmt: skip
-    if not (out / "evaluation.json").is_file():
-        sfumato("evaluate", str(out), "--sequence", "--device=cpu", "--workers=0", "--quiet")
-    found = Evaluation.load(out / "evaluation.json").tasks["classes"].scores
-    return {score: round(found[score].value, 4) for score in SCORES}
+def table(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The scores of the last validation of each training that has ended, at the size that the network sees."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, kind in STARTS.items():
+        for labeled in LABELED:
+            folder = args.runs / f"{kind or 'random'}-{labeled}"
+            if (folder / "weights-0.safetensors").is_file():
+                last = read_metrics(folder / "log" / "member-0" / "metrics.csv")[-1]
+                rows[f"{labeled}, {name}"] = {score: round(last[f"val_{score}"], 4) for score in SCORES}
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=absolute, required=True, help="folder of CamVid")
     parser.add_argument("--runs", type=absolute, required=True, help="folder for frames and runs")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time after which trainings are stopped")
     parser.add_argument("--tiny", action="store_true", help="a few steps")
     parser.add_argument("--out", type=absolute, default=RESULT, help="file of the result")
     args = parser.parse_args()
-    starts: dict[str, Path | None] = {}
-    frames: dict[str, int] = {}
-    for name, kind in STARTS.items():
-        starts[name], frames[name] = before(args, kind) if kind else (None, 0)
-    rows: dict[str, Any] = {}
-    for labeled in LABELED[:1] if args.tiny else LABELED:
-        for name, start in starts.items():
-            rows[f"{labeled}, {name}"] = scored(args, labeled, start, (STARTS[name] or "random"))
-            about = {"size": SIZE, "steps": STEPS, "steps_before": STEPS_BEFORE, "batch": BATCH, "frames": frames}
-            found = write(args.out, "labels", {"about": about, "rows": rows})
-    print(json.dumps(found["labels"]))
+    about = {"size": SIZE, "steps": STEPS, "steps_before": STEPS_BEFORE, "batch": BATCH, "seeds": 1}
+    run_jobs(jobs(args), args.runs, seconds=args.seconds, after=lambda: _write(args, about))
+    _write(args, about)
+    print(json.dumps(table(args)))
+
+
+def _write(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
+    write(args.out, "labels", {"about": about, "rows": table(args)})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from sfumato.cli import main
 from sfumato.data import Scenes
 from sfumato.errors import ConfigError, DataError, MissingFileError
 from sfumato.geometry import dis_flow
-from sfumato.predictions import ClassPrediction, ValuePrediction
+from sfumato.predictions import ClassPrediction, TemporalAggregation, ValuePrediction
 from sfumato.report.video_frame import OPACITY, VideoPainter
 from sfumato.runs import Predictor, RunBackend
 from sfumato.serving import predict_videos
@@ -42,7 +42,7 @@ def folder(tmp_path, pictures):
 
 @pytest.fixture(scope="module")
 def run(make_run):
-    return make_run(likelihood="categorical", method="mc-dropout", size=SIZE, crop=SIZE)
+    return make_run(likelihood="categorical", method="mc-dropout")
 
 
 def predict(run, given, out, **how):
@@ -222,6 +222,26 @@ def test_what_does_not_fit_is_refused(run, make_run, folder, tmp_path):
     with pytest.raises(ConfigError, match="give the folder of the run"):
         predict_videos(Predictor(Exported()), [str(folder)], tmp_path / "out", flow=dis_flow)
     assert not (tmp_path / "out").exists()
+
+
+def test_frames_are_merged_by_the_flow_of_a_run(run, make_run, folder, tmp_path):
+    flow = make_run(task="flow", inputs=("image", "next"), likelihood="gaussian")
+    words = [
+        "predict",
+        str(run.folder),
+        str(folder),
+        f"--temporal={flow.folder}",
+        "--samples=1",
+        "--trust",
+        "--device=cpu",
+    ]
+    assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
+    aggregation = TemporalAggregation(lambda first, second: flow.predict(first, second).mean)
+    for index in range(2):
+        image = torch.from_numpy(np.array(Image.open(folder / f"frame_{index}.png"))).movedim(-1, 0)[None]
+        alone = run.predict_uncalibrated(run.method(1), image, index=index)
+        expected = aggregation(image / 255, alone)
+    torch.testing.assert_close(stored(tmp_path / "out", 1).probs, expected.probs, atol=1e-4, rtol=1e-3)
 
 
 def test_no_input_is_written_over(run, folder, pictures, tmp_path):
