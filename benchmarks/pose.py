@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from sfumato.calibration import VarianceScaling
 from sfumato.contracts import Sample
 from sfumato.data import SceneTour, SevenScenes
+from sfumato.data.transforms import resize
 from sfumato.geometry import absolute_pose_errors, filter_poses
 from sfumato.geometry.pose import difference, pose_vectors, poses_of, rigid, rotations
 from sfumato.methods import DeepEnsemble, Deterministic, FeatureDensity, MCDropout
@@ -38,7 +40,7 @@ from sfumato.training import fit, make_plan
 
 RESULT = Path(__file__).parent / "results" / "pose.json"
 SEEDS = (0, 1, 2)
-TRAIN, TEST = range(350), range(400, 500)
+TRAIN, BETWEEN, TEST = range(350), range(360, 390), range(400, 500)
 DRAWS = 40
 THUMBNAIL = (24, 32)
 LOSSES = ("nll", "posenet", "posenet-learned", "posenet-geometric")
@@ -67,9 +69,17 @@ class Held:
         return torch.stack([each for sample in self.samples if isinstance(each := sample[key], Tensor)])
 
 
-def held(frames: SevenScenes, numbers: Sequence[int]) -> Held:
-    poses = torch.stack([each for n in numbers if isinstance(each := frames[n]["world_from_camera"], Tensor)])
-    return Held([frames[n] for n in numbers], CameraPose.of(poses))
+def held(root: Path, size: tuple[int, int], numbers: Sequence[int]) -> Held:
+    """Frames at the size of the networks, with thumbnails of the pictures as they are."""
+    frames = SevenScenes(root, "all")
+    samples = []
+    for number in numbers:
+        sample = frames[number]
+        image = sample["image"]
+        assert isinstance(image, Tensor)
+        samples.append(resize(sample, size) | {"thumbnail": thumbnail(image)})
+    poses = torch.stack([each for sample in samples if isinstance(each := sample["world_from_camera"], Tensor)])
+    return Held(samples, CameraPose.of(poses))
 
 
 @dataclass(frozen=True)
@@ -152,9 +162,9 @@ def stated(found: Tensor, truth: Tensor, score: Tensor | None = None) -> Row:
     }  # fmt: skip
 
 
-def thumbnails(images: Tensor) -> Tensor:
-    gray = interpolate(images.float().mean(1, keepdim=True), THUMBNAIL, mode="area").flatten(1)
-    return normalize(gray - gray.mean(1, keepdim=True), dim=1)
+def thumbnail(image: Tensor) -> Tensor:
+    gray = interpolate(image[None].float().mean(1, keepdim=True), THUMBNAIL, mode="area").flatten()
+    return normalize(gray - gray.mean(), dim=0)
 
 
 def nearest(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,9 +174,8 @@ def nearest(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def retrieval(split: Split) -> dict[str, Row]:
-    images = [side.stacked("image") for side in (split.train, split.test)]
     known, truth = split.train.stacked("pose"), split.test.stacked("pose")
-    index, score = nearest(*(thumbnails(each) for each in images))
+    index, score = nearest(split.train.stacked("thumbnail"), split.test.stacked("thumbnail"))
     task = split.train.tasks["pose"]
     middle = torch.tensor(task.center)
     mean = pose_vectors(rigid(rotations(torch.tensor([task.rotation])), middle[None])).expand_as(truth)
@@ -182,8 +191,7 @@ def interleaved(frames: Held) -> Row:
     """What a leaking split would give: every fifth frame is a test frame, between training frames."""
     places = torch.arange(len(frames))
     test = places % 5 == 2
-    images, poses = frames.stacked("image"), frames.stacked("pose")
-    both = thumbnails(images)
+    both, poses = frames.stacked("thumbnail"), frames.stacked("pose")
     index, score = nearest(both[~test], both[test])
     return stated(poses[~test][index], poses[test], score)
 
@@ -233,6 +241,23 @@ def network_rows(args: argparse.Namespace, split: Split, network: str, losses: S
     return rows
 
 
+def calibrated_rows(args: argparse.Namespace, split: Split) -> dict[str, list[Row]]:
+    """Networks of the blocks, whose covariance is scaled by the errors on the frames between the blocks."""
+    between = held(args.root, args.size, BETWEEN)
+    inside, outside = floats(between.stacked("image")), floats(split.test.stacked("image"))
+    rows: dict[str, list[Row]] = {}
+    for loss in LOSSES:
+        for seed in args.seeds:
+            run = trained(args, split, loss, seed, "pose-net")
+            method = MCDropout(run.networks[0], DRAWS)
+            known = [(predictions(run, method, inside), between.stacked("pose"), between.stacked("pose_valid"))]
+            scaling = VarianceScaling.fit(known)
+            found = scaling(predictions(run, method, outside))
+            row = scored(found, split.test.stacked("pose")) | {"factor": float(scaling.factor)}
+            rows.setdefault(f"{loss}, MC dropout, calibrated", []).append(row)
+    return rows
+
+
 def table(rows: dict[str, list[Row]]) -> dict[str, Any]:
     """Mean over seeds of each number, and the numbers of each seed where there are several."""
     found: dict[str, Any] = {}
@@ -245,16 +270,23 @@ def table(rows: dict[str, list[Row]]) -> dict[str, Any]:
 
 
 def seven_scenes(args: argparse.Namespace) -> Split:
-    frames = SevenScenes(args.root, "all", args.size).providing(("depth",))
     step = 10 if args.tiny else 1
-    return Split("sevenscenes-blocks", held(frames, TRAIN[::step]), held(frames, TEST[::step]))
+    sides = [held(args.root, args.size, numbers[::step]) for numbers in (TRAIN, TEST)]
+    return Split("sevenscenes-blocks", *sides)
 
 
 def tour(args: argparse.Namespace) -> Split:
     count = 20 if args.tiny else 400
     size = (48, 64)
     sides = [SceneTour(count, size, 0), SceneTour(max(20, count // 4), size, 1)]
-    return Split("scene-tour", *(Held([side[n] for n in range(len(side))], side.tasks["pose"]) for side in sides))
+    return Split("scene-tour", *(with_thumbnails(side) for side in sides))
+
+
+def with_thumbnails(tour: SceneTour) -> Held:
+    samples = [tour[index] for index in range(len(tour))]
+    task = tour.tasks["pose"]
+    assert isinstance(task, CameraPose)
+    return Held([sample | {"thumbnail": thumbnail(sample["image"])} for sample in samples], task)
 
 
 def parts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -273,7 +305,16 @@ def parts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
         split = tour(args)
         return {**retrieval(split), **table(network_rows(args, split, "pose-net", LOSSES))}
 
-    return {"retrieval": only_retrieval, "blocks": blocks, "scene-tour": exact, "pretrained": pretrained}
+    def calibrated() -> dict[str, Any]:
+        return table(calibrated_rows(args, seven_scenes(args)))
+
+    return {
+        "retrieval": only_retrieval,
+        "calibrated": calibrated,
+        "blocks": blocks,
+        "scene-tour": exact,
+        "pretrained": pretrained,
+    }
 
 
 def main() -> None:
