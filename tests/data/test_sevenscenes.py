@@ -1,6 +1,7 @@
 """7-Scenes: small files made here, and the real ones where they are."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from sfumato.data import SevenScenes
+from sfumato.data.posed import frames_between
 
 REAL = Path(os.environ.get("SFUMATO_DATA", "data")) / "sevenscenes"
 needs_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there: set SFUMATO_DATA")
@@ -117,3 +119,20 @@ def test_other_frames_on_request(tmp_path):
         SevenScenes(tmp_path, gap=2).providing(["next"])[1]
     with pytest.raises(ValueError, match="gap is 0"):
         SevenScenes(tmp_path, gap=0)
+
+
+def test_a_scene_has_the_sequences_of_its_lists(root, tmp_path):
+    scene = tmp_path / "chess"
+    for number in (1, 2, 3):
+        shutil.copytree(root, scene / f"seq-{number:02d}", ignore=lambda folder, names: {"chess"} & set(names))
+    (scene / "TrainSplit.txt").write_text("sequence1\nsequence3\n")
+    (scene / "TestSplit.txt").write_text("sequence2\n")
+    train, val = SevenScenes(scene), SevenScenes(scene, "val")
+    assert (len(train), len(val)) == (14, 7)  # all frames of a sequence
+    assert train.names[7] == "seq-03/frame-000000"
+    assert val[0]["name"] == "seq-02/frame-000000"
+    assert frames_between(train.names, val.names) == []
+    assert val.files(0)[2] == scene / "seq-02/frame-000000.pose.txt"
+    (scene / "TestSplit.txt").write_text("sequence9\n")
+    with pytest.raises(FileNotFoundError, match="seq-09 does not exist"):
+        SevenScenes(scene, "val")

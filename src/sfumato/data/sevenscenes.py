@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from copy import copy
 from functools import cached_property
@@ -41,9 +42,11 @@ class SevenScenes(Dataset[Sample]):
     an end of the sequence, the frame on the other side takes the place of the one that does not exist.
 
     Args:
-        root: Folder that holds ``frame-NNNNNN.color.jpg`` (or .png), ``.depth.png`` and ``.pose.txt``; and
-            ``camera-intrinsics.txt`` if the camera is not that with f = 585 and c = (320, 240).
-        split: ``train`` (frames 0 to 399), ``val`` (420 to 499) or ``all``. Default ``train``.
+        root: Folder of one sequence, which holds ``frame-NNNNNN.color.jpg`` (or .png), ``.depth.png`` and
+            ``.pose.txt``; and ``camera-intrinsics.txt`` if the camera is not that with f = 585 and c = (320, 240). Or
+            the folder of a scene, which holds ``TrainSplit.txt``, ``TestSplit.txt`` and the sequences ``seq-01``, ….
+        split: Of a sequence ``train`` (frames 0 to 399), ``val`` (420 to 499) or ``all``. Of a scene the sequences that
+            its two lists name, or ``all`` of them. Default ``train``.
         size: (height, width) to resize to, pixels. None for the 480 × 640 of the files. Default None.
         gap: Number of frames from ``image`` to ``next``, ≥ 1. Default 10, in which the camera moves by 0.075 m
             (median).
@@ -72,12 +75,16 @@ class SevenScenes(Dataset[Sample]):
         self._others: dict[str, int] = {}  # the other frames of a sample, and how far away they are
         if not self.root.is_dir():
             raise MissingFileError(f"{root} is not a folder: check the path")
-        frames = sorted(self.root.glob(f"frame-{6 * '[0-9]'}.color.*"))
-        self._all = {int(path.name[6:12]): path for path in frames}
-        self._frames = [path for number, path in self._all.items() if number in SPLITS[split]]
+        sequences = _sequences(self.root, split)
+        scene = sequences != [self.root]
+        self._all = {place: _frames_of(place) for place in sequences}
+        self._frames = [
+            path for place in sequences for number, path in self._all[place].items() if scene or number in SPLITS[split]
+        ]
         if not self._frames:
             raise DataError(f"{root} has no frame-NNNNNN.color.jpg in split {split!r}: is it a 7-Scenes sequence?")
-        self.names = [path.name.split(".")[0] for path in self._frames]
+        names = [path.relative_to(self.root).as_posix() for path in self._frames]
+        self.names = [name.removesuffix(path.suffix).removesuffix(".color") for name, path in zip(names, self._frames)]
         self._intrinsics = self._read_intrinsics()
 
     @cached_property
@@ -124,17 +131,18 @@ class SevenScenes(Dataset[Sample]):
         return path, self._beside(path, "depth.png"), self._beside(path, "pose.txt"), *others
 
     def _beside(self, path: Path, ending: str) -> Path:
-        return self.root / f"{path.name.partition('.')[0]}.{ending}"
+        return path.with_name(f"{path.name.partition('.')[0]}.{ending}")
 
     def _neighbor(self, index: int, name: str) -> Path:
         """The picture of another frame of a sample."""
-        number, gap = int(self._frames[index].name[6:12]), self._others[name]
-        if not min(self._all) <= number + gap <= max(self._all):
+        place, number = self._frames[index].parent, int(self._frames[index].name[6:12])
+        gap, sequence = self._others[name], self._all[place]
+        if not min(sequence) <= number + gap <= max(sequence):
             gap = -gap
-        if found := self._all.get(number + gap):
+        if found := sequence.get(number + gap):
             return found
         raise MissingFileError(
-            f"{self.root} lacks the frame {number + gap}, which is {name} of frame {number}: copy the sequence again"
+            f"{place} lacks the frame {number + gap}, which is {name} of frame {number}: copy the sequence again"
         )
 
     def _read_intrinsics(self) -> Tensor:
@@ -142,3 +150,32 @@ class SevenScenes(Dataset[Sample]):
         if path.exists():
             return read_matrix(path, 3)
         return torch.tensor([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
+
+
+def _frames_of(sequence: Path) -> dict[int, Path]:
+    """The pictures of a sequence by the numbers of the frames."""
+    return {int(path.name[6:12]): path for path in sorted(sequence.glob(f"frame-{6 * '[0-9]'}.color.*"))}
+
+
+def _sequences(root: Path, split: str) -> list[Path]:
+    """The folders of the sequences of a split: those that the lists of a scene name, or the folder itself.
+
+    Raises:
+        DataError: If a line of a list has no number.
+        MissingFileError: If a sequence is missing.
+    """
+    lists = {"train": root / "TrainSplit.txt", "val": root / "TestSplit.txt"}
+    if not any(path.is_file() for path in lists.values()):
+        return [root]
+    found = []
+    for path in [lists[split]] if split in lists else lists.values():
+        if not path.is_file():
+            raise MissingFileError(f"{path} does not exist, which names the sequences of the split: copy it again")
+        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())):
+            numbers = re.findall(r"\d+", line)
+            if not numbers:
+                raise DataError(f"{path} holds the line {line!r}, expected lines such as sequence1")
+            found.append(root / f"seq-{int(numbers[-1]):02d}")
+            if not found[-1].is_dir():
+                raise MissingFileError(f"{found[-1]} does not exist, which {path.name} names: unpack the sequence")
+    return found
