@@ -6,10 +6,10 @@ Each run is one seed of a network of the 11 classes that draws several times, su
 
     sfumato fit --data camvid --root DIR --network efficient-unet --method mc-dropout --out RUN
 
-The first half of val fits a temperature in memory; the folder of the run is not changed. The second half is decided on
-at the original size, every second pixel in both directions. Then a person looks at a share of the pixels, or of squares
-of 40 × 40 pixels, and takes the best action for their true classes. Several orders say where to look first. The last
-line is JSON, and results/decisions.json.
+Every second image of the first half of val fits a temperature in memory; the folder of the run is not changed. The
+second half is decided on at the original size. Then a person looks at a share of the pixels, or of squares of 20 × 20
+pixels, and takes the best action for their true classes. Several orders say where to look first. The last line is JSON,
+and results/decisions.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sfumato.runs import Run
 
 HERE = Path(__file__).parent
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-STEP, SIDE = 2, 40  # pixels between those that are kept; side of a square at the original size
+SIDE = 20  # of a square, pixels of the original size
 ASK = 0.5
 # What a vehicle does about what a pixel shows: pass over it as if nothing was there, slow down, or brake.
 HARMLESS, SOLID, TRAFFIC, PEOPLE = (0.0, 0.3, 1.0), (2.0, 0.0, 0.5), (10.0, 1.0, 0.0), (50.0, 5.0, 0.0)
@@ -85,10 +85,8 @@ def of_image(costs: Costs, found: Any) -> dict[str, Kept]:
         "random": torch.rand(valid.shape, generator=torch.Generator().manual_seed(0)),
         "oracle": now - reviewed,
     }
-    some = (slice(None, None, STEP), slice(None, None, STEP))
-    mask = valid[some]
-    pixels = Kept(now[some][mask], reviewed[some][mask], torch.ones(int(mask.sum())),
-                  {name: each[some][mask] for name, each in maps.items()})  # fmt: skip
+    pixels = Kept(now[valid], reviewed[valid], torch.ones(int(valid.sum())),
+                  {name: each[valid] for name, each in maps.items()})  # fmt: skip
     share = square_means(valid.float())
     known = share > 0
 
@@ -114,30 +112,29 @@ def curve(kept: Kept, order: str) -> list[float]:
     return [(total - float(saved[i])) / float(weight.sum()) for i in at]
 
 
-def scored(folder: Path, camvid: str, samples: int | None, limit: int) -> dict[str, Any]:
+def scored(folder: Path, camvid: str, samples: int | None, every: int) -> dict[str, Any]:
     """All numbers of one run."""
     run = Run.open(folder)
     names = run.single_task.names  # pyright: ignore[reportAttributeAccessIssue] of classes
-    first, second = (dataset_for(run, root=camvid, split=split) for split in ("val[:50%]", "val[50%:]"))
-    if limit:
-        first, second = (DatasetView(each, range(0, len(each), len(each) // limit)) for each in (first, second))
+    halves = [dataset_for(run, root=camvid, split=split) for split in ("val[:50%]", "val[50%:]")]
+    first, second = (DatasetView(each, range(0, len(each), step)) for each, step in zip(halves, (2 * every, every)))
     plain = replace(run, calibrator=None)
-    held = HeldPredictions(plain, selected(plain, first), samples, 0, False, False)
-    calibrated = replace(plain, calibrator=Temperature.fit(cast("Any", held.of(range(len(held))))))
-    found: dict[str, Any] = {"temperature": float(calibrated.calibrator.temperature)}  # pyright: ignore
+    held = HeldPredictions(plain, selected(plain, first), samples, 0, False, True)
+    temperature = Temperature.fit(cast("Any", held.of(range(len(held)))))
+    found: dict[str, Any] = {"temperature": float(temperature.temperature)}
     costs, asking = costs_of(names, False), costs_of(names, True)
-    sums = {"raw": [], "calibrated": []}
+    sums: dict[str, list[dict[str, float]]] = {"raw": [], "calibrated": []}
     kept: list[dict[str, Kept]] = []
-    for kind, each in (("raw", plain), ("calibrated", calibrated)):
-        for image in seen(Pass(each, samples), costs, second):
+    for raw in seen(Pass(plain, samples), costs, second):
+        calibrated = replace(raw, prediction=temperature(raw.prediction))
+        for kind, image in (("raw", raw), ("calibrated", calibrated)):
             sums[kind].append(automation(costs, asking, image))
-            if kind == "calibrated":
-                kept.append(of_image(costs, image))
+        kept.append(of_image(costs, calibrated))
     for kind, rows in sums.items():
         found[kind] = {key: mean(row[key] for row in rows) for key in rows[0]}
     for unit in ("pixels", "squares"):
-        every = Kept.join([each[unit] for each in kept])
-        found[unit] = {order: curve(every, order) for order in every.orders}
+        whole = Kept.join([each[unit] for each in kept])
+        found[unit] = {order: curve(whole, order) for order in whole.orders}
     return found | {"images": len(second), "draws": samples or run.config.samples}
 
 
@@ -169,12 +166,12 @@ def main() -> None:
     parser.add_argument("--camvid", required=True)
     parser.add_argument("--run", type=Path, action="append", required=True)
     parser.add_argument("--samples", type=int, default=None)
-    parser.add_argument("--limit", type=int, default=0, help="images of each half, for a try")
+    parser.add_argument("--every", type=int, default=1, help="1 for all images of the second half, 2 for half of them")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "decisions.json")
     options = parser.parse_args()
     rows = []
     for folder in options.run:
-        rows.append(scored(folder, options.camvid, options.samples, options.limit))
+        rows.append(scored(folder, options.camvid, options.samples, options.every))
         print(folder.name, json.dumps(rows[-1]), flush=True)
     result = {"runs": len(rows), "budgets": BUDGETS, **spread(rows)}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
