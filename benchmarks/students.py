@@ -35,6 +35,7 @@ DEEP = {"network": "deep_head.DeepHeadUNet", "network_args": NETWORK, "trust": "
 SEEDS = (0, 1, 2)
 STUDENTS: dict[str, dict[str, Any]] = {
     "distilled": {"likelihood": "distilled"},
+    "distilled, small start": {"likelihood": "small_start.SmallStart", "trust": "small_start"},
     "distilled-dirichlet": {"likelihood": "distilled-dirichlet"},
     "distilled, head of all depths": {"likelihood": "distilled", **DEEP},
 }
@@ -53,7 +54,14 @@ def teacher(runs: Path) -> Run:
 
 
 def scored(run: Run, taught_by: Run | None) -> dict[str, float]:
-    """Scores of one run."""
+    """Scores of one run, which are kept in its folder."""
+    kept = run.folder / "benchmark-students.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(_scored(run, taught_by)))
+    return json.loads(kept.read_text())
+
+
+def _scored(run: Run, taught_by: Run | None) -> dict[str, float]:
     scores = ClassScores.for_task(run.single_task)
     fidelity = FidelityScores.for_task(run.single_task)
     novel, textures = OODScores(), OODScores()
@@ -78,8 +86,8 @@ def scored(run: Run, taught_by: Run | None) -> dict[str, float]:
     row |= {"novel_auroc": float(novel.compute()[f"ood_auroc_{part}"])}
     row |= {"textures_auroc": float(textures.compute()[f"ood_auroc_{part}"])}
     if taught_by is not None:
-        kept = fidelity.compute()
-        row |= {"spearman_epistemic": float(kept["spearman_epistemic"]), "mae_epistemic": float(kept["mae_epistemic"])}
+        near = fidelity.compute()
+        row |= {name: float(near[name]) for name in ("spearman_epistemic", "mae_epistemic")}
     return row
 
 

@@ -126,6 +126,18 @@ def test_what_was_decided_is_stored_with_the_run(run, costs):
     assert Decisions.of(Run.open(run)).outdated == ("flag.safetensors",)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_export_says_which_decisions_are_in_the_file(run, costs, capsys):
+    words = ["--risk=0.9", "--delta=0.5", *QUIET]
+    assert main(["decide", "abstain", str(run), *words]) == 0
+    assert main(["decide", "cost", str(run), "--costs", costs, *QUIET]) == 0
+    capsys.readouterr()
+    assert main(["export", str(run), "--deterministic", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Decisions in the file: action, expected_cost" in lines
+    assert "Abstention is left out: it needs the draws of the run, or all pixels of an image" in lines
+
+
 def test_flag(run, capsys):
     words = ["--rate=0.4", "--delta=0.2", "--side=3", "--measure=total", "--maps", *QUIET]
     assert main(["decide", "flag", str(run), "--ood=textures:val", *words]) == 0
