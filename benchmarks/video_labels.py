@@ -28,7 +28,7 @@ from sfumato.data.frames import frame_number
 from sfumato.training.metrics_file import read_metrics
 
 SIZE, FILE_SIZE, FOCAL = (120, 160), (360, 480), 1.09
-LABELED, BATCH, STEPS, STEPS_BEFORE = (10, 25, 50), 5, 150, 200
+LABELED, BATCH, STEPS, STEPS_BEFORE = (10, 25, 50), 5, 100, {"train": 220, "val": 100}
 STARTS = {"random": "", "train frames, 1 Hz": "train", "val frames, 15 Hz": "val"}
 COMMON = ("--network=unet", '--network-args={"dropout": 0.2}', "--method=deterministic", f"--batch={BATCH}",
           f"--size={SIZE[0]}x{SIZE[1]}", "--workers=0", "--device=cpu", "--precision=32-true", "--quiet")  # fmt: skip
@@ -84,7 +84,7 @@ def jobs(args: argparse.Namespace) -> list[Job]:
         frames = args.runs / f"frames-{kind}"
         options = ["--data=video", f"--root={frames}", "--task=depth", "--objective=reprojection", learned]
         count = link_frames(args.camvid / kind, frames)
-        found.append(fit(args, f"motion-{kind}", STEPS_BEFORE, count, *options, "--learning-rate=0.001"))
+        found.append(fit(args, f"motion-{kind}", STEPS_BEFORE[kind], count, *options, "--learning-rate=0.001"))
     for labeled in LABELED[:1] if args.tiny else LABELED:
         for kind in STARTS.values():
             start = f"motion-{kind}" if kind else ""
