@@ -42,7 +42,7 @@ lint: .venv/ready  ## style and types
 	$(BIN)/pyright
 
 docs: .venv/ready  ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	OMP_NUM_THREADS=1 PYTHONPATH=docs/learn NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: lint test docs interop  ## all that CI checks
 

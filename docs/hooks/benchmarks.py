@@ -18,7 +18,7 @@ What was measured, with the command, the data, the number of seeds, and what fel
 same name in `benchmarks/`. The table has the leading numbers of its latest result, as the script wrote them into
 `benchmarks/results/`; the page says what they mean.
 
-| benchmark | question | leading numbers |
+| benchmark | script and result | leading numbers |
 |---|---|---|
 """
 
@@ -26,21 +26,11 @@ same name in `benchmarks/`. The table has the leading numbers of its latest resu
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     pages = {file.stem: file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.md"))}
-    rows = [f"| [{name}]({name}.md) | {question(text)} | {numbers(name)} |" for name, text in pages.items()]
+    rows = [f"| [{text.splitlines()[0].lstrip('# ')}]({name}.md) | `{name}` | {numbers(name)} |" for name, text in pages.items()]
     files.append(File.generated(config, "benchmarks/index.md", content=INTRODUCTION + "\n".join(rows) + "\n"))
     for name, text in pages.items():
         files.append(File.generated(config, f"benchmarks/{name}.md", content=linked(text)))
     return files
-
-
-def question(text: str) -> str:
-    """The first sentence below the title, in one line."""
-    for part in re.split(r"\n\s*\n", text)[1:]:
-        line = " ".join(part.split())
-        if line and line[0] not in "`#|-!>*":
-            first = re.match(r".*?[.?](?=\s|$)", line)
-            return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", first[0] if first else line).replace("|", "\\|")
-    return ""
 
 
 def numbers(name: str) -> str:
@@ -51,7 +41,8 @@ def numbers(name: str) -> str:
     found = json.loads(file.read_text())
     flat = found.items() if isinstance(found, dict) else ()
     plain = [(key, value) for key, value in flat if isinstance(value, int | float) and not isinstance(value, bool)]
-    settings = ("seeds", "images", "batch", "epochs", "seconds", "samples", "rate", "minutes", "train", "val", "members")
+    settings = ("seeds", "seed", "images", "batch", "epochs", "seconds", "samples", "draws", "rate", "minutes", "train", "val",
+                "members", "threads", "cores", "classes", "votes", "scenes", "fitted_on", "pairs", "steps")  # fmt: skip
     shown = [f"`{key}` {value:.4g}" for key, value in plain if key not in settings and math.isfinite(value)]
     return ", ".join(shown[:6])
 

@@ -80,8 +80,8 @@ def draw(axis, x: Tensor, prediction, title: str = "", parts: bool = False) -> N
     axis.set(xlabel="x", ylim=(-3, 3), title=title)
 
 
-def show(figure: Figure, text: str) -> None:
-    """Print a figure as SVG with a text for people who do not see it."""
+def chart(figure: Figure, text: str) -> str:
+    """A figure as an SVG element, with a text for people who do not see it."""
     buffer = io.StringIO()
     with rc_context(STYLE | {"svg.hashsalt": text}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -91,4 +91,4 @@ def show(figure: Figure, text: str) -> None:
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", svg, count=1))
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
-    print(f'<figure class="chart">{svg}</figure>')
+    return f'<figure class="chart">{svg}</figure>'
