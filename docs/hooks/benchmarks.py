@@ -12,10 +12,13 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
+SETTINGS = set(
+    ["seeds", "seed", "images", "batch", "epochs", "seconds", "samples", "draws", "rate", "minutes", "train", "val", "members", "threads", "cores", "classes", "votes", "scenes", "fitted_on", "pairs", "steps"]
+)
 INTRODUCTION = """# Benchmarks
 
-What was measured, with the command, the data, the number of seeds, and what fell short. Each page belongs to a script of the
-same name in `benchmarks/`. The table has the leading numbers of its latest result, as the script wrote them into
+What was measured, with the command, the data, the number of seeds, and what fell short. Each page belongs to a script of
+the same name in `benchmarks/`. The table has the leading numbers of its latest result, as the script wrote them into
 `benchmarks/results/`; the page says what they mean.
 
 | benchmark | script and result | leading numbers |
@@ -26,7 +29,8 @@ same name in `benchmarks/`. The table has the leading numbers of its latest resu
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     pages = {file.stem: file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.md"))}
-    rows = [f"| [{text.splitlines()[0].lstrip('# ')}]({name}.md) | `{name}` | {numbers(name)} |" for name, text in pages.items()]
+    titles = {name: text.splitlines()[0].lstrip("# ") for name, text in pages.items()}
+    rows = [f"| [{title}]({name}.md) | `{name}` | {numbers(name)} |" for name, title in titles.items()]
     files.append(File.generated(config, "benchmarks/index.md", content=INTRODUCTION + "\n".join(rows) + "\n"))
     for name, text in pages.items():
         files.append(File.generated(config, f"benchmarks/{name}.md", content=linked(text)))
@@ -41,9 +45,7 @@ def numbers(name: str) -> str:
     found = json.loads(file.read_text())
     flat = found.items() if isinstance(found, dict) else ()
     plain = [(key, value) for key, value in flat if isinstance(value, int | float) and not isinstance(value, bool)]
-    settings = ("seeds", "seed", "images", "batch", "epochs", "seconds", "samples", "draws", "rate", "minutes", "train", "val",
-                "members", "threads", "cores", "classes", "votes", "scenes", "fitted_on", "pairs", "steps")  # fmt: skip
-    shown = [f"`{key}` {value:.4g}" for key, value in plain if key not in settings and math.isfinite(value)]
+    shown = [f"`{key}` {value:.4g}" for key, value in plain if key not in SETTINGS and math.isfinite(value)]
     return ", ".join(shown[:6])
 
 
@@ -55,7 +57,7 @@ def linked(text: str) -> str:
         if target.startswith(("http", "#")):
             return match[0]
         if target.startswith("../docs/"):
-            return f"[{label}](../{target[len('../docs/'):]})"
+            return f"[{label}](../{target[len('../docs/') :]})"
         path, _, anchor = target.partition("#")
         known = path.endswith(".md") and "/" not in path and (FOLDER / path).exists()
         return f"[{label}]({path}{'#' + anchor if anchor else ''})" if known else label

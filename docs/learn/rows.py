@@ -76,7 +76,8 @@ def draw(axis, x: Tensor, prediction, title: str = "", parts: bool = False) -> N
     axis.fill_between(at, mean - 1.64 * std, mean + 1.64 * std, color=WARM, alpha=0.25, lw=0, label="90 %, total")
     if parts:
         std = prediction.aleatoric_variance.flatten().sqrt()
-        axis.fill_between(at, mean - 1.64 * std, mean + 1.64 * std, color=COOL, alpha=0.35, lw=0, label="90 %, aleatoric")
+        ends = mean - 1.64 * std, mean + 1.64 * std
+        axis.fill_between(at, *ends, color=COOL, alpha=0.35, lw=0, label="90 %, aleatoric")
     axis.set(xlabel="x", ylim=(-3, 3), title=title)
 
 
@@ -89,6 +90,7 @@ def chart(figure: Figure, text: str) -> str:
     svg = svg[svg.index("<svg") :]
     prefix = re.sub(r"\W+", "", text)[:20]
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", svg, count=1))
+    for side in ("width", "height"):  # as wide as the page
+        svg = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", svg, count=1)
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
     return f'<figure class="chart">{svg}</figure>'
