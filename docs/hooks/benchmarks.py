@@ -12,9 +12,10 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
-SETTINGS = set(
-    ["seeds", "seed", "images", "batch", "epochs", "seconds", "samples", "draws", "rate", "minutes", "train", "val", "members", "threads", "cores", "classes", "votes", "scenes", "fitted_on", "pairs", "steps"]
-)
+SETTINGS = {
+    "seeds", "seed", "images", "batch", "epochs", "seconds", "samples", "draws", "rate", "minutes", "train", "val",
+    "members", "threads", "cores", "classes", "votes", "scenes", "fitted_on", "pairs", "steps",
+}  # fmt: skip
 INTRODUCTION = """# Benchmarks
 
 What was measured, with the command, the data, the number of seeds, and what fell short. Each page belongs to a script of
