@@ -3,6 +3,8 @@
     python benchmarks/detection.py pack --bccd DIR --packed DIR         # BCCD at 240 × 320, in the format of COCO
     python benchmarks/detection.py --packed DIR --runs DIR --device cuda --jobs 8 --seconds 60 --cuda-graph
     python benchmarks/detection.py --packed DIR --runs DIR --tiny       # a try on a CPU
+    python benchmarks/detection.py --packed DIR --runs DIR --data bccd --rows deterministic,dropout,aleatoric,both \
+        --seeds 1 --shrink 2 --batch 4 --seconds 360                    # one seed on a CPU, half an hour
 
 Data: BCCD in its own split, and 1000 scenes of 144 × 192 (120 each to calibrate and to score). All networks are
 ``efficient-unet`` with the same time. Rows: ``deterministic`` (one learned deviation for all edges, one pass),
@@ -128,17 +130,18 @@ def networks_of(row: str, seed: int) -> list[int]:
 def jobs(options: argparse.Namespace) -> list[Job]:
     """Everything that is trained and scored, seed by seed."""
     found: list[Job] = []
-    seeds, sets = (SEEDS[:1], ("bccd",)) if options.tiny else (SEEDS, tuple(options.data.split(",")))
-    for seed in seeds:
-        wanted = [(kind, number) for row, (kind, _) in ROWS.items() for number in networks_of(row, seed)]
+    sets, rows = ("bccd",) if options.tiny else tuple(options.data.split(",")), options.rows.split(",")
+    for seed in SEEDS[: 1 if options.tiny else options.seeds]:
+        wanted = [(ROWS[row][0], number) for row in rows for number in networks_of(row, seed)]
         fits = [fit_job(options, data, *each) for each in dict.fromkeys(wanted) for data in sets]
         known = {job.name for job in found}
         found += [job for job in fits if job.name not in known]
-        for row, (kind, _) in ROWS.items():
+        for row in rows:
             for data in sets:
-                needs = tuple(f"fit-{data}-{kind}-{number}" for number in networks_of(row, seed))
+                needs = tuple(f"fit-{data}-{ROWS[row][0]}-{number}" for number in networks_of(row, seed))
                 command = [str(HERE / "detection.py"), "score", f"--packed={options.packed}", f"--runs={options.runs}",
-                           f"--device={options.device}", f"--only={data},{row},{seed}"]  # fmt: skip
+                           f"--device={options.device}", f"--shrink={options.shrink}",
+                           f"--only={data},{row},{seed}"]  # fmt: skip
                 command += ["--tiny"] * options.tiny
                 done = scores_file(options.runs, data, row, seed)
                 found.append(Job(f"score-{data}-{row}-{seed}", tuple(command), done, needs))
@@ -148,17 +151,23 @@ def jobs(options: argparse.Namespace) -> list[Job]:
 def fit_job(options: argparse.Namespace, data: str, kind: str, seed: int) -> Job:
     """The training of one network."""
     out = folder_of(options.runs, data, kind, seed)
-    height, width = SIZES[data]
+    height, width = size_of(data, options.shrink)
     command = ("-m", "sfumato", "fit", "--task=boxes", "--data=coco", f"--root={options.packed / data}", *FIT[kind],
-               "--method=mc-dropout", f"--crop=[{height},{width}]", f"--seed={100 * seed}",
-               f"--out={out}", f"--device={options.device}", "--workers=0", "--cache=memory", "--logger=csv", "--quiet",
-               "--resume")  # fmt: skip
-    usual = (*NETWORK, "--batch=8", "--epochs=200", f"--max-time={options.seconds / 60:.3f}")
+               "--method=mc-dropout", f"--size=[{height},{width}]", f"--crop=[{height},{width}]",
+               f"--seed={100 * seed}", f"--out={out}", f"--device={options.device}", "--workers=0", "--cache=memory",
+               "--logger=csv", "--quiet", "--resume")  # fmt: skip
+    usual = (*NETWORK, f"--batch={options.batch}", "--epochs=200", f"--max-time={options.seconds / 60:.3f}")
     command += TINY if options.tiny else usual
     name = f"fit-{data}-{kind}-{seed}"
     if options.cuda_graph:
         return Job(name, (*command, "--cuda-graph"), weights_of(out), (), command)
     return Job(name, command, weights_of(out))
+
+
+def size_of(data: str, shrink: int) -> tuple[int, int]:
+    """Height and width of the images of a data set."""
+    height, width = SIZES[data]
+    return height // shrink, width // shrink
 
 
 def scores_file(runs: Path, data: str, row: str, seed: int) -> Path:
@@ -180,7 +189,8 @@ def score(options: argparse.Namespace) -> None:
         method = DeepEnsemble(run.networks)
     elif dropout:
         method = MCDropout(run.networks[0], samples=SAMPLES)
-    held, tested = (found_in(run, method, options.packed / data, split, options.tiny) for split in ("val", "test"))
+    size, root = size_of(data, options.shrink), options.packed / data
+    held, tested = (found_in(run, method, COCO(root, split, size), options.tiny) for split in ("val", "test"))
     result = variants(held, tested, len(run.per_task["objects"].single_task.names) - 1)  # pyright: ignore[reportAttributeAccessIssue]
     with atomic_write(scores_file(options.runs, data, row, int(seed))) as part:
         part.write_text(json.dumps(result))
@@ -190,9 +200,9 @@ Found = tuple[dict[str, Boxes], Tensor, tuple[int, int]]
 """The boxes of an image by fusion, its true boxes, and its size."""
 
 
-def found_in(run: Run, method: Method, root: Path, split: str, tiny: bool) -> list[Found]:
+def found_in(run: Run, method: Method, data: COCO, tiny: bool) -> list[Found]:
     """The boxes of all images of a split."""
-    data, found = COCO(root, split), []
+    found = []
     for index in range(8 if tiny else len(data)):
         sample = data[index]
         prediction = run.predict_uncalibrated(method, *run.inputs_of(sample), index=index)
@@ -202,7 +212,7 @@ def found_in(run: Run, method: Method, root: Path, split: str, tiny: bool) -> li
         assert isinstance(distances, ValuePrediction)
         true = sample["boxes"]
         assert isinstance(true, Tensor)
-        fusions = FUSIONS if split == "test" else FUSIONS[:1]  # the others are only scored
+        fusions = FUSIONS if data.split == "test" else FUSIONS[:1]  # the others are only scored
         boxes = {fusion: find_boxes(objects, distances, fusion=fusion)[0] for fusion in fusions}
         height, width = objects.event
         found.append((boxes, true, (height, width)))
@@ -270,6 +280,10 @@ def main() -> None:
     parser.add_argument("--packed", type=absolute, required=True)
     parser.add_argument("--runs", type=absolute)
     parser.add_argument("--data", default="bccd,scenes", help="which data, with a comma")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which rows, with commas")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many")
+    parser.add_argument("--shrink", type=int, default=1, help="what heights and widths are divided by, for a CPU")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--processes", type=int, default=16, help="processes that generate scenes")
@@ -291,7 +305,8 @@ def main() -> None:
         if not options.tiny and "scenes" in options.data:
             make_scenes(options.packed / "scenes", options.processes, options.tiny)
         took = run_jobs(jobs(options), options.runs / "logs", options.jobs, options.limit)
-    kit = {"torch": torch.__version__, "device": options.device, "seconds_per_network": options.seconds}
+    kit = {"torch": torch.__version__, "device": options.device, "seconds_per_network": options.seconds,
+           "shrink": options.shrink}  # fmt: skip
     result = {**kit, "job_seconds": round(sum(took.values())), "rows": summary(options.runs)}
     with atomic_write(options.runs / "detection.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n")

@@ -4,7 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sfumato.report.comparison import save_comparison
-from sfumato.report.data import OODSection, Picture, Rejection, Reliability, ReportData, ReportImage, Saliency
+from sfumato.report.data import (
+    BoxSection,
+    OODSection,
+    Picture,
+    Rejection,
+    Reliability,
+    ReportData,
+    ReportImage,
+    Saliency,
+)
 from sfumato.report.figures import save_panel
 from sfumato.report.page import write_page
 from sfumato.report.pictures import display_maps, layers_of
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from sfumato.report.selection import write_selection
 
 __all__ = [
+    "BoxSection",
     "OODSection",
     "Panel",
     "Picture",
