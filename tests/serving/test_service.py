@@ -334,7 +334,7 @@ def test_a_failing_sample_does_not_harm_its_batch(model, serve, monkeypatch):
 
     def fail(samples):
         time.sleep(0.2)
-        if any(int(sample.image.max()) == 0 for sample in samples):
+        if any(int(sample.inputs[0].max()) == 0 for sample in samples):
             raise DataError("black")
         return predict(samples)
 
@@ -382,6 +382,20 @@ def test_a_stereo_run_takes_pairs(make_run, serve):
     assert {"mean", "total", "aleatoric", "epistemic"} <= set(answer["maps"])
     assert answer["summary"]["unit"] == "m"
     assert probabilities[2] == good[2]
+
+
+def test_a_file_of_another_version_says_so(exported, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    file = onnx.load(exported)
+    (entry,) = file.metadata_props
+    about = json.loads(entry.value) | {"sfumato": "9.0"}
+    del about["kind"]
+    entry.value = json.dumps(about)
+    onnx.save(file, tmp_path / "other.onnx")
+    with pytest.raises(
+        DataError, match=r"was written by sfumato 9.0, and this is .* 'kind' is missing .* export again"
+    ):
+        Model(tmp_path / "other.onnx")
 
 
 def test_mistakes_before_the_start_are_one_line(tmp_path, exported, capsys, monkeypatch):

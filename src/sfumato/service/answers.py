@@ -7,7 +7,6 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sfumato.contracts import Task
@@ -19,7 +18,7 @@ from sfumato.sections import Json
 from sfumato.service.decisions import decided
 from sfumato.service.model import Model
 from sfumato.serving.batches import Ready, outputs
-from sfumato.serving.maps import LARGEST, QUICK, HeldMaps, Quantity, quantities, write_labels, write_map
+from sfumato.serving.maps import LARGEST, HeldMaps, Quantity, quantities, write_gray, write_labels, write_map
 
 LEVEL = 0.9  # of the interval whose ends a summary gives in standard deviations
 
@@ -99,7 +98,7 @@ def _probabilities(part: ClassPrediction) -> dict[str, Json]:
         )
     pixels = (part.probs[0].numpy() * LARGEST).round().astype(np.uint16).reshape(classes * height, width)
     picture = io.BytesIO()
-    Image.fromarray(pixels).save(picture, "PNG", compress_level=QUICK)
+    write_gray(pixels, picture)
     return {"quantity": "probabilities", "shape": [classes, height, width], "unit": "", "scale": 1 / LARGEST,
             "offset": 0.0, **_png(picture)}  # fmt: skip
 

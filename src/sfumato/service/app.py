@@ -26,7 +26,7 @@ from sfumato.service.answers import answer
 from sfumato.service.batcher import Batcher
 from sfumato.service.counters import Counters
 from sfumato.service.gate import Gate
-from sfumato.service.model import Model
+from sfumato.service.model import SIDES, Model
 from sfumato.service.uploads import FORM, JSON, files_of
 from sfumato.serving.batches import Ready, arrays_of
 
@@ -166,7 +166,7 @@ def _model_routes(app: FastAPI, service: Service) -> None:
             "versions": [model.version],
             "platform": "sfumato",
             "inputs": v2.inputs(model.kinds),
-            "outputs": v2.tensors(arrays_of(model.example), model.example.prediction.image.shape[-2:]),
+            "outputs": v2.tensors(arrays_of(model.example), SIDES),
             "batch": model.batches.most,
         }
 

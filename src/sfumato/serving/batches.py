@@ -16,7 +16,6 @@ from sfumato.runs import Predicted, Predictor
 from sfumato.runs.sizes import Scaling, is_map
 from sfumato.serving.graph import outputs_of
 from sfumato.storage import check_finite
-from sfumato.targets import Image
 
 PIXELS = 4_000_000  # of all inputs of a batch together, as the network sees them
 SHARED = ("quantiles",)  # tensors of a prediction that have no batch dimension
@@ -32,14 +31,12 @@ class Ready:
         scaling: Both sizes.
         index: Number of the image by which random draws are seeded. It is a digest of the inputs.
         key: Samples with equal keys can be predicted in one batch.
-        image: The first input (1, C, H, W) at its original size.
     """
 
     inputs: tuple[Tensor, ...]
     scaling: Scaling
     index: int
     key: tuple[int, ...]
-    image: Tensor
 
 
 class Batches:
@@ -69,7 +66,7 @@ class Batches:
         seen = scaling.inputs(backend.inputs, inputs)
         sides = (-(-side // max(1, backend.multiple)) for side in scaling.seen)
         key = (*sides, *(value.element_size() for value in inputs))  # 8-bit and float images are no one tensor
-        return Ready(seen, scaling, _index(inputs), key, inputs[0])
+        return Ready(seen, scaling, _index(inputs), key)
 
     def room(self, key: tuple[int, ...]) -> int:
         """How many samples with this key fit into a batch, at least 1."""
@@ -97,7 +94,7 @@ class Batches:
         return [_part(found, place, each.scaling.seen) for place, each in enumerate(samples)]
 
     def finish(self, sample: Ready, found: AnyPrediction) -> Predicted:
-        """The prediction at the original size of the sample, on the CPU, with its conformal sets.
+        """The prediction at the original size of the sample, on the CPU without an image, with its conformal sets.
 
         Raises:
             NotFiniteError: If a number is not finite.
@@ -108,7 +105,7 @@ class Batches:
         for name, part in parts.items():
             check_finite(part.tensors(), f"the prediction {name}".rstrip())
         sets = backend.conformal_sets(found)
-        return Predicted(replace(found, image=Image().to_float(sample.image)), sets)
+        return Predicted(found, sets)
 
     def __call__(self, samples: Sequence[Ready]) -> list[Predicted]:
         """Finished predictions of samples with any keys, in their order."""

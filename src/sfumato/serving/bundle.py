@@ -158,11 +158,15 @@ def _sides(shape: Sequence[int | str | None]) -> tuple[int, ...]:
 
 
 def quiet_options() -> SessionOptions:
-    """Options of onnxruntime with which it raises its errors and does not print them too."""
+    """Options of onnxruntime with which it raises its errors and does not print them too, and idle threads sleep.
+
+    Threads that spin while they wait take the cores that decode and encode images, or those of other programs.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ LARGEST = 65535  # the largest number that a pixel of 16 bits holds
 ROWS = 512  # rows that are converted at a time
 QUICK = 1  # compression level: the higher ones take several times as long for a few percent
 SHOWN = 1 << 20  # pixels of a map that decide on the scale of its colors
+PNG = b"\x89PNG\r\n\x1a\n"
 Target = Path | IO[bytes]
 
 
@@ -124,11 +127,36 @@ def write_map(quantity: Quantity, target: Target) -> dict[str, Json]:
     pixels = np.empty(quantity.file.size, np.uint16)
     for rows, block in quantity.blocks():
         pixels[rows] = ((block - offset) / scale).round().clip(0, LARGEST)
-    Image.fromarray(pixels).save(target, "PNG", compress_level=QUICK)
+    write_gray(pixels, target)
     return {
         "quantity": quantity.name, "standard_deviation": quantity.root, "unit": quantity.unit, "scale": scale,
         "offset": offset, "min": low, "mean": total / pixels.size, "max": high,
     }  # fmt: skip
+
+
+def write_gray(pixels: np.ndarray, target: Target) -> None:
+    """Write pixels (H, W) uint16 as PNG: differences of neighbors, Huffman coded.
+
+    Pillow tries all filters on every row, and looks for repeated values, of which maps of an uncertainty have few. This
+    takes a quarter of the time for files that are 5 % larger.
+
+    Source: ISO/IEC 15948:2004, "Portable Network Graphics".
+    """
+    height, width = pixels.shape
+    raw = pixels.astype(">u2").view(np.uint8)
+    rows = np.empty((height, 1 + 2 * width), np.uint8)
+    rows[:, 0] = 1  # the filter "Sub"
+    rows[:, 1:3], rows[:, 3:] = raw[:, :2], raw[:, 2:] - raw[:, :-2]
+    coder = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
+    header = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)  # 16 bits, gray
+    chunks = ((b"IHDR", header), (b"IDAT", coder.compress(rows.tobytes()) + coder.flush()), (b"IEND", b""))
+    content = b"".join(
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big") for name, data in chunks
+    )
+    if isinstance(target, Path):
+        target.write_bytes(PNG + content)
+    else:
+        target.write(PNG + content)
 
 
 def write_labels(labels: np.ndarray, first: ClassPrediction, task: Task, target: Target) -> dict[str, Json]:

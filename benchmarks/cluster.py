@@ -1,0 +1,147 @@
+"""Ray Data with one worker and with two, and with one of two killed: time, and files lost or written twice.
+
+    python benchmarks/cluster.py                   # needs 'ray[data]'; about 4 minutes on an idle machine
+    python benchmarks/cluster.py --images 40
+
+A U-Net with 8 classes and random weights predicts generated images of 240 × 320. Each worker has one thread. The time
+starts when the first output appears, because starting Ray and its workers takes longer than the work of this benchmark.
+The plain loop is `sfumato predict` in this process with one thread. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from PIL import Image
+
+from sfumato.data import Scenes
+from sfumato.runs import Config, Facts, Plan, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.serving import open_predictor, predict_files, predict_on_ray
+
+SIZE = (240, 320)
+COLORS = {"image": {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}}
+
+
+def a_run(folder: Path) -> Path:
+    task = Scenes(1).tasks["classes"]
+    config = Config(
+        task="classes",
+        likelihood="categorical",
+        method="deterministic",
+        members=1,
+        size=SIZE,
+        crop=SIZE,
+        precision="32-true",
+    )
+    facts = Facts(normalization=COLORS, original_size=SIZE, images=8, counts=(1,),
+                  task_args={"classes": asdict(task)})  # fmt: skip
+    plan = Plan(config, facts)
+    folder.mkdir()
+    plan.save(folder / "plan.yaml")
+    save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, 0))
+    return folder
+
+
+def workers_of(parent: int) -> list[int]:
+    """Processes of Ray's workers that descend from a process."""
+
+    def descends(pid: int) -> bool:
+        while pid > 1:
+            if pid == parent:
+                return True
+            try:
+                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                return False
+        return False
+
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            known = b"MapWorker" in path.read_bytes()
+        except OSError:
+            continue
+        if known and descends(int(path.parent.name)):
+            found.append(int(path.parent.name))
+    return found
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def on_ray(run: Path, images: Path, out: Path, workers: int, kill: bool = False) -> dict[str, float]:
+    """Seconds from the first output to the last one, and the numbers of files."""
+    first: list[float] = []
+    killed: list[int] = []
+
+    def watch() -> None:
+        while not list(out.glob("*.json")):
+            time.sleep(0.02)
+        first.append(time.perf_counter())
+        if kill:
+            killed.append(workers_of(os.getpid())[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ray.init(num_cpus=workers, log_to_driver=False, logging_level="error", include_dashboard=False)
+    written, kept = predict_on_ray(run, [str(images)], str(out), workers)
+    end = time.perf_counter()
+    watcher.join()
+    ray.shutdown()
+    return {"seconds": round(end - first[0], 2), "written": written, "kept": kept, "killed": len(killed)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=120)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run, images = a_run(folder / "run"), folder / "images"
+        images.mkdir()
+        for n in range(options.images):
+            coarse = np.random.default_rng(n).integers(0, 256, (16, 22, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize(SIZE[::-1], Image.Resampling.BICUBIC).save(images / f"{n:03d}.png")
+        start = time.perf_counter()
+        predict_files(open_predictor(run), [str(images)], folder / "plain", progress=False)
+        plain, expected = time.perf_counter() - start, content(folder / "plain")
+        found = {
+            "one": on_ray(run, images, folder / "one", 1),
+            "two": on_ray(run, images, folder / "two", 2),
+            "killed": on_ray(run, images, folder / "killed", 2, kill=True),
+        }
+        lost = {key: len(expected.keys() - content(folder / key).keys()) for key in found}
+        different = {
+            key: sum(value != content(folder / key).get(file) for file, value in expected.items()) for key in found
+        }
+    result = {
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "images": options.images,
+        "plain_seconds": round(plain, 2),
+        **found,
+        "speedup_of_two": round(found["one"]["seconds"] / found["two"]["seconds"], 2),
+        "lost_files": sum(lost.values()),
+        "different_files": sum(different.values()),
+    }
+    for key, value in result.items():
+        print(f"{key}: {value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
