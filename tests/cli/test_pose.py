@@ -148,6 +148,7 @@ def test_bad_input_gets_one_line(run, place, tmp_path, capsys):
     refused(["calibrate", str(run), *QUIET, "--method=conformal", "--split=val[50%:]"], "not for poses")
     refused(["predict", str(run), str(place / "images"), "--out", str(tmp_path / "b"), "--video=overlay", *QUIET],
             "no map to draw")  # fmt: skip
+    refused(["export", str(run)], "cannot be exported")
     assert not (tmp_path / "b").exists()
 
 

@@ -25,6 +25,7 @@ from sfumato.serving.metadata import IMAGE_TYPES, InputKind, input_kinds, metada
 from sfumato.serving.padding import pad_inside
 from sfumato.serving.sums import sums_by_convolution
 from sfumato.storage import atomic_write
+from sfumato.tasks import CameraPose
 
 FORMATS = ("onnx", "torch-export")
 TOLERANCE = 1e-4
@@ -50,11 +51,13 @@ def export(
         tied. The file is kept only if all are at most 1e-4.
 
     Raises:
-        ConfigError: If there is no such format or type.
+        ConfigError: If there is no such format or type, or the run is of camera poses.
         ExportError: If the method or an operator cannot be exported, or the file computes something else.
         NotFiniteError: If an output is not finite.
     """
     _check_choices(format, input)
+    if CameraPose.key in run.per_task:
+        raise ConfigError("a run of camera poses cannot be exported: predict with the folder of the run")
     graph = Graph(run.to("cpu"), deterministic).eval()
     stride = int(getattr(run.networks[0], "stride", 1))
     grids = dict.fromkeys([Grid(stride, max(2, SMALL // stride)), Grid(math.lcm(stride, COARSE), 2)])
