@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, multivariate_t
 
 from sfumato.calibration import VarianceScaling
 from sfumato.errors import ConfigError, DataError
@@ -269,3 +269,29 @@ def test_calibrators_and_sizes_scale_the_covariance():
     expected = torch.tensor([[5.0 * 9, 1.5 * 6], [1.5 * 6, 5.0 * 4]])
     assert torch.allclose(larger.covariance[0, :, :, 5, 7], expected)
     assert larger.mean[0, :, 0, 0].tolist() == [3.0, 2.0]
+
+
+@each_law
+@pytest.mark.parametrize("dims", [3, 4])
+def test_longer_vectors_integrate_to_one_and_have_the_covariance_of_the_moments(law, dims):
+    likelihood = law(dims)
+    raw = 0.5 * torch.randn(likelihood.channels, generator=torch.Generator().manual_seed(dims))
+    proposal = multivariate_t(raw[:dims].numpy(), 4 * np.eye(dims), df=4, seed=0)  # its tails are heavier than both
+    drawn = proposal.rvs(200_000)
+    points = torch.from_numpy(drawn).float()
+    everywhere = torch.ones(len(points), dtype=torch.bool)
+    nll = likelihood.nll(raw.expand(len(points), -1), points, everywhere)
+    weight = (-nll.double() - torch.from_numpy(proposal.logpdf(drawn))).exp()
+    assert weight.mean().item() == pytest.approx(1, abs=0.02)
+    away = (points - raw[:dims]).double()
+    covariance = torch.einsum("n,ni,nj->ij", weight, away, away) / len(points)
+    found = likelihood.moments(raw[None]).prediction().covariance[0].double()
+    torch.testing.assert_close(found, covariance, rtol=0.1, atol=0.1 * float(found.diagonal().max()))
+
+
+def test_shears_of_three_values_are_not_taken_for_scales():
+    likelihood = standardized(FullGaussian(3), 1.0, 4.0)  # 9 channels, as 3 locations with 6 log scales have
+    output = torch.zeros(1, 9)
+    output[0, 6] = 2.0
+    found = likelihood.moments(output).prediction()
+    assert found.variance[0].tolist() == pytest.approx([16, 16 * 5, 16])
