@@ -101,6 +101,7 @@ def trained(args: argparse.Namespace, split: Split, loss: str, seed: int, networ
     config = Config(
         data=split.name, task="pose", network=network, method="mc-dropout", objective=loss.removesuffix("-again"),
         seed=seed, size=args.size, epochs=args.epochs, batch=8, color=0.2, init_from=str(start), members=1,
+        network_args=args.network_args,
     )  # fmt: skip
     plan, train, _ = make_plan(config, split.train, None, device="cpu")
     began = time.process_time()
@@ -313,11 +314,17 @@ def parts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     def calibrated() -> dict[str, Any]:
         return table(calibrated_rows(args, seven_scenes(args)))
 
+    def longer() -> dict[str, Any]:
+        args.runs, args.network_args = args.runs / "longer", {"dropout": 0.05}
+        args.runs.mkdir(exist_ok=True)
+        return table(network_rows(args, tour(args), "pose-net", ("posenet-learned", "posenet-geometric", "posenet")))
+
     return {
         "retrieval": only_retrieval,
         "calibrated": calibrated,
         "blocks": blocks,
         "scene-tour": exact,
+        "scene-tour-longer": longer,
         "pretrained": pretrained,
     }
 
@@ -332,7 +339,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
-    args.size = tuple(args.size)
+    args.size, args.network_args = tuple(args.size), {}
     if args.tiny:
         args.epochs, args.seeds = 1, (0, 1)
     torch.set_num_threads(1)
