@@ -2,7 +2,7 @@
 
     python benchmarks/exploration.py --only ours,without_priors,pixels
     python benchmarks/exploration.py --only dqn                         # needs stable-baselines3
-    python benchmarks/exploration.py --only bandit --run RUN            # RUN: see exploration.md
+    python benchmarks/exploration.py --only bandit                      # trains a small network first
 
 Each part replaces its own entries of the result. Deep sea counts as solved after the first episode at which at least a
 tenth of all episodes so far could have reached the treasure until their last step (the rule of bsuite).
@@ -13,16 +13,31 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium
 import torch
 from gymnasium.wrappers import AddRenderObservation
+from torch import Tensor
 
-from sfumato.exploration import AgentOptions, BootstrappedDQN, DeepSea, QNetwork, episodes
+import sfumato
+from sfumato.data import Scenes
+from sfumato.decisions import Costs, Look, Looking
+from sfumato.exploration import (
+    AgentOptions,
+    BootstrappedDQN,
+    DeepSea,
+    QNetwork,
+    RegionBandit,
+    episodes,
+    inspection_gains,
+)
+from sfumato.predictions import predict
 
 RESULT = Path(__file__).parent / "results" / "exploration.json"
 LIMIT = 10_000  # episodes
@@ -91,6 +106,48 @@ def dqn(size: int, seed: int, limit: int = LIMIT) -> dict[str, object]:
     return found | {"seconds": round(time.perf_counter() - start, 1), "episodes": len(env.missed)}
 
 
+def looks(scenes: int, size: tuple[int, int]) -> tuple[list[Look], list[Tensor]]:
+    """Predictions of new scenes by a small network with dropout, and the gains of their regions (16,)."""
+    with TemporaryDirectory() as folder:
+        run = sfumato.fit(
+            (Scenes(192, size=size, seed=0), None), task="classes", method="mc-dropout", likelihood="categorical",
+            samples=10, epochs=8, network_args={"dropout": 0.2}, out=Path(folder) / "run", progress=False,
+        )  # fmt: skip
+    classes = len(run.single_task.names)
+    wrong = Costs(tuple(map(str, range(classes))), 1 - torch.eye(classes))  # the cost of a wrong label is 1
+    found, gains, others = [], [], Scenes(scenes, size=size, seed=1)
+    for index in range(scenes):
+        sample = others[index]
+        generator = torch.Generator().manual_seed(index)
+        inputs = [each[None] for each in run.inputs_of(sample)]
+        look = predict(run.method(10), *inputs, likelihood=Looking(run.likelihood, wrong), generator=generator)
+        found.append(look)
+        label = look.prediction.label[0]
+        gains.append(inspection_gains(label, sample["classes"], sample["classes_valid"], classes, 4))
+    return found, gains
+
+
+def bandit(scenes: int = 400, size: tuple[int, int] = (48, 64), seeds: int = 5) -> dict[str, object]:
+    """The mean gain of each policy over scenes that are seen once, in an order drawn for each seed."""
+    found, gains = looks(scenes, size)
+    best = torch.stack([each.max() for each in gains])
+    result: dict[str, object] = {"scenes": scenes, "seeds": seeds, "best_gain": best.mean().item()}
+    for policy in ("evpi", "thompson", "ucb", "random"):
+        means, late = [], []
+        for seed in range(seeds):
+            chooser, gained = RegionBandit(policy, seed=seed), []
+            order = torch.randperm(scenes, generator=torch.Generator().manual_seed(seed)).tolist()
+            for index in order:
+                region = chooser.choose(found[index])
+                gained.append(gains[index][region].item())
+                chooser.learn(found[index], region, gained[-1])
+            means.append(statistics.mean(gained))
+            late.append(statistics.mean(gained[scenes // 2 :]))
+        spread = statistics.stdev(means)
+        result[policy] = {"gain": statistics.mean(means), "std": spread, "second_half": statistics.mean(late)}
+    return result
+
+
 def keep(name: str, entry: object) -> None:
     """Replace one entry of the result."""
     found = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
@@ -106,7 +163,6 @@ def main() -> None:
     parser.add_argument("--only", default="ours,without_priors,pixels,dqn,bandit")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--run", type=Path, help="folder of a run of classes on generated scenes")
     options = parser.parse_args()
     parts = options.only.split(",")
     jobs = {
@@ -122,6 +178,8 @@ def main() -> None:
                 for seed in options.seeds:
                     found.append(job(size, seed) | {"seed": seed})
                     keep(f"{name}_{size}", found)
+    if "bandit" in parts:
+        keep("bandit", bandit())
     print(RESULT.read_text().replace("\n", ""))
 
 

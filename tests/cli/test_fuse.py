@@ -1,6 +1,7 @@
 """`sfumato fuse` from a folder to a mesh, and the folders that it refuses."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from PIL import Image
 
 from sfumato.cli import main
-from sfumato.fusion import Volume, fuse_frames
+from sfumato.errors import MissingDependencyError
+from sfumato.fusion import Volume, fuse_frames, mesh_of
 from sfumato.predictions import ClassPrediction, JointPrediction, ValuePrediction, entropy
+from sfumato.report.fused import write_fused
 from sfumato.runs import Predicted
 from sfumato.tasks import Depth, Semantic
 
@@ -120,3 +123,19 @@ def test_predictions_of_a_run_take_the_place_of_the_camera(tmp_path):
     rows = fused.volume.rows(near[None])
     probs, _ = fused.volume.class_moments(rows).pooled(independent=False)
     assert probs[0].tolist() == pytest.approx([0.8, 0.2], abs=1e-5)
+
+
+def test_views_show_the_classes_of_a_run(tmp_path):
+    fused = fuse_frames(write_frames(tmp_path / "frames", 3), Predicts(), voxel=0.04)
+    mesh = write_fused(fused, tmp_path / "room", views=1)
+    assert mesh.classes.label.unique().tolist() == [0]
+    assert (tmp_path / "room" / "frame-000001_view.png").is_file()
+    header = (tmp_path / "room" / "mesh.ply").read_bytes().partition(b"end_header")[0].decode()
+    assert "property int label\nproperty float confidence\n" in header
+
+
+def test_a_mesh_without_its_library_is_refused(tmp_path, monkeypatch):
+    fused = fuse_frames(write_frames(tmp_path / "frames", 1), voxel=0.04)
+    monkeypatch.setitem(sys.modules, "skimage.measure", None)
+    with pytest.raises(MissingDependencyError, match=r"sfumato\[fusion\]"):
+        mesh_of(fused.volume)

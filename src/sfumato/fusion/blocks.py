@@ -17,14 +17,13 @@ class Blocks:
 
     Args:
         voxel: Side of a voxel, meters.
-        device: Where the tables lie.
     """
 
-    def __init__(self, voxel: float, device: torch.device | str = "cpu") -> None:
+    def __init__(self, voxel: float) -> None:
         self.voxel = voxel
-        self.places = torch.zeros(0, 3, dtype=torch.int64, device=device)  # block coordinates (N, 3)
-        self._low = torch.zeros(3, dtype=torch.int64, device=device)
-        self._table = torch.full((0, 0, 0), -1, dtype=torch.int64, device=device)  # numbers of blocks, −1 for none
+        self.places = torch.zeros(0, 3, dtype=torch.int64)  # block coordinates (N, 3)
+        self._low = torch.zeros(3, dtype=torch.int64)
+        self._table = torch.full((0, 0, 0), -1, dtype=torch.int64)  # numbers of blocks, −1 for none
 
     def __len__(self) -> int:
         return len(self.places)
@@ -47,7 +46,7 @@ class Blocks:
         index = wanted - self._low
         new = wanted[self._table[index[:, 0], index[:, 1], index[:, 2]] < 0]
         index = new - self._low
-        numbers = torch.arange(len(self), len(self) + len(new), device=new.device)
+        numbers = torch.arange(len(self), len(self) + len(new))
         self._table[index[:, 0], index[:, 1], index[:, 2]] = numbers
         self.places = torch.cat([self.places, new])
         return len(new)
@@ -55,9 +54,9 @@ class Blocks:
     def find(self, voxels: Tensor) -> Tensor:
         """The numbers (…) of voxels (…, 3), given by their whole coordinates; −1 where no block exists."""
         if not len(self):
-            return torch.full(voxels.shape[:-1], -1, dtype=torch.int64, device=voxels.device)
+            return torch.full(voxels.shape[:-1], -1, dtype=torch.int64)
         places = voxels.div(SIDE, rounding_mode="floor") - self._low
-        size = torch.tensor(self._table.shape, device=voxels.device)
+        size = torch.tensor(self._table.shape)
         inside = ((places >= 0) & (places < size)).all(-1)
         places = places.where(inside[..., None], 0)
         block = self._table.flatten()[(places[..., 0] * size[1] + places[..., 1]) * size[2] + places[..., 2]]
@@ -67,7 +66,7 @@ class Blocks:
 
     def offsets(self) -> Tensor:
         """The centers of the voxels of a block (512, 3) from its lowest corner, meters."""
-        steps = torch.arange(SIDE, device=self.places.device)
+        steps = torch.arange(SIDE)
         return (torch.cartesian_prod(steps, steps, steps) + 0.5) * self.voxel
 
     def corners(self) -> Tensor:
@@ -88,7 +87,7 @@ class Blocks:
     def _cover(self, wanted: Tensor) -> None:
         """Make the table large enough for blocks, with some room around them."""
         low, high = wanted.amin(0), wanted.amax(0) + 1
-        size = torch.tensor(self._table.shape, device=low.device)
+        size = torch.tensor(self._table.shape)
         if len(self):
             if bool((low >= self._low).all() & (high <= self._low + size).all()):
                 return
@@ -102,6 +101,6 @@ class Blocks:
                 "and poses, or take larger voxels"
             )
         self._low = low
-        self._table = torch.full(size, -1, dtype=torch.int64, device=low.device)
+        self._table = torch.full(size, -1, dtype=torch.int64)
         index = self.places - low
-        self._table[index[:, 0], index[:, 1], index[:, 2]] = torch.arange(len(self), device=low.device)
+        self._table[index[:, 0], index[:, 1], index[:, 2]] = torch.arange(len(self))

@@ -43,7 +43,6 @@ class Volume:
         gate: Leave a pixel out of a voxel whose innovation is larger than this share of innovations would be, in
             (0, 1), such as 0.999: by the χ² of its distance from the fused one, with the variances of both. It begins
             with the third frame. Default: none is left out.
-        device: Where it is computed. Default cpu.
 
     Raises:
         ConfigError: If the truncation is below 2 voxels, or a number is out of range.
@@ -56,7 +55,7 @@ class Volume:
 
     def __init__(
         self, voxel: float = 0.02, truncation: float = 0.0, classes: int = 0, *, independent: bool = False,
-        gate: float | None = None, device: torch.device | str = "cpu",
+        gate: float | None = None,
     ) -> None:  # fmt: skip
         if gate is not None and not 0 < gate < 1:
             raise ConfigError(f"gate is {gate}, expected a probability in (0, 1) such as 0.999")
@@ -69,8 +68,8 @@ class Volume:
             raise ConfigError(f"classes is {classes}, expected their number, or 0 for none")
         self.voxel, self.classes, self.independent, self.gate = voxel, classes, independent, gate
         self.frames = 0
-        self.blocks = Blocks(voxel, device)
-        self._sums = torch.zeros(0, FIRST + 3 + (classes + 2 if classes else 0), device=device)
+        self.blocks = Blocks(voxel)
+        self._sums = torch.zeros(0, FIRST + 3 + (classes + 2 if classes else 0))
 
     def sums(self, name: str) -> Tensor:
         """One of the sums of all voxels (N · 512): weight, squares, distance, spread, count, occupied,
