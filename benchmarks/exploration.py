@@ -119,8 +119,9 @@ def looks(scenes: int, size: tuple[int, int]) -> tuple[list[Look], list[Tensor]]
     for index in range(scenes):
         sample = others[index]
         generator = torch.Generator().manual_seed(index)
-        inputs = [each[None] for each in run.inputs_of(sample)]
-        look = predict(run.method(10), *inputs, likelihood=Looking(run.likelihood, wrong), generator=generator)
+        look = predict(
+            run.method(10), *run.inputs_of(sample), likelihood=Looking(run.likelihood, wrong), generator=generator
+        )
         found.append(look)
         label = look.prediction.label[0]
         gains.append(inspection_gains(label, sample["classes"], sample["classes_valid"], classes, 4))
@@ -163,13 +164,14 @@ def main() -> None:
     parser.add_argument("--only", default="ours,without_priors,pixels,dqn,bandit")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, default=LIMIT, help="episodes of DQN")
     options = parser.parse_args()
     parts = options.only.split(",")
     jobs = {
         "ours": ours,
         "without_priors": lambda size, seed: ours(size, seed, AgentOptions(prior=0.0), limit=1000),
         "pixels": lambda size, seed: ours(size, seed, AgentOptions(members=10), pixels=True, limit=2000),
-        "dqn": dqn,
+        "dqn": lambda size, seed: dqn(size, seed, options.limit),
     }
     for name, job in jobs.items():
         for size in options.sizes if name in parts else ():

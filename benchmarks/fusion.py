@@ -27,12 +27,13 @@ from torch import Tensor
 from sfumato.calibration import VarianceScaling
 from sfumato.data import SevenScenes
 from sfumato.fusion import View, Volume, depth_camera, mesh_of, render, write_ply
+from sfumato.geometry import transform, unproject
 from sfumato.metrics import ValueScores
 from sfumato.predictions import ValuePrediction
 
 RESULT = Path(__file__).parent / "results" / "fusion.json"
 BLOCK, EVERY, HELD = 25, 5, (7, 12, 17)
-HALF = 2  # views are rendered at half the resolution
+STEP = 4  # every fourth pixel of a view is rendered and scored
 SIGMA, GROWTH = 0.01, 0.0019  # m, of unit weights; 1/m, of weights 1/Z⁴: σ = GROWTH Z²
 FAR_OFF = 0.05  # m
 
@@ -80,11 +81,11 @@ def chosen(count: int) -> tuple[list[int], list[int], list[int]]:
     return fused, held[:half], held[half:]
 
 
-def half_size(sample: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Every second pixel of the depth (1, 1, h, w), its mask (1, h, w), and the camera matrix of these pixels."""
+def seen_part(sample: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Every fourth pixel of the depth (1, 1, h, w), its mask (1, h, w), and the camera matrix of these pixels."""
     matrix = sample["intrinsics"].clone()
-    matrix[:2] /= HALF
-    return sample["depth"][None, :, ::HALF, ::HALF], sample["depth_valid"][None, ::HALF, ::HALF], matrix
+    matrix[:2] /= STEP
+    return sample["depth"][None, :, ::STEP, ::STEP], sample["depth_valid"][None, ::STEP, ::STEP], matrix
 
 
 def fuse(frames: SevenScenes, numbers: list[int], row: Row) -> tuple[Volume, float]:
@@ -101,7 +102,7 @@ def fuse(frames: SevenScenes, numbers: list[int], row: Row) -> tuple[Volume, flo
 
 def predicted(volume: Volume, row: Row, sample: dict[str, Any]) -> tuple[ValuePrediction, Tensor]:
     """The depth that a camera would measure at a view (1, 1, h, w), and where the volume has a surface."""
-    depth, _, matrix = half_size(sample)
+    depth, _, matrix = seen_part(sample)
     view = render(volume, matrix, sample["world_from_camera"], (depth.shape[-2], depth.shape[-1]))
     noise, _ = row.noise(view.depth.mean, view.valid)
     within = view.depth.aleatoric_variance + noise.aleatoric_variance
@@ -110,7 +111,7 @@ def predicted(volume: Volume, row: Row, sample: dict[str, Any]) -> tuple[ValuePr
 
 
 def open3d_depths(frames: SevenScenes, numbers: list[int], views: list[int]) -> tuple[list[Tensor], float]:
-    """Depths (1, 1, h, w) of views, 0 where there is none, by the voxel blocks of Open3D; and frames per second."""
+    """Depths (1, 1, h, w) of views, 0 where there is none, of the mesh of Open3D; and frames per second."""
     import open3d as o3d
 
     core = o3d.core
@@ -126,24 +127,22 @@ def open3d_depths(frames: SevenScenes, numbers: list[int], views: list[int]) -> 
         blocks = grid.compute_unique_block_coordinates(depth, matrix, pose, 1.0, 10.0, 4.0)
         grid.integrate(blocks, depth, matrix, pose, 1.0, 10.0, 4.0)
         seconds += time.process_time() - start
+    scene = o3d.t.geometry.RaycastingScene()  # exact intersections with the mesh; its own ray cast is biased by a voxel
+    scene.add_triangles(grid.extract_triangle_mesh(1.0))
     found = []
     for number in views:
         sample = frames[number]
-        depth, _, small = half_size(sample)
-        pose = camera_of(sample)[1].double()
-        height, width = depth.shape[-2:]
-        every = grid.hashmap().active_buf_indices()
-        blocks = grid.hashmap().key_tensor()[every.to(core.int64)]
-        ray = grid.ray_cast(
-            blocks, core.Tensor(small.double().numpy()), core.Tensor(pose.numpy()), width, height, ["depth"], 1.0, 0.2,
-            10.0, 1.0, 4.0,
-        )  # fmt: skip
-        found.append(torch.from_numpy(ray["depth"].numpy().copy()).reshape(1, 1, height, width))
+        depth, _, small = seen_part(sample)
+        pose, ones = sample["world_from_camera"].float(), torch.ones(1, 1, *depth.shape[-2:])
+        points = transform(unproject(ones, small[None]), pose[None])[0].movedim(0, -1)  # at depth 1
+        rays = torch.cat([pose[:3, 3].expand_as(points), points - pose[:3, 3]], -1)
+        hit = torch.from_numpy(scene.cast_rays(core.Tensor(rays.contiguous().numpy()))["t_hit"].numpy().copy())
+        found.append(hit.where(hit.isfinite(), 0)[None, None])
     return found, len(numbers) / seconds
 
 
 def opencv_depths(frames: SevenScenes, numbers: list[int], views: list[int]) -> tuple[list[Tensor], float]:
-    """The same by the hashed TSDF volume of OpenCV 5."""
+    """The same by the ray cast of the hashed TSDF volume of OpenCV 5."""
     import cv2
 
     settings = cv2.VolumeSettings(cv2.VolumeType_HashTSDF)
@@ -153,9 +152,9 @@ def opencv_depths(frames: SevenScenes, numbers: list[int], views: list[int]) -> 
     settings.setMaxDepth(10.0)
     settings.setCameraIntegrateIntrinsics(frames[0]["intrinsics"].numpy())
     settings.setIntegrateHeight(480), settings.setIntegrateWidth(640)
-    _, _, small = half_size(frames[0])
+    _, _, small = seen_part(frames[0])
     settings.setCameraRaycastIntrinsics(small.numpy())
-    settings.setRaycastHeight(480 // HALF), settings.setRaycastWidth(640 // HALF)
+    settings.setRaycastHeight(480 // STEP), settings.setRaycastWidth(640 // STEP)
     volume, seconds = cv2.Volume(cv2.VolumeType_HashTSDF, settings), 0.0
     for number in numbers:
         sample = frames[number]
@@ -236,7 +235,7 @@ def main() -> None:
         zero = torch.zeros_like(depths[0])
         found[name] = [(ValuePrediction(each, zero + SIGMA**2, zero, "m"), each[:, 0] > 0) for each in depths]
         print(name, speed[name], flush=True)
-    targets = [half_size(frames[number])[:2] for number in views]
+    targets = [seen_part(frames[number])[:2] for number in views]
     seen = [
         torch.stack([each[place][1] for each in found.values()]).all(0) & valid
         for place, (_, valid) in enumerate(targets)

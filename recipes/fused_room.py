@@ -2,9 +2,10 @@
 
     python recipes/fused_room.py --frames 24 --voxel 0.03 --out room
 
-A room with a ball in it is made, so its true surface is known. A camera turns in it and measures depth with noise that
-grows with the square of the depth, and each frame has an error of its own that all its pixels share. The frames are
-written as 7-Scenes has them and fused. `sfumato fuse room/frames` does the same.
+A room with balls in it is made, so its true surface is known. A camera turns in it and measures depth with noise that
+grows with the square of the depth. Each frame also has an error that all its pixels share and that no variance states,
+as an error of its pose. It appears as the epistemic part. The frames are written as 7-Scenes has them and fused.
+`sfumato fuse room/frames` does the same.
 """
 
 import argparse
@@ -23,6 +24,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--frames", type=int, default=24)
 parser.add_argument("--size", type=int, nargs=2, default=(120, 160), help="height and width, pixels")
 parser.add_argument("--voxel", type=float, default=0.03, help="meters")
+parser.add_argument("--offset", type=float, default=0.02, help="error that a frame has as a whole, meters")
 parser.add_argument("--out", type=Path, default=Path("room"))
 options = parser.parse_args()
 
@@ -30,7 +32,7 @@ height, width = options.size
 focal = 0.9 * width
 matrix = torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 walls = torch.tensor([2.0, 1.3, 1.6])  # meters from the middle to the walls, to floor and ceiling
-ball, radius = torch.tensor([0.8, 0.5, 0.9]), 0.4
+balls = ((0.5, 0.3, 1.0, 0.4), (-1.2, 0.4, 0.5, 0.3), (1.2, -0.2, -0.6, 0.3), (-0.6, 0.5, -1.0, 0.5))  # x, y, z, radius
 
 
 def pose_of(turn):
@@ -43,17 +45,20 @@ def pose_of(turn):
 
 
 def true_depth(pose):
-    """Depth (H, W) of the walls and of the ball, by intersection of rays."""
+    """Depth (H, W) of the walls and the balls, by intersection of rays."""
     x, y = pixel_grid((height, width), torch.zeros(()))
     rays = (
         torch.stack([(x - matrix[0, 2]) / focal, (y - matrix[1, 2]) / focal, torch.ones_like(x)], -1) @ pose[:3, :3].T
     )
     origin = pose[:3, 3]
-    to_walls = ((walls * rays.sign() - origin) / rays).amin(-1)
-    a, b = rays.square().sum(-1), 2 * (rays * (origin - ball)).sum(-1)
-    root = b.square() - 4 * a * ((origin - ball).square().sum() - radius**2)
-    to_ball = ((-b - root.clamp_min(0).sqrt()) / (2 * a)).where(root > 0, torch.inf)
-    return torch.minimum(to_walls, to_ball.where(to_ball > 0, torch.inf))
+    nearest = ((walls * rays.sign() - origin) / rays).amin(-1)
+    for *center, radius in balls:
+        from_ball = origin - torch.tensor(center)
+        a, b = rays.square().sum(-1), 2 * (rays * from_ball).sum(-1)
+        root = b.square() - 4 * a * (from_ball.square().sum() - radius**2)
+        hit = ((-b - root.clamp_min(0).sqrt()) / (2 * a)).where(root > 0, torch.inf)
+        nearest = torch.minimum(nearest, hit.where(hit > 0, torch.inf))
+    return nearest
 
 
 rng = torch.Generator().manual_seed(0)
@@ -64,7 +69,7 @@ for number in range(options.frames):
     pose = pose_of(2 * math.pi * number / options.frames)
     depth = true_depth(pose)
     sigma = 0.0012 + 0.0019 * (depth - 0.4).square()
-    noisy = depth + sigma * (torch.randn(depth.shape, generator=rng) + torch.randn((), generator=rng)) / 2**0.5
+    noisy = depth + sigma * torch.randn(depth.shape, generator=rng) + options.offset * torch.randn((), generator=rng)
     shade = (255 * (1 - depth / 4).clamp(0, 1)).byte().numpy()
     name = f"frame-{number:06d}"
     Image.fromarray(np.stack([shade] * 3, -1)).save(folder / f"{name}.color.png")

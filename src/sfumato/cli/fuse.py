@@ -58,4 +58,4 @@ def fuse(
         f"{len(mesh.faces)} triangles, standard deviation {1000 * mesh.std.median().item():.3g} mm (median): "
         f"{1000 * within:.3g} mm of the frames, {1000 * between:.3g} mm between them"
     )
-    echo(f"{out / 'mesh.ply'}, {out / 'volume.safetensors'} and {views} pictures of views are written")
+    echo(f"{out / 'mesh.ply'}, {out / 'volume.safetensors'} and pictures of views ({views}) are written")

@@ -173,12 +173,11 @@ def interpolated(volume: Volume, points: Tensor, of: Callable[[Tensor], Tensor])
 
 
 def _normals(volume: Volume, points: Tensor) -> Tensor:
-    """Normals (V, 3) of length 1, from differences of the distance over two voxels."""
+    """Normals (V, 3) of length 1 at points of the surface, from the distances a voxel away."""
     parts = []
     for axis in range(3):
         step = torch.zeros(3)
         step[axis] = volume.voxel
-        ahead, behind = (_distance(volume, points + sign * step)[0] for sign in (1, -1))
-        parts.append(ahead - behind)
+        parts.append(_distance(volume, points + step)[0])  # it is 0 at the points themselves
     normal = torch.stack(parts, 1)
     return normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-9)
