@@ -37,7 +37,7 @@ from sfumato.runs import Run
 HERE = Path(__file__).parent
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SIDE = 20  # of a square, pixels of the original size
-ASK = 0.5
+ASK, AGREE = 0.5, 1e-6  # price of asking; below this value of looking again all draws choose the same action
 # What a vehicle does about what a pixel shows: pass over it as if nothing was there, slow down, or brake.
 HARMLESS, SOLID, TRAFFIC, PEOPLE = (0.0, 0.3, 1.0), (2.0, 0.0, 0.5), (10.0, 1.0, 0.0), (50.0, 5.0, 0.0)
 KINDS = {"car": TRAFFIC, "pedestrian": PEOPLE, "bicyclist": PEOPLE} | dict.fromkeys(("pole", "fence", "sign"), SOLID)
@@ -139,15 +139,24 @@ def scored(folder: Path, camvid: str, samples: int | None, every: int) -> dict[s
 
 
 def automation(costs: Costs, asking: Costs, image: Any) -> dict[str, float]:
-    """Mean costs of one image without review: by the label, by the probabilities, and with asking as an action."""
+    """Mean costs of one image without review: by the label, by the probabilities, and with asking as an action.
+
+    And shares of its pixels: where draws agree about the action, and where people are passed over.
+    """
     valid, target, probs = image.valid, image.target[image.valid], image.prediction.probs
     certain, action, asked = costs.matrix.argmin(0)[probs.argmax(1)], costs.best(probs)[0], asking.best(probs)[0]
     asks = asked[valid] == len(costs.actions)
+    paid, agree = costs.realized(action[valid], target), image.look[valid] < AGREE
+    people, missed = (costs.matrix[0, target] == PEOPLE[0]), paid == PEOPLE[0]
     return {
         "certain": float(costs.realized(certain[valid], target).double().mean()),
         "expected": float(costs.realized(action[valid], target).double().mean()),
         "asking": float(asking.realized(asked[valid], target).double().mean()),
         "asked_share": float(asks.double().mean()),
+        "cost_of_people": float((paid * people).double().mean()),
+        "agreeing_draws": float(agree.double().mean()),
+        "missed_people": float(missed.double().mean()),
+        "missed_people_agreeing": float((missed & agree).double().mean()),
         "perfect": float(costs.matrix.amin(0)[target].double().mean()),
     }
 

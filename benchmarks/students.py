@@ -31,12 +31,13 @@ TRAIN, VAL = Scenes(256, SIZE, seed=11), Scenes(8, SIZE, seed=12)
 JUDGED, NOVEL, TEXTURES = Scenes(100, SIZE, seed=13), Scenes(100, SIZE, seed=13, novel=True), Textures(50, SIZE, 3)
 NETWORK = {"widths": (16, 32, 48), "dropout": 0.2}
 BUDGET: dict[str, Any] = {"batch": 16, "epochs": 10, "progress": False, "workers": 0, "device": "cpu"}
-DEEP = {"network": "deep_head.DeepHeadUNet", "network_args": NETWORK, "trust": "deep_head"}
+OWN = {"trust": "student_variants"}
+DEEP = {"network": "student_variants.DeepHeadUNet", "network_args": NETWORK, **OWN}
 SEEDS = (0, 1, 2)
 STUDENTS: dict[str, dict[str, Any]] = {
     "distilled": {"likelihood": "distilled"},
-    "distilled, small start": {"likelihood": "small_start.SmallStart", "trust": "small_start"},
-    "distilled-dirichlet": {"likelihood": "distilled-dirichlet"},
+    "distilled, small start": {"likelihood": "student_variants.SmallStart", **OWN},
+    "dirichlet": {"likelihood": "student_variants.DirichletStudent", **OWN},
     "distilled, head of all depths": {"likelihood": "distilled", **DEEP},
 }
 SCORES = ("miou", "nll", "aurc", "error_auroc")

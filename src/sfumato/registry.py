@@ -59,7 +59,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "l1": "sfumato.likelihoods:L1",
         "planes": "sfumato.likelihoods:Planes",
         "distilled": "sfumato.likelihoods:DistilledClasses",
-        "distilled-dirichlet": "sfumato.likelihoods:DistilledDirichlet",
         "distilled-probs": "sfumato.likelihoods:DistilledProbs",
         "dudes": "sfumato.likelihoods:Dudes",
         "distilled-gaussian": "sfumato.likelihoods:DistilledGaussian",

@@ -195,7 +195,7 @@ def test_what_cannot_teach_or_learn_is_refused(teacher, student, tmp_path):
         distilled(single, refused)
     with pytest.raises(DataError, match="draws once"):
         distilled(single, refused, likelihood="dudes")
-    with pytest.raises(ConfigError, match="expected that of a student: one of distilled, distilled-dirichlet, "):
+    with pytest.raises(ConfigError, match="expected that of a student: one of distilled, distilled-probs, dudes"):
         distilled(teacher, refused, likelihood="categorical")
     with pytest.raises(RunExistsError, match="holds a run already"):
         distilled(teacher, student.folder)

@@ -4,7 +4,7 @@ from functools import reduce
 import pytest
 import torch
 
-from sfumato.likelihoods import Categorical, DistilledClasses, DistilledDirichlet, DistilledValues, Gaussian, Laplace
+from sfumato.likelihoods import Categorical, DistilledClasses, DistilledValues, Gaussian, Laplace
 from sfumato.testing import check_likelihood, check_prediction
 
 SIZE = (3, 5, 6)
@@ -136,48 +136,3 @@ def test_a_teacher_without_spread_is_refused():
         taught(DistilledClasses(4), class_draws(1)[0])
     with pytest.raises(ValueError, match="no epistemic part"):
         taught(DistilledValues(Gaussian()), [Gaussian().moments(torch.zeros(1, 2, 2, 2))])
-
-
-def test_a_dirichlet_student_passes_the_checks_of_every_likelihood():
-    student = DistilledDirichlet(4)
-    labels = torch.randint(4, SIZE, generator=SEED)
-    check_likelihood(student, stacked(taught(student, class_draws()[0]), labels))
-
-
-def test_the_parts_of_a_dirichlet_student_are_those_of_its_draws():
-    output = torch.randn(1, 4, 1, 3, generator=SEED)
-    alpha = (3 + output[:, 3:]).exp() * output[:, :3].softmax(1)
-    torch.manual_seed(0)
-    draws = torch.distributions.Dirichlet(alpha.movedim(1, -1).double()).sample((100_000,))
-    prediction = DistilledDirichlet(3).moments(output).prediction()
-    assert torch.allclose(prediction.probs, draws.mean(0).movedim(-1, 1).float(), atol=5e-3)
-    assert torch.allclose(prediction.aleatoric, torch.special.entr(draws).sum(-1).mean(0).float(), atol=3e-3)
-    check_prediction(prediction)
-
-
-@pytest.mark.parametrize(("h", "share"), [(-10.0, 0.9), (10.0, 0.0)])
-def test_the_epistemic_part_of_a_dirichlet_student_goes_from_the_total_to_nothing(h, share):
-    output = torch.cat([torch.randn(1, 3, 1, 2, generator=SEED), torch.full((1, 1, 1, 2), h)], 1)
-    prediction = DistilledDirichlet(3).moments(output).prediction()
-    found = prediction.epistemic / prediction.total
-    assert bool((found > share).all() if share else (found < 1e-4).all())
-
-
-def test_a_dirichlet_student_learns_the_epistemic_part_and_leaves_the_classes_to_the_labels():
-    draws, _ = class_draws()
-    student = DistilledDirichlet(4)
-    lesson = taught(student, draws)
-    logits, h = lesson[:, 1:].log(), torch.zeros(SIZE[0], 1, *SIZE[1:], requires_grad=True)
-    optimizer = torch.optim.Adam([h], 0.1)
-    label, valid = torch.randint(4, SIZE, generator=SEED), torch.ones(SIZE) > 0
-    for _ in range(300):
-        optimizer.zero_grad()
-        student.nll(torch.cat([logits, h], 1), stacked(lesson, label), valid).sum().backward()
-        optimizer.step()
-    found = student.moments(torch.cat([logits, h.detach()], 1)).prediction()
-    assert torch.allclose(found.epistemic, lesson[:, 0], atol=2e-3)
-    free = logits.clone().requires_grad_()
-    loss = student.nll(torch.cat([free, h.detach()], 1), stacked(lesson, label), valid).sum()
-    (slope,) = torch.autograd.grad(loss, free)
-    one_hot = torch.nn.functional.one_hot(label, 4).movedim(-1, 1)
-    assert torch.allclose(slope, lesson[:, 1:] - one_hot, atol=1e-4)  # that of the cross-entropy alone

@@ -2,7 +2,7 @@
 
 from sfumato.likelihoods.categorical import Categorical
 from sfumato.likelihoods.dirichlet import Dirichlet
-from sfumato.likelihoods.distilled import DistilledClasses, DistilledDirichlet, DistilledProbs, Dudes
+from sfumato.likelihoods.distilled import DistilledClasses, DistilledProbs, Dudes
 from sfumato.likelihoods.distilled_values import (
     DistilledGaussian,
     DistilledLaplace,
@@ -28,7 +28,6 @@ __all__ = [
     "Categorical",
     "Dirichlet",
     "DistilledClasses",
-    "DistilledDirichlet",
     "DistilledGaussian",
     "DistilledLaplace",
     "DistilledPlanes",

@@ -76,12 +76,12 @@ def _mean_distribution(output: Tensor) -> tuple[Tensor, Tensor]:
     alpha = 1 + softplus(output)
     total = alpha.sum(1, keepdim=True)
     probs = alpha / total
-    mean_entropy = (probs * (digamma(total + 1) - digamma(alpha + 1))).sum(1)
+    mean_entropy = (probs * (_digamma(total + 1) - _digamma(alpha + 1))).sum(1)
     # Rounding must not make it larger than the entropy of the mean probabilities.
     return probs, torch.minimum(mean_entropy, entropy(probs))
 
 
-def digamma(x: Tensor) -> Tensor:
+def _digamma(x: Tensor) -> Tensor:
     """``ψ(x)`` for x ≥ 2 to single precision, faster than torch's own on a CPU, which is not vectorized.
 
     ``ψ(x) = ψ(x + 2) − 1/x − 1/(x + 1)``, and ψ(w + ½) in powers of 1/w², whose next term is less than 2e-7 there.

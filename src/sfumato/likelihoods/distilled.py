@@ -12,7 +12,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sfumato.errors import ConfigError, DataError
 from sfumato.likelihoods.class_likelihood import ClassLikelihood, class_nll
-from sfumato.likelihoods.dirichlet import digamma
 from sfumato.likelihoods.for_task import ClassTarget
 from sfumato.predictions import ClassMoments, ClassPrediction, entropy
 
@@ -82,12 +81,8 @@ class DistilledClasses(ClassLikelihood):
         from_probs = from_probs if self.probs else from_probs.where(~labeled, 0.0)
         # The epistemic part as a share of its largest value.
         least = torch.special.entr(share) + torch.special.entr(1 - share)
-        from_share = self._cross_entropy(output, share) - least
+        from_share = binary_cross_entropy_with_logits(output[:, -1], share, reduction="none") - least
         return (loss + from_probs + math.log(self.classes) * from_share).where(valid, 0.0)
-
-    def _cross_entropy(self, output: Tensor, share: Tensor) -> Tensor:
-        """``−s log ŝ − (1 − s) log (1 − ŝ)`` (B, *event) of the teacher's share s and that of the output ŝ."""
-        return binary_cross_entropy_with_logits(output[:, -1], share, reduction="none")
 
     def _spread(self, output: Tensor) -> Tensor:
         return output[:, -1].sigmoid() * (1.0 if self.published else math.log(self.classes))
@@ -123,34 +118,6 @@ class DistilledClasses(ClassLikelihood):
         label = found.label.unsqueeze(1)
         mean, square = found.probs.gather(1, label), statistics.squares.gather(1, label) / count
         return ((square - mean.square()).clamp_min(0) * (count / (count - 1))).sqrt()
-
-
-class DistilledDirichlet(DistilledClasses):
-    """:class:`DistilledClasses` that predicts a Dirichlet distribution with the teacher's epistemic part.
-
-    The probabilities are ``p = softmax(f)``, and the concentration is ``S = e^(3 + h)``. The aleatoric part is the mean
-    entropy of ``Dirichlet(S p)``, ``Σ p_k (ψ(S + 1) − ψ(S p_k + 1))``, and the epistemic part is the rest of the total,
-    both in closed form. S is fitted so that the epistemic part is that of the teacher. It is never more than the total.
-
-    Source: Malinin et al. (2020), "Ensemble distribution distillation", who fit it by the likelihood of the draws.
-    """
-
-    def _cross_entropy(self, output: Tensor, share: Tensor) -> Tensor:
-        # Probabilities learn from labels, as those of the other students do.
-        detached = torch.cat([output[:, :-1].detach(), output[:, -1:]], 1)
-        own = (self._spread(detached) / math.log(self.classes)).clamp(1e-6, 1 - 1e-6)
-        return -(share * own.log() + (1 - share) * torch.log1p(-own))
-
-    def _spread(self, output: Tensor) -> Tensor:
-        probs = output[:, :-1].softmax(1)
-        concentration = (3 + output[:, -1:].clamp(-10, 10)).exp()
-        mean_entropy = (probs * (_digamma(concentration + 1) - _digamma(concentration * probs + 1))).sum(1)
-        return (entropy(probs) - mean_entropy).clamp_min(0)
-
-
-def _digamma(x: Tensor) -> Tensor:
-    """``ψ(x)`` for x ≥ 1."""
-    return digamma(x + 1) - 1 / x
 
 
 class DistilledProbs(DistilledClasses):
