@@ -15,7 +15,7 @@ from sfumato.acquisition.scores import SCORES, score_map
 from sfumato.acquisition.selectors import BY_CLASS, BY_SCORE, check_budget, check_selector, ranking, select
 from sfumato.acquisition.units import check_unit, unit_numbers
 from sfumato.contracts import Sample
-from sfumato.data.views import Samples
+from sfumato.data.views import Samples, name_of
 from sfumato.decisions import Costs, LogLoss, Look, Looking
 from sfumato.errors import ConfigError, DataError, similar
 from sfumato.methods.features import last_layer, read_by
@@ -133,7 +133,10 @@ def looked(
         found = predict(method, *seen, likelihood=looking, generator=generator_for(group[0][0], query.seed))
         prediction: Any = scaling.prediction(run.calibrated(found.prediction), {task.key: task})
         value = resize_maps(found.value, scaling.original)
-        check_finite({"uncertainty": prediction.total, "value of looking again": value}, f"image {group[0][0]}")
+        check_finite(
+            {"uncertainty": prediction.total, "value of looking again": value},
+            f"image {name_of(group[0][1], group[0][0])}",
+        )
         layer = _features(run, seen, scaling.original) if features else None
         for place, (index, sample) in enumerate(group):
             one = slice(place, place + 1)
