@@ -317,7 +317,7 @@ def parts(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     def longer() -> dict[str, Any]:
         args.runs, args.network_args = args.runs / "longer", {"dropout": 0.05}
         args.runs.mkdir(exist_ok=True)
-        return table(network_rows(args, tour(args), "pose-net", ("posenet-learned", "posenet-geometric", "posenet")))
+        return table(network_rows(args, tour(args), "pose-net", ("posenet-learned", "posenet-geometric")))
 
     return {
         "retrieval": only_retrieval,

@@ -76,6 +76,9 @@ class PoseNet(nn.Module):
             nn.Dropout(dropout), nn.Conv2d(channels, hidden, grid), nn.ReLU(), nn.Dropout(dropout)
         )
         self.head = nn.Conv2d(hidden, channels_out, 1)
+        if encoder is not None:  # its features may be large: start near the mean pose and a unit covariance
+            nn.init.normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, image: Tensor) -> Tensor:
         """Outputs (B, channels_out) for images (B, 3, H, W)."""
