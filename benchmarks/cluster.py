@@ -124,19 +124,18 @@ def main() -> None:
             "two": on_ray(run, images, folder / "two", 2),
             "killed": on_ray(run, images, folder / "killed", 2, kill=True),
         }
-        lost = {key: len(expected.keys() - content(folder / key).keys()) for key in found}
-        different = {
-            key: sum(value != content(folder / key).get(file) for file, value in expected.items()) for key in found
-        }
+        contents = {key: content(folder / key) for key in found}
+        lost = sum(len(expected.keys() - files.keys()) for files in contents.values())
+        different = sum(files.get(file) != value for files in contents.values() for file, value in expected.items())
     result = {
+        "speedup_of_two": round(found["one"]["seconds"] / found["two"]["seconds"], 2),
+        "lost_files": lost,
+        "different_files": different,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "images": options.images,
         "plain_seconds": round(plain, 2),
         **found,
-        "speedup_of_two": round(found["one"]["seconds"] / found["two"]["seconds"], 2),
-        "lost_files": sum(lost.values()),
-        "different_files": sum(different.values()),
     }
     for key, value in result.items():
         print(f"{key}: {value}")

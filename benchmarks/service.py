@@ -237,7 +237,6 @@ def main() -> None:
             "service": round(median(rate for rate, _ in served), 2),
         },
         "processor_seconds": {"onnxruntime": round(costs[0], 4), "service": round(costs[1], 4)},
-        "processor_share": round(costs[0] / costs[1], 3),
         "end": {"exit_code": code, "sent": end["sent"], "lost": end["lost"], "answers": end["answers"]},
     }  # fmt: skip
     for name, value in result.items():

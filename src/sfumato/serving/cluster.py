@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -209,6 +211,7 @@ def _absolute(address: str) -> str:
 
 
 def _on_ray(rows: list[Row], workers: int, arguments: tuple[object, ...]) -> list[Row]:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray raises its errors, and would print them too
     try:
         import ray  # pyright: ignore[reportMissingImports] of the extra ray
         import ray.data  # pyright: ignore[reportMissingImports]
@@ -218,6 +221,7 @@ def _on_ray(rows: list[Row], workers: int, arguments: tuple[object, ...]) -> lis
     try:
         if not ray.is_initialized():
             ray.init(log_to_driver=False, logging_level="error")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         data = ray.data.from_items(rows, override_num_blocks=blocks)
         done = data.map_batches(
