@@ -229,16 +229,23 @@ def main() -> None:
     shares = [ours / theirs for (ours, _), (theirs, _) in zip(served, bare)]
     costs = [median(cost for _, cost in rows) for rows in (bare, served)]
     result = {
-        "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1), **found,
+        **{key: found[key] for key in ("lost", "p50_ms", "p99_ms")},
+        "throughput_share": round(median(shares), 3),
+        "growth_mb": found["growth_mb"],
+        "processor_share": round(costs[0] / costs[1], 3),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "sent": found["sent"],
+        "answers": found["answers"],
         "requests_per_second": round(SHARE * capacity, 1),
-        "throughput_share": round(median(shares), 3), "throughput_shares": [round(each, 3) for each in shares],
+        "throughput_shares": [round(each, 3) for each in shares],
         "images_per_second": {
             "onnxruntime": round(median(rate for rate, _ in bare), 2),
             "service": round(median(rate for rate, _ in served), 2),
         },
         "processor_seconds": {"onnxruntime": round(costs[0], 4), "service": round(costs[1], 4)},
         "end": {"exit_code": code, "sent": end["sent"], "lost": end["lost"], "answers": end["answers"]},
-    }  # fmt: skip
+    }
     for name, value in result.items():
         print(f"{name}: {value}")
     print(json.dumps(result))
