@@ -77,7 +77,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
     sizes = ("--crop", "64", "96", "--batch=2", "--limit=4", "--epochs=1")
     crop = ("--crop", *(str(length) for length in options.crop))
     large = sizes if tiny else (*crop, f"--batch={options.batch}", "--epochs=8", f"--max-time={options.minutes:.2f}")
-    small = sizes if tiny else ("--crop", "128", "224", "--batch=4", "--limit=1800", "--epochs=1", "--max-time=1")
+    small = sizes if tiny else ("--crop", "128", "224", "--batch=4", "--limit=1200", "--epochs=1", "--max-time=1")
     found = [fit_job(f"main-{seed}", (*MAIN, *large, f"--seed={seed}"), options) for seed in seeds]
     found += [fit_job(f"short-{name}", (*MAIN, *small, *SHORT[name]), options) for name in short]
     found += [score_job(f"main-{seed}", (f"main-{seed}",), options) for seed in seeds]

@@ -18,8 +18,8 @@ SETTINGS = {
 }  # fmt: skip
 INTRODUCTION = """# Benchmarks
 
-What was measured, with the command, the data, the number of seeds, and what fell short. Each page belongs to a script of
-the same name in `benchmarks/`. The table has the leading numbers of its latest result, as the script wrote them into
+What was measured, with the command, the data, the number of seeds, and what fell short. Each page belongs to a script
+of the same name in `benchmarks/`. The table has the leading numbers of its latest result, as the script wrote them into
 `benchmarks/results/`; the page says what they mean.
 
 | benchmark | script and result | leading numbers |
