@@ -279,3 +279,13 @@ def test_stored_and_read(tmp_path):
     calibrator = BoxCalibrator.fit(simulated(20, 0), 2)
     calibrator.save(tmp_path / "c.safetensors")
     assert torch.equal(BoxCalibrator.load(tmp_path / "c.safetensors")(found).scores, calibrator(found).scores)
+
+
+def test_an_unsure_neighbor_does_not_make_an_object_less_probable():
+    """Existence of the surest member, divided among classes as the members do on average: by hand."""
+    one = made([[0, 0, 10, 10], [0, 0, 10, 10]])
+    probs = torch.tensor([[0.8, 0.1], [0.2, 0.2]])
+    two = Boxes(one.edges, probs, one.aleatoric, one.epistemic, one.votes)
+    found = fuse(two, torch.zeros(2, dtype=torch.int64), "intersection")
+    mean = (0.8 * probs[0] + 0.2 * probs[1]) / 1.0
+    assert torch.allclose(found.probs[0], 0.9 * mean / mean.sum())

@@ -41,7 +41,9 @@ def fuse(boxes: Boxes, owner: Tensor, fusion: str) -> Boxes:
     """One box for each cluster.
 
     With the precision ``P = Σ⁻¹`` of each member, the fused covariance is ``(Σ w P)⁻¹`` and the fused edges are
-    ``(Σ w P)⁻¹ Σ w P edges``. Probabilities are the mean, weighted by the score.
+    ``(Σ w P)⁻¹ Σ w P edges``. The probability of an object is the largest one of the members, because pixels away from
+    the center are less sure of their place, not of the object. It is divided among the classes as the members do on
+    average, weighted by their scores.
 
     - ``intersection``: the weights w are the scores, divided by their sum in the cluster. The covariance is right or
       too large whatever the correlation of the members (covariance intersection).
@@ -79,7 +81,10 @@ def fuse(boxes: Boxes, owner: Tensor, fusion: str) -> Boxes:
     edges = covariance @ _sums(factor * precision @ boxes.edges.double()[..., None], owner, count)
     inner = [_sums(factor * precision @ part @ precision, owner, count) for part in (own, doubt)]
     parts = [covariance @ each @ covariance for each in inner]
-    probs = _sums(share[:, None] * boxes.probs.double(), owner, count)
+    present = boxes.probs.double().sum(1)
+    largest = torch.zeros(count, dtype=present.dtype, device=owner.device).scatter_reduce_(0, owner, present, "amax")
+    mean = _sums(share[:, None] * boxes.probs.double(), owner, count)
+    probs = mean * (largest / mean.sum(1).clamp_min(1e-12))[:, None]
     kind = boxes.edges.dtype
     return Boxes(edges[..., 0].to(kind), probs.to(kind), parts[0].to(kind), parts[1].to(kind), votes)
 
