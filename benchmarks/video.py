@@ -128,7 +128,7 @@ def ways_of(run: Run, merging: Callable[[], Merge]) -> dict[str, Way]:
         "dropout, 20 passes": Way(dropout(20), 20),
     }
     for way in found.values():
-        way.scores, way.steady = (kind.for_task(run.single_task) for kind in (ClassScores, TemporalScores))
+        way.scores, way.steady = ClassScores.for_task(run.single_task), TemporalScores.for_task(run.single_task)
     return found
 
 
@@ -146,7 +146,7 @@ def camvid(run: Run, root: Path, frames: int) -> Iterator[dict[str, Any]]:
     for memory in (0.5, 0.9):
         merge = TemporalAggregation(memory=memory)
         ways[f"one pass, merged, memory {memory}"] = way = Way(ways["one pass"].method, 1, merge)
-        way.scores, way.steady = (kind.for_task(run.single_task) for kind in (ClassScores, TemporalScores))
+        way.scores, way.steady = ClassScores.for_task(run.single_task), TemporalScores.for_task(run.single_task)
     flows, last = [], None
     for index in range(min(frames, len(data))):
         sample = data[index]
