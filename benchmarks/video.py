@@ -98,7 +98,7 @@ class Way:
     def row(self, plain: float) -> dict[str, Any]:
         """The scores with intervals by frame, and the time."""
         known = {**self.scores.compute(), **self.steady.compute()}
-        ends = {**self.scores.intervals(), **self.steady.intervals()}
+        ends = self.scores.intervals()
         found: dict[str, Any] = {name: _rounded(float(known[name])) for name in SHOWN if name in known}
         found["aurc_interval"] = [_rounded(end) for end in ends["aurc"]]
         ms = statistics.median(self.took)
