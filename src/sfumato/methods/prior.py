@@ -42,7 +42,7 @@ class Prior(nn.Module):
         self.requires_grad_(False)
         self.register_buffer("factor", torch.zeros(()))
         self._fresh = True
-        self.train(False)
+        self.train(network.training)
 
     def train(self, mode: bool = True) -> Self:
         """Keep the network in evaluation mode. The mode tells only whether a first batch may come."""
@@ -105,15 +105,21 @@ def add_prior(network: nn.Module, *, scale: float = 1.0) -> Conversion:
     """
     if not 0 < scale < math.inf:
         raise ConfigError(f"scale is {scale}, expected above 0")
-    if NAME in network._modules:
+    holder = next(module for module in network.modules() if not isinstance(module, nn.Sequential))
+    if NAME in holder._modules:
         raise ConfigError(f"{type(network).__name__} has a module {NAME!r} already: remove() that first")
-    network.add_module(NAME, Prior(network, scale))
+    holder.add_module(NAME, Prior(network, scale))  # a Sequential would call it after its layers
     handle = network.register_forward_hook(_add, with_kwargs=True)
-    return Conversion((NAME,), (handle.remove, partial(network._modules.pop, NAME, None)))  # type: ignore[arg-type]
+    return Conversion((NAME,), (handle.remove, partial(_remove, holder)))
+
+
+def _remove(holder: nn.Module) -> None:
+    holder._modules.pop(NAME, None)
 
 
 def _add(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> Tensor:
-    return tensor(output) + network.get_submodule(NAME)(*args, **kwargs)
+    holder = next(module for module in network.modules() if not isinstance(module, nn.Sequential))
+    return tensor(output) + holder.get_submodule(NAME)(*args, **kwargs)
 
 
 def _attach(network: nn.Module, members: int) -> None:
