@@ -21,8 +21,8 @@ LARGE = "probs"  # the array that is given on request only
 class BatchPredictor:
     """Predicts batches of images. It is made once in each worker, and then called with one batch after the other.
 
-    Ray Data's ``map_batches``, Spark's ``mapInPandas`` and Dask's ``map_partitions`` use it as it is. A row gets the
-    same numbers whatever else is in its batch.
+    Ray Data's ``map_batches`` uses it as it is. In Spark's ``mapInPandas`` or Dask's ``map_partitions`` a function of a
+    few lines gives it the columns of a part as arrays. A row gets the same numbers whatever else is in its batch.
 
     Args:
         path: Folder of a run, or an ``.onnx`` file of ``sfumato export``, that every worker can read.
