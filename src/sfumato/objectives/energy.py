@@ -93,7 +93,7 @@ class EnergyScore(MultiTaskNLL):
         }
         if classes:
             found["nll"], _ = self.weighting(output, classes, {name: valids[name] for name in classes})
-        return found, {"energy_share": torch.tensor(share)}
+        return found, {"energy_share": output.new_tensor(share)}
 
     def _score(self, name: str, output: Tensor, target: Tensor, valid: Tensor, share: float) -> Tensor:
         """The mean loss of the valid pixels of a task, in spreads of its values."""
