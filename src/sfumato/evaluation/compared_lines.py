@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from sfumato.evaluation.ood import PARTS, OODTally
-from sfumato.metrics import ranking
-
 if TYPE_CHECKING:
+    from sfumato.evaluation.ood import OODTally
     from sfumato.metrics.scores import Scores
 
 Line = tuple[Tensor, Tensor]
@@ -31,6 +29,9 @@ def lines_of(scores: Scores[Any], ood: OODTally | None) -> dict[str, Line]:
         found["risk_coverage"] = coverage, risk
         found["sparsification"] = (1 - coverage).flip(0), (risk - best).flip(0)
     if ood is not None:
+        from sfumato.evaluation.ood import PARTS  # imports torchmetrics
+        from sfumato.metrics import ranking
+
         pixels = ood.histograms.compute()["pixels"]
         for part, (inside, outside) in zip(PARTS, pixels):
             if bool(inside[1:].sum() + outside[1:].sum()) and bool(inside.sum()) and bool(outside.sum()):

@@ -13,7 +13,6 @@ from sfumato.data.catalog import absolute_place
 from sfumato.data.loading import SelectedDataset
 from sfumato.data.views import Samples, things_of
 from sfumato.errors import ConfigError, DataError, PluginError
-from sfumato.evaluation.anomalies import with_regions
 from sfumato.evaluation.data import TRUTH
 from sfumato.evaluation.leakage import leaking_poses
 from sfumato.evaluation.results import Evaluation, OODComparison, TaskEvaluation
@@ -104,6 +103,8 @@ def evaluate(
     if not leave_process_group():
         return None
     if ood is not None:
+        from sfumato.evaluation.anomalies import with_regions  # imports torchmetrics
+
         tasks = with_regions(run, ood, tasks, samples, seed, progress)
     if leak := leaking_poses(run, dataset):
         from sfumato.training import warn_rank_zero  # imports lightning
