@@ -35,6 +35,7 @@ from sfumato.metrics import PoseScores
 from sfumato.metrics.ranking import spearman_of_values
 from sfumato.predictions import PosePrediction, predict
 from sfumato.runs import Config, Run
+from sfumato.targets import Image
 from sfumato.tasks import CameraPose
 from sfumato.training import fit, make_plan
 
@@ -202,14 +203,20 @@ def interleaved(frames: Held) -> Row:
 def by_features(run: Run, split: Split) -> Row:
     """Nearest training image in the features before the last layer."""
     network = run.networks[0].eval()
-    seen: list[Tensor] = []
-    handle = network.network.head.register_forward_pre_hook(lambda _, read: seen.append(read[0].flatten(1)))
+    read_by_head: list[Tensor] = []
+    handle = network.network.head.register_forward_pre_hook(lambda _, read: read_by_head.append(read[0].flatten(1)))
     with torch.no_grad():
         for side in (split.train, split.test):
-            network(floats(side.stacked("image")))
+            network(seen(side, run.config.size))
     handle.remove()
-    index, score = nearest(*(normalize(each, dim=1) for each in seen))
+    index, score = nearest(*(normalize(each, dim=1) for each in read_by_head))
     return stated(split.train.stacked("pose")[index], split.test.stacked("pose"), score)
+
+
+def seen(side: Held, size: tuple[int, int]) -> Tensor:
+    """The images of a side at the size at which networks are trained."""
+    images = floats(side.stacked("image"))
+    return Image().resize(images, (images.shape[-2], images.shape[-1]), size)
 
 
 def floats(images: Tensor) -> Tensor:
@@ -217,7 +224,7 @@ def floats(images: Tensor) -> Tensor:
 
 
 def network_rows(args: argparse.Namespace, split: Split, network: str, losses: Sequence[str]) -> dict[str, list[Row]]:
-    images, truth = floats(split.test.stacked("image")), split.test.stacked("pose")
+    images, truth = seen(split.test, args.size), split.test.stacked("pose")
     motion = step_of(split.train.stacked("world_from_camera"))
     rows: dict[str, list[Row]] = {}
 
@@ -231,7 +238,7 @@ def network_rows(args: argparse.Namespace, split: Split, network: str, losses: S
             one = predictions(run, Deterministic(inner), images)
             add(f"{loss}, one pass", scored(one, truth))
             add(f"{loss}, MC dropout", scored(predictions(run, MCDropout(inner, DRAWS), images), truth))
-            batches = [((floats(split.train.stacked("image")),), split.train.stacked("pose"),
+            batches = [((seen(split.train, args.size),), split.train.stacked("pose"),
                         split.train.stacked("pose_valid"))]  # fmt: skip
             density = FeatureDensity.fit(inner, "network.head", batches, 1)
             add(f"{loss}, feature density", scored(predictions(run, density, images), truth))
