@@ -136,7 +136,7 @@ def test_several_tasks_share_a_page(class_report, value_report, tmp_path):
     assert [("image" in image) for task in told.values() for image in task["images"]] == [True, True, False, False]
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
-    assert html.count('class="swatches"') == 2
+    assert html.count('class="swatches" data-task') == 2
     assert html.count("<h3>classes</h3>") == html.count("<h3>depth</h3>") == 2  # above scores, and above curves
     assert ">0.2<" in html  # weights on a logarithmic axis, with plain numbers
 

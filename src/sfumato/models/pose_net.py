@@ -78,7 +78,7 @@ class PoseNet(nn.Module):
         self.head = nn.Conv2d(hidden, channels_out, 1)
         if encoder is not None:  # its features may be large: start near the mean pose and a unit covariance
             nn.init.normal_(self.head.weight, std=0.01)
-            nn.init.zeros_(self.head.bias)
+            nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, image: Tensor) -> Tensor:
         """Outputs (B, channels_out) for images (B, 3, H, W)."""
