@@ -196,7 +196,8 @@ def numbers():
 
 @pytest.mark.parametrize(("command", "flag", "kind"), list(numbers()))
 def test_every_number_on_the_command_line(attempt, command, flag, kind):
-    known = {"fit": ["--data=nowhere"], "demo": ["--out=run"], "wrap": ["--data=nowhere", "--network=torch.nn.Conv2d"]}
+    nowhere = ["--data=nowhere"]
+    known = {"fit": nowhere, "loop": nowhere, "demo": ["--out=run"], "wrap": [*nowhere, "--network=torch.nn.Conv2d"]}
     needed = [option for option in options_of(_command(command)) if option.default is MISSING]
     words = known.get(command, [word for option in needed for word in ["run"] * (1 + option.kind.startswith("list"))])
     several = "..." in kind
