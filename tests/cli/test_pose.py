@@ -121,7 +121,8 @@ def test_laplace_makes_draws_of_poses(run):
 
 
 def test_unusual_images_are_flagged(run):
-    assert main(["decide", "flag", str(run), "--rate=0.5", "--samples=3", *QUIET]) == 0
+    parts = ["--split=val[50%:75%]", "--on=val[75%:]"]  # another test may have calibrated the run on the first half
+    assert main(["decide", "flag", str(run), "--rate=0.9", "--samples=3", *parts, *QUIET]) == 0
 
 
 def test_feature_density_gives_a_novelty_that_is_scored(run):

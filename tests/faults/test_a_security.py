@@ -75,6 +75,7 @@ def commands(folder, image, out):
 
 EVALUATION = {
     "data": "scenes", "root": "", "split": "val", "images": 1, "samples": 1, "seed": 0, "run_state": "", "tasks": {},
+    "merged": "",
 }  # fmt: skip
 
 

@@ -619,8 +619,8 @@ def test_what_was_made_before_a_later_calibration_is_noticed(run, tmp_path, imag
 def test_an_exported_file_that_is_older_than_its_run_is_named(run, image, tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     opened = Run.open(run)
-    prediction = opened.predict(torch.rand(1, 3, *SIZE))
-    about = metadata(opened, input_kinds(opened, "uint8"), 32, prediction)
+    outcome = Outcome(opened.predict(torch.rand(1, 3, *SIZE)))
+    about = metadata(opened, input_kinds(opened, "uint8"), 32, outcome)
     assert about["run_state"] == run_state(opened)
     outputs = ("probs", "aleatoric")
     ends = [onnx.helper.make_tensor_value_info(name, 1, ["b", 3, "h", "w"]) for name in ("image", *outputs)]

@@ -55,7 +55,7 @@ def test_every_choice_of_a_training_is_read_somewhere():
         ("calibrate r --reset --method isotonic", "leave out the other options"),
         ("evaluate r --ood-root somewhere", "no --ood is given"),
         ("distill r --unlabeled-root somewhere", "no --unlabeled is given"),
-        ("compare r r --json --markdown", "leave one out"),
+        ("compare r r --json --format=markdown", "leave one out"),
         ("export r --split train", "for --precision"),
         ("export r --format torch-export --precision int8", "with onnx"),
     ],

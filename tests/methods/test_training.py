@@ -16,7 +16,9 @@ from sfumato.models import UNet
 from sfumato.testing import check_method
 
 NAMES = registry.names("methods")
-ATTACHED = {"concrete-dropout", "variational", "swag", "batch-ensemble", "multi-head", "latent"}
+ATTACHED = {
+    "concrete-dropout", "variational", "swag", "batch-ensemble", "multi-head", "latent", "randomized-prior",
+}  # fmt: skip
 POST_HOC = {"laplace", "test-time-augmentation", "feature-density", "variance-propagation"}
 
 
