@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -198,7 +199,8 @@ def scored(run: Run, scaled: bool) -> dict[str, float]:
         found |= by_distance(rest)
     if any(bool((each.epistemic_variance > 0).any()) for each, _, _ in rest):
         parts = [[(_epistemic(p), t, v) for p, t, v in half] for half in (held, rest)]
-        found |= {f"epistemic_{name}": value for name, value in _scores(*parts).items()}
+        epistemic = _scores(*parts).items()  # a density may be infinite where all members agree
+        found |= {f"epistemic_{name}": value for name, value in epistemic if math.isfinite(value)}
     return found
 
 
