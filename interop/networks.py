@@ -19,7 +19,7 @@ from sfumato.methods import Output
 CLASSES = 5
 
 
-def _declare_operators() -> None:
+def declare_operators() -> None:
     """Make torchvision importable with a torch that its compiled part does not fit."""
     found = find_spec("torchvision")
     assert found is not None
@@ -32,7 +32,7 @@ def _declare_operators() -> None:
             torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float iou) -> Tensor")
 
 
-_declare_operators()
+declare_operators()
 
 import segmentation_models_pytorch as smp  # noqa: E402
 import timm  # noqa: E402

@@ -1,6 +1,7 @@
 """The service answers tritonclient, Triton's own parser reads the exported configuration, Ray Data predicts files."""
 
 import asyncio
+import inspect
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from google.protobuf import text_format
 from PIL import Image
 
+from interop import networks
 from sfumato.cli import main
 from sfumato.runs import Run
 from sfumato.service import Model, application, listening, server_of
@@ -121,7 +123,11 @@ def test_triton_reads_the_configuration(run, tmp_path):
 @pytest.fixture
 def ray():
     found = pytest.importorskip("ray")
-    found.init(num_cpus=2, log_to_driver=False, logging_level="error", include_dashboard=False)
+    # Workers do not import this folder: they get the text of the function.
+    needed = "from importlib.util import find_spec\nfrom pathlib import Path\nimport torch\n"
+    text = f"{needed}{inspect.getsource(networks.declare_operators)}declare_operators()"
+    hook = {"worker_process_setup_hook": lambda: exec(text, {})}
+    found.init(num_cpus=2, log_to_driver=False, logging_level="error", include_dashboard=False, runtime_env=hook)
     yield found
     found.shutdown()
 
