@@ -17,40 +17,17 @@ import signal
 import tempfile
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import ray
 import torch
 from PIL import Image
+from untrained import untrained_run
 
-from sfumato.data import Scenes
-from sfumato.runs import Config, Facts, Plan, build_network, save_weights, task_and_likelihood, weights_path
 from sfumato.serving import open_predictor, predict_files, predict_on_ray
 
 SIZE = (240, 320)
-COLORS = {"image": {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}}
-
-
-def a_run(folder: Path) -> Path:
-    task = Scenes(1).tasks["classes"]
-    config = Config(
-        task="classes",
-        likelihood="categorical",
-        method="deterministic",
-        members=1,
-        size=SIZE,
-        crop=SIZE,
-        precision="32-true",
-    )
-    facts = Facts(normalization=COLORS, original_size=SIZE, images=8, counts=(1,),
-                  task_args={"classes": asdict(task)})  # fmt: skip
-    plan = Plan(config, facts)
-    folder.mkdir()
-    plan.save(folder / "plan.yaml")
-    save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, 0))
-    return folder
 
 
 def workers_of(parent: int) -> list[int]:
@@ -111,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run, images = a_run(folder / "run"), folder / "images"
+        run, images = untrained_run(folder / "run", SIZE), folder / "images"
         images.mkdir()
         for n in range(options.images):
             coarse = np.random.default_rng(n).integers(0, 256, (16, 22, 3), dtype=np.uint8)

@@ -30,7 +30,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -38,13 +37,12 @@ import aiohttp
 import numpy as np
 import onnxruntime
 from PIL import Image
+from untrained import untrained_run
 
-from sfumato.data import Scenes
-from sfumato.runs import Config, Facts, Plan, Run, build_network, save_weights, task_and_likelihood, weights_path
+from sfumato.runs import Run
 from sfumato.serving import export
 
 LARGE, SMALL = (360, 480), (96, 128)
-COLORS = {"image": {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}}
 SHARE = 0.7  # of the throughput at which requests come
 OVERSIZED = b"\0" * (2 << 20)
 LIMIT = 1  # MiB of a request
@@ -52,23 +50,7 @@ GONE = (aiohttp.ClientConnectorError, ConnectionRefusedError)
 
 
 def exported(folder: Path) -> Path:
-    task = Scenes(1).tasks["classes"]
-    config = Config(
-        task="classes",
-        likelihood="categorical",
-        method="deterministic",
-        members=1,
-        size=LARGE,
-        crop=LARGE,
-        precision="32-true",
-    )
-    facts = Facts(normalization=COLORS, original_size=LARGE, images=8, counts=(1,),
-                  task_args={"classes": asdict(task)})  # fmt: skip
-    plan = Plan(config, facts)
-    folder.mkdir()
-    plan.save(folder / "plan.yaml")
-    save_weights(build_network(plan, task_and_likelihood(plan)[1]), weights_path(folder, 0))
-    export(Run.open(folder), folder / "model.onnx")
+    export(Run.open(untrained_run(folder, LARGE)), folder / "model.onnx")
     return folder / "model.onnx"
 
 

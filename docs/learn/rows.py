@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 
 import torch
@@ -10,8 +9,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-WARM, COOL, FADED, INK = "#b4532a", "#2b6a8f", "#9aa5b1", "#1f2933"
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}
+from sfumato.report.curves import COOL, FADED, INK, WARM, svg
+from sfumato.report.figures import STYLE
 
 
 def curve(x: Tensor) -> Tensor:
@@ -83,14 +82,6 @@ def draw(axis, x: Tensor, prediction, title: str = "", parts: bool = False) -> N
 
 def chart(figure: Figure, text: str) -> str:
     """A figure as an SVG element, with a text for people who do not see it."""
-    buffer = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": text}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    prefix = re.sub(r"\W+", "", text)[:20]
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    for side in ("width", "height"):  # as wide as the page
-        svg = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
-    return f'<figure class="chart">{svg}</figure>'
+    found = svg(figure, re.sub(r"\W+", "", text)[:20])
+    found = found.replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
+    return f'<figure class="chart">{found}</figure>'

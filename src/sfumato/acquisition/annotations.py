@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,24 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text file: expected JSON of COCO or Label Studio, or XML of CVAT") from error
+
+
+@contextmanager
+def expecting(content: str) -> Iterator[None]:
+    """What is read here has entries that somebody else wrote.
+
+    Args:
+        content: What is expected of it.
+
+    Raises:
+        DataError: If an entry is missing or of another kind.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise DataError(f"it has no {error}, expected {content}") from error
 
 
 def read_json(text: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.acquisition.annotations import Annotation, Names, Picture
+from sfumato.acquisition.annotations import Annotation, Names, Picture, expecting
 from sfumato.acquisition.areas import Area, from_runs, polygon, runs_of
 from sfumato.errors import DataError, MissingDependencyError
 
@@ -55,20 +55,16 @@ def from_coco(content: Any, names: Names) -> list[Annotation]:
     Raises:
         DataError: If an entry is missing or cannot be used.
     """
-    try:
+    found: list[Annotation] = []
+    with expecting("the images, categories and annotations of COCO"):
         places = {each["id"]: names[str(each["file_name"])] for each in content["images"]}
         labels = {each["id"]: str(each["name"]) for each in content["categories"]}
-        found = []
         for each in content["annotations"]:
             picture = places[each["image_id"]]
             mask = _mask(each["segmentation"], names.pictures[picture])
             if mask.any():
                 found.append(Annotation(picture, labels[each["category_id"]], Area.of(mask)))
-        return found
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"it has no {error}, expected the images, categories and annotations of COCO") from error
+    return found
 
 
 def _mask(shape: Any, picture: Picture) -> np.ndarray:

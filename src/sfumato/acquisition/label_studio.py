@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from sfumato.acquisition.annotations import Annotation, Names, Picture
+from sfumato.acquisition.annotations import Annotation, Names, Picture, expecting
 from sfumato.acquisition.areas import Area, polygon
 from sfumato.errors import DataError
 
@@ -86,20 +86,14 @@ def from_label_studio(content: Any, names: Names) -> list[Annotation]:
     Raises:
         DataError: If an entry is missing or cannot be used.
     """
-    try:
-        found = []
+    found: list[Annotation] = []
+    with expecting("tasks of Label Studio with annotations (export as JSON)"):
         for task in content:
             done = [each for each in task["annotations"] if not each.get("was_cancelled")]
             picture = names[str(task["data"]["image"])] if done else 0
             for each in done[-1]["result"] if done else ():
                 found += _read(each, picture, names.pictures[picture])
-        return found
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"it has no {error}, expected tasks of Label Studio with annotations (export as JSON)"
-        ) from error
+    return found
 
 
 def _read(each: Any, picture: int, size: Picture) -> list[Annotation]:

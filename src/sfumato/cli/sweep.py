@@ -60,10 +60,10 @@ def sweep(
     ]
     trainings: list[tuple[str, dict[str, Any]]] = []
     for name, choices in combinations(over):
-        for number in range(seeds):
-            found = read("fit", fit, [*common, *choices])
-            assert found is not None
-            seed = int(str(found["seed"])) + number
+        found = read("fit", fit, [*common, *choices])
+        assert found is not None
+        first = int(str(found["seed"]))
+        for seed in range(first, first + seeds):
             folder = out / name / f"seed-{seed}"
             trainings.append((name, found | {"seed": seed, "out": folder, "resume": folder.exists(), "quiet": quiet}))
     finished, failed = _train(trainings, say=not (json or quiet))

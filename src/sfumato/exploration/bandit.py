@@ -10,6 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from sfumato.decisions import Look
 from sfumato.errors import ConfigError, DataError, NotFiniteError
+from sfumato.metrics import confusion
 from sfumato.predictions import check_mask, entropy
 
 Policy = Literal["evpi", "thompson", "ucb", "random"]
@@ -186,9 +187,4 @@ def inspection_gains(label: Tensor, target: Tensor, valid: Tensor, classes: int,
 
 
 def _mean_iou(label: Tensor, target: Tensor, valid: Tensor, classes: int) -> Tensor:
-    pairs = (target * classes + label)[valid]
-    table = torch.bincount(pairs, minlength=classes**2).view(classes, classes).double()
-    hits = table.diagonal()
-    either = table.sum(0) + table.sum(1) - hits
-    seen = either > 0
-    return (hits[seen] / either[seen]).mean()
+    return confusion.iou(confusion.overlap(confusion.confusion(label[valid], target[valid], classes))).nanmean()

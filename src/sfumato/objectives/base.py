@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor, nn
 
 from sfumato.contracts import Inputs, Likelihood, Loss
-from sfumato.errors import DataError
+from sfumato.errors import ConfigError, DataError
 
 Losses = dict[str, Tensor]
 MethodLoss = Callable[[nn.Module, Inputs, Tensor, Tensor, Loss], Tensor]
@@ -115,11 +115,14 @@ class BaseObjective(nn.Module):
             trained on. Default True.
         further: Names of the sample entries that it reads beside inputs and targets, such as
             ``("next", "intrinsics")``.
+        own_loss: Why a method with a loss of its own cannot be trained by it, in a sentence. Empty if it can. Default
+            empty.
         moves: Whether augmentation may zoom and mirror images. False for an objective that knows where cameras are: no
             camera sees such an image. Default True.
     """
 
     needs_targets: bool = True
+    own_loss: str = ""
     moves: bool = True
     further: tuple[str, ...] = ()
 
@@ -129,7 +132,13 @@ class BaseObjective(nn.Module):
 
     @classmethod
     def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
-        """The objective of a plan, with ``objective_args`` of its configuration as keyword arguments."""
+        """The objective of a plan, with ``objective_args`` of its configuration as keyword arguments.
+
+        Raises:
+            ConfigError: If the method has a loss of its own, and this objective cannot train it.
+        """
+        if cls.own_loss and plan.training.loss is not None:
+            raise ConfigError(cls.own_loss)
         # A user may write any arguments: __init__ checks them.
         return cls(task, likelihood, tuple(plan.facts.inputs), **plan.config.objective_args)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.geometry import check_intrinsics, transform, unproject
 from sfumato.geometry.pose import inverse, poses_of, quaternions, rigid, rotations
 from sfumato.likelihoods.pose_likelihood import LOCATION, PoseLikelihood
-from sfumato.objectives.base import BaseObjective, Losses, TargetsOf, TrainingPlan
+from sfumato.objectives.base import BaseObjective, Losses, TargetsOf
 
 NEAR = 0.1  # meters; points that come closer to a predicted camera are projected as if they did not
 
@@ -38,6 +37,7 @@ class PoseNetLoss(BaseObjective):
     Pitfall: The best β differs from place to place. :class:`PoseNetLearned` learns it.
     """
 
+    own_loss: str = "this method has a loss of its own: use the objective nll, or choose another --method"
     moves: bool = False
 
     def __init__(
@@ -52,17 +52,6 @@ class PoseNetLoss(BaseObjective):
         if not isinstance(likelihood, PoseLikelihood):
             raise ConfigError("this objective is for poses: use it with --task pose")
         self.poses = likelihood
-
-    @classmethod
-    def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
-        """The objective of a plan.
-
-        Raises:
-            ConfigError: If the method has a loss of its own.
-        """
-        if plan.training.loss is not None:
-            raise ConfigError("this method has a loss of its own: use the objective nll, or choose another --method")
-        return super().build(task, likelihood, plan)
 
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
         """The losses of :meth:`losses`, and ``covariance``. A batch without a known pose has the loss 0."""

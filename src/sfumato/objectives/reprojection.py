@@ -70,6 +70,7 @@ class Reprojection(BaseObjective):
     """
 
     needs_targets = False
+    own_loss = "this method has a loss of its own, which needs labels: choose another --method"
 
     def __init__(
         self,
@@ -107,8 +108,6 @@ class Reprojection(BaseObjective):
         Raises:
             ConfigError: If the method has a loss of its own, which needs labels.
         """
-        if plan.training.loss is not None:
-            raise ConfigError("this method has a loss of its own, which needs labels: choose another --method")
         found = super().build(task, likelihood, plan)
         (height, width), crop = plan.config.size, plan.config.crop
         if any(crop):  # a crop has left out so much of the image around its principal point

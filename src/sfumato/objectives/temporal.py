@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from sfumato.contracts import Likelihood
 from sfumato.errors import ConfigError, DataError
 from sfumato.geometry import follow, pixel_grid, sample_at
-from sfumato.objectives.base import BaseObjective, Losses, TargetsOf, TrainingPlan
+from sfumato.objectives.base import BaseObjective, Losses, TargetsOf
 from sfumato.objectives.loss_sum import WithProbabilities
 from sfumato.objectives.nll import NLL
 from sfumato.predictions import ValueMoments
@@ -46,6 +45,8 @@ class TemporalConsistency(BaseObjective):
     Pitfall: Constant predictions agree perfectly. A large weight, or few labels, teach them.
     """
 
+    own_loss: str = "this method has a loss of its own, which has no part for two frames: choose another"
+
     def __init__(
         self,
         task: TargetsOf,
@@ -65,17 +66,6 @@ class TemporalConsistency(BaseObjective):
         self.nll = NLL(task, likelihood, inputs)
         self.other, self.flow, self.weight = other, flow, weight
         self.further = (*self.nll.further, other, *(("flow", "flow_valid") if flow == "known" else ()))
-
-    @classmethod
-    def build(cls, task: TargetsOf, likelihood: Likelihood[object], plan: TrainingPlan) -> Self:
-        """The objective of a plan.
-
-        Raises:
-            ConfigError: If the method has a loss of its own.
-        """
-        if plan.training.loss is not None:
-            raise ConfigError("this method has a loss of its own, which has no part for two frames: choose another")
-        return super().build(task, likelihood, plan)
 
     def forward(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Losses, Losses]:
         """The losses ``nll`` and ``consistency``. It logs ``followed``, the mean trust."""
